@@ -1,0 +1,160 @@
+//! Every bound and every size in one place, with the relations between them asserted.
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a chunk file before its data.
+pub const HEADER_BYTES: u64 = 16_384;
+/// Blocks that a chunk header has sums for.
+pub const HEADER_BLOCKS: usize = 1_024;
+/// The longest name of a directory entry, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The longest path a request may carry, in bytes.
+pub const PATH_BYTES_MAX: usize = 4_096;
+/// The most bytes of a frame's head, its CRC included.
+pub const FRAME_HEAD_MAX: usize = 1 << 20;
+/// The most bytes of a frame's body: one piece.
+pub const FRAME_BODY_MAX: usize = 1 << 20;
+/// Directory entries in one page of a listing.
+pub const LIST_PAGE_MAX: usize = 1_024;
+/// Chunks whose locations one answer carries.
+pub const LOCATE_PAGE_MAX: usize = 64;
+/// Chunks in one batch of an inventory.
+pub const INVENTORY_BATCH: usize = 1_024;
+/// Chunks that one size report may name.
+pub const SIZE_BASIS_MAX: usize = 4_096;
+/// The most replicas of a file.
+pub const REPLICATION_MAX: u8 = 16;
+/// Sessions in the piece table of a chunk header.
+pub const PIECE_TABLE_MAX: usize = 128;
+/// Mutations that one session may have unanswered.
+pub const SESSION_WINDOW_MAX: u64 = 256;
+
+/// The sizes that a file is cut into. Small in the simulator, where edges are met more often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Geometry {
+    /// Bytes of a block, the unit of checksums.
+    pub block_bytes: u32,
+    /// Blocks of a chunk, at most [`HEADER_BLOCKS`].
+    pub chunk_blocks: u32,
+    /// The most bytes of one piece: a multiple of the block, at most [`FRAME_BODY_MAX`].
+    pub piece_bytes: u32,
+}
+
+impl Geometry {
+    /// What every real cluster uses: blocks of 64 KiB, chunks of 64 MiB, pieces of 1 MiB.
+    pub const REAL: Self = Self { block_bytes: 65_536, chunk_blocks: 1_024, piece_bytes: 1 << 20 };
+
+    /// Bytes of a chunk.
+    #[must_use]
+    pub const fn chunk_bytes(&self) -> u64 {
+        self.block_bytes as u64 * self.chunk_blocks as u64
+    }
+    /// Panics unless the sizes fit one another.
+    pub const fn check(&self) {
+        assert!(self.block_bytes > 0 && self.chunk_blocks > 0);
+        assert!(self.chunk_blocks as usize <= HEADER_BLOCKS);
+        assert!(self.piece_bytes >= self.block_bytes && self.piece_bytes.is_multiple_of(self.block_bytes));
+        assert!(self.piece_bytes as usize <= FRAME_BODY_MAX);
+        assert!(self.piece_bytes as u64 <= self.chunk_bytes());
+    }
+    /// Index in the file of the chunk that holds byte `offset`, and the offset within it.
+    #[must_use]
+    pub const fn chunk_at(&self, offset: u64) -> (u64, u64) {
+        (offset / self.chunk_bytes(), offset % self.chunk_bytes())
+    }
+    /// How many bytes of chunk `index` a file of `size` bytes has.
+    #[must_use]
+    pub const fn chunk_len(&self, size: u64, index: u64) -> u64 {
+        let before = index.saturating_mul(self.chunk_bytes());
+        let rest = size.saturating_sub(before);
+        if rest < self.chunk_bytes() { rest } else { self.chunk_bytes() }
+    }
+}
+
+impl Default for Geometry {
+    fn default() -> Self {
+        Self::REAL
+    }
+}
+
+/// The bounds of queues and buffers, per machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of pieces a chunkserver holds per chain position before it pauses the links they come on.
+    pub piece_buffer_bytes: usize,
+    /// Bytes handed to one link and not yet sent before no more disk reads are issued for it.
+    pub link_unsent_bytes: usize,
+    /// Requests waiting on one link before it is answered "busy".
+    pub link_requests: usize,
+    /// Open chunks whose tables a chunkserver keeps in memory besides those being written.
+    pub chunk_tables: usize,
+    /// Bytes of one log batch, at most.
+    pub log_batch_bytes: usize,
+    /// Bytes of the log segment opened at a start; it is small so that a start is quick.
+    pub log_first_segment_bytes: u64,
+    /// Bytes of every later log segment.
+    pub log_segment_bytes: u64,
+    /// Unsynced bytes that a client's file holds before a write waits.
+    pub write_window_bytes: usize,
+    /// Bytes written to a chunk before the client syncs it in the background.
+    pub sync_every_bytes: usize,
+    /// Bytes a client's reader asks for ahead.
+    pub read_ahead_bytes: usize,
+}
+
+impl Limits {
+    /// Of a production process.
+    pub const REAL: Self = Self {
+        piece_buffer_bytes: 32 << 20,
+        link_unsent_bytes: 4 << 20,
+        link_requests: 1_024,
+        chunk_tables: 1_024,
+        log_batch_bytes: 1 << 20,
+        log_first_segment_bytes: 4 << 20,
+        log_segment_bytes: 64 << 20,
+        write_window_bytes: 32 << 20,
+        sync_every_bytes: 16 << 20,
+        read_ahead_bytes: 8 << 20,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::REAL
+    }
+}
+
+/// The periods that more than one machine must agree on; the meta server's word, said in its welcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Timing {
+    /// A chunkserver says it is alive this often.
+    pub heartbeat: Duration,
+    /// A chunkserver that was not answered for this long is cut off.
+    pub serve_lease: Duration,
+    /// A chunk in `trash/` is kept this long.
+    pub trash_grace: Duration,
+    /// A session that is silent this long expires.
+    pub session_idle: Duration,
+}
+
+impl Timing {
+    /// The defaults of the daemons.
+    pub const REAL: Self = Self {
+        heartbeat: Duration::from_secs(1),
+        serve_lease: Duration::from_secs(5),
+        trash_grace: Duration::from_secs(3_600),
+        session_idle: Duration::from_secs(120),
+    };
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::REAL
+    }
+}
+
+const _: () = Geometry::REAL.check();
+const _: () = assert!(Limits::REAL.link_unsent_bytes >= 2 * FRAME_BODY_MAX);
+const _: () = assert!(Limits::REAL.write_window_bytes >= 2 * Limits::REAL.sync_every_bytes);
+const _: () = assert!(LIST_PAGE_MAX * (NAME_BYTES_MAX + 160) <= FRAME_HEAD_MAX);
+const _: () = assert!(PATH_BYTES_MAX * 2 + 1_024 <= FRAME_HEAD_MAX);

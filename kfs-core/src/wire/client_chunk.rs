@@ -1,0 +1,141 @@
+//! Client and chunkserver, and chunkserver to chunkserver along a chain: pieces, syncs, reads.
+//!
+//! A chunkserver dials the next one of a chain with one link per chain position, so that a chain A→B and
+//! a chain B→A cannot block each other: position k waits only for position k+1.
+use super::status::Refusal;
+use crate::block::Sums;
+use crate::ids::{ChunkId, PieceNumber, SessionId, Version, WriteSeq};
+use serde::{Deserialize, Serialize};
+
+/// Client → head: write this. The body is the bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WritePiece {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Named by the chunk's grant.
+    pub session: SessionId,
+    /// One more than the session's last piece of this chunk; one at or below it is not applied again.
+    pub piece: PieceNumber,
+    /// In the chunk, in bytes. A piece begins anywhere and is split only at block edges.
+    pub offset: u64,
+    /// Made by the client from its own memory.
+    pub sums: Sums,
+}
+
+/// Head → client: every replica has the piece, or the chain is broken. Carries the piece's request id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PieceDone {
+    /// Of the piece.
+    pub chunk: ChunkId,
+    /// Of the piece.
+    pub piece: PieceNumber,
+    /// What became of it.
+    pub outcome: Result<(), Refusal>,
+}
+
+/// Along the chain: write this as write `wseq`. The body is the bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChainPiece {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// The receiver's place in the chain, from 1.
+    pub position: u8,
+    /// Given by the head; the receiver must have applied the one before in this process.
+    pub wseq: WriteSeq,
+    /// Whose.
+    pub session: SessionId,
+    /// As the client numbered it.
+    pub piece: PieceNumber,
+    /// In the chunk, in bytes.
+    pub offset: u64,
+    /// As the client made them.
+    pub sums: Sums,
+}
+
+/// Up the chain: this replica and all below have written everything up to `wseq`, or the chain is broken here or below.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChainDone {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Up to which write; with a refusal: the first that failed.
+    pub wseq: WriteSeq,
+    /// What became of it.
+    pub outcome: Result<(), Refusal>,
+}
+
+/// Client → head: make everything up to this piece durable on every replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncChunk {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Named by the chunk's grant.
+    pub session: SessionId,
+    /// The last piece sent; the sync covers it and all before it.
+    pub up_to: PieceNumber,
+}
+
+/// Head → client. Carries the sync's request id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncDone {
+    /// Of the sync.
+    pub chunk: ChunkId,
+    /// The committed length, in bytes, durable on every replica.
+    pub outcome: Result<u64, Refusal>,
+}
+
+/// Down the chain: make everything up to `wseq` durable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChainSync {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// The receiver's place in the chain, from 1.
+    pub position: u8,
+    /// It has been sent down before.
+    pub wseq: WriteSeq,
+}
+
+/// Up the chain: this replica and all below are durable up to `wseq`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChainSynced {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Of the sync.
+    pub wseq: WriteSeq,
+    /// The committed length, in bytes.
+    pub outcome: Result<u64, Refusal>,
+}
+
+/// Client → any replica: read this.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadRange {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// In the chunk, in bytes.
+    pub offset: u64,
+    /// In bytes, at least 1, at most one piece.
+    pub len: u32,
+    /// How many bytes the log's file size gives the chunk, as the meta server told the client.
+    /// Nothing past it is served; a replica whose committed length is shorter serves nothing.
+    pub log_len: u64,
+}
+
+/// Answers [`ReadRange`]; the body is the bytes. Carries its request id.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RangeRead {
+    /// The sums of the body, made by the replica after it verified the blocks it read.
+    pub outcome: Result<Sums, Refusal>,
+}

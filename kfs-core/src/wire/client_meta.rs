@@ -1,0 +1,464 @@
+//! Client and meta server: the namespace, sessions, where chunks are.
+//!
+//! Every answer carries the [`LogSeq`] of the state it was made from: its place in the one total order.
+use super::status::Refusal;
+use crate::ids::{ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, RequestNumber, SessionId, Version};
+use crate::limits::Geometry;
+use crate::time::UnixNanos;
+use core::net::SocketAddr;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// A place in the tree: a directory, and a path from it (`a/b`, no leading slash; empty: the directory itself).
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct At {
+    /// Where the path begins.
+    pub dir: FileId,
+    /// Components separated by `/`, any bytes but `/` and NUL; at most [`crate::limits::PATH_BYTES_MAX`].
+    pub path: Vec<u8>,
+}
+
+impl At {
+    /// A path from the root, without its leading slash.
+    #[must_use]
+    pub fn root(path: impl Into<Vec<u8>>) -> Self {
+        Self { dir: FileId::ROOT, path: path.into() }
+    }
+}
+
+/// Begins a session, or takes one up again on this link (which retires its older links).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// The session to take up; `None` begins a new one.
+    pub resume: Option<SessionId>,
+    /// A random number of the client, so that a repeated opening finds the session it made.
+    pub nonce: u64,
+}
+
+/// Answers [`OpenSession`]; for an unknown session to resume the refusal is `SessionExpired`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// The state it was made from.
+    pub seq: LogSeq,
+    /// The session, or why not.
+    pub outcome: Result<SessionGrant, Refusal>,
+}
+
+/// A session that may be used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionGrant {
+    /// Its id.
+    pub session: SessionId,
+    /// It expires when nothing is heard of it for this long.
+    pub idle: Duration,
+    /// The sizes files are cut into.
+    pub geometry: Geometry,
+}
+
+/// Keeps a session alive.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// Which.
+    pub session: SessionId,
+}
+
+/// Answers [`Renew`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Renewed {
+    /// Whether it was alive.
+    pub outcome: Result<(), Refusal>,
+}
+
+/// A change of the namespace, done exactly once however often it is sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mutate {
+    /// Whose.
+    pub session: SessionId,
+    /// Its number within the session.
+    pub number: RequestNumber,
+    /// The lowest number that the client has no answer to; results below it may be forgotten.
+    pub lowest_unanswered: RequestNumber,
+    /// What to do.
+    pub op: MutateOp,
+}
+
+/// Owner, group and mode of something new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ownership {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Permission bits, as `st_mode & 0o7777`.
+    pub mode: u32,
+}
+
+/// The changes there are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum MutateOp {
+    /// Makes a directory.
+    Mkdir {
+        /// Its place.
+        at: At,
+        /// Whether missing parents are made too, and a directory that is there is no error.
+        parents: Parents,
+        /// Of all directories made.
+        owner: Ownership,
+    },
+    /// Makes an empty file; the session may write it until it closes it or expires.
+    Create {
+        /// Its place; the name must not be taken.
+        at: At,
+        /// Of the file.
+        owner: Ownership,
+        /// Replicas of each chunk; 0: the cluster's default.
+        replication: u8,
+        /// What becomes of it if the session ends before it is renamed.
+        keep: Keep,
+    },
+    /// Renames, atomically.
+    Rename {
+        /// What.
+        from: At,
+        /// Its new place.
+        to: At,
+        /// What happens to a file or an empty directory that has the new name.
+        mode: RenameMode,
+    },
+    /// Removes a file's name; its chunks are reclaimed.
+    Remove {
+        /// Which.
+        at: At,
+    },
+    /// Removes an empty directory.
+    Rmdir {
+        /// Which.
+        at: At,
+    },
+    /// Makes the chunk of a file, or gives the standing one. Answered when all members have made it.
+    Allocate {
+        /// Written by this session.
+        file: FileId,
+        /// Which of its chunks, from 0.
+        index: u64,
+    },
+    /// Reports how far a file is written and synced. Only raises the size.
+    SetSize {
+        /// Written by this session.
+        file: FileId,
+        /// In bytes.
+        size: u64,
+        /// Every chunk it rests on that no earlier report named, synced to the length given.
+        basis: Vec<SyncedChunk>,
+        /// Whether the session goes on writing.
+        writer: WriterStays,
+    },
+    /// Ends the session: what it was writing stays as last reported, what it held as temporary is removed.
+    EndSession,
+}
+
+/// See [`MutateOp::Mkdir`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Parents {
+    /// The parent must be there, the name must not.
+    MustExist,
+    /// As `mkdir -p`.
+    Make,
+}
+
+/// See [`MutateOp::Create`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Keep {
+    /// It stays.
+    Always,
+    /// It is removed when the session ends, unless it was renamed before.
+    UntilSessionEnds,
+}
+
+/// See [`MutateOp::Rename`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RenameMode {
+    /// It is replaced.
+    Replace,
+    /// The rename is refused with `Exists`.
+    NoReplace,
+}
+
+/// See [`MutateOp::SetSize`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WriterStays {
+    /// More will be written.
+    Open,
+    /// The file is closed.
+    Closed,
+}
+
+/// A chunk and how far a sync has covered it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncedChunk {
+    /// Its index in the file.
+    pub index: u64,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// In bytes, as its replicas said.
+    pub synced_len: u64,
+}
+
+/// Answers [`Mutate`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mutated {
+    /// The record that did it, or the state in which it was refused.
+    pub seq: LogSeq,
+    /// What was done.
+    pub outcome: Result<Done, Refusal>,
+}
+
+/// What a change did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Done {
+    /// Nothing more to say.
+    Ok,
+    /// The file or directory made (by `Mkdir` with parents: the last one, made or found).
+    Made {
+        /// Its id.
+        file: FileId,
+        /// Replicas of each of its chunks; 0 for a directory.
+        replication: u8,
+    },
+    /// A chunk that may be written.
+    Granted(Grant),
+}
+
+/// A chunk that a session may write.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Grant {
+    /// Its index in the file.
+    pub index: u64,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// The chain, head first.
+    pub chain: Vec<Place>,
+}
+
+/// A chunkserver and where it listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// Which.
+    pub node: NodeId,
+    /// Where.
+    pub addr: SocketAddr,
+}
+
+/// A question about the namespace; changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Query {
+    /// What is asked.
+    pub op: QueryOp,
+}
+
+/// The questions there are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum QueryOp {
+    /// The attributes of something.
+    Stat {
+        /// Which.
+        at: At,
+    },
+    /// A page of a directory's entries, in byte order of their names.
+    List {
+        /// Which.
+        at: At,
+        /// Entries with a name greater than this; empty: from the first.
+        after: Vec<u8>,
+        /// At most so many, and at most [`crate::limits::LIST_PAGE_MAX`].
+        limit: u32,
+    },
+    /// Where the chunks of a file are.
+    Locate {
+        /// Which.
+        file: FileId,
+        /// From this chunk on.
+        first: u64,
+        /// At most so many, and at most [`crate::limits::LOCATE_PAGE_MAX`].
+        count: u32,
+    },
+    /// The state of the cluster.
+    Status,
+}
+
+/// Answers [`Query`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answered {
+    /// The state it was made from.
+    pub seq: LogSeq,
+    /// The answer.
+    pub outcome: Result<Answer, Refusal>,
+}
+
+/// The answers there are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// To `Stat`.
+    Attrs(Attrs),
+    /// To `List`.
+    Entries {
+        /// In byte order of names.
+        entries: Vec<Entry>,
+        /// Whether none is left after these.
+        end: bool,
+    },
+    /// To `Locate`.
+    Located(Located),
+    /// To `Status`.
+    Status(ClusterStatus),
+}
+
+/// The attributes of a file or directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Attrs {
+    /// Its id.
+    pub file: FileId,
+    /// File or directory.
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of a file; entries of a directory.
+    pub size: u64,
+    /// Replicas of each chunk; 0 for a directory.
+    pub replication: u8,
+    /// Names: 1 for a file, 2 and one per subdirectory for a directory.
+    pub links: u32,
+    /// When the content last changed.
+    pub mtime: UnixNanos,
+    /// When the attributes last changed.
+    pub ctime: UnixNanos,
+    /// When it was made.
+    pub crtime: UnixNanos,
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+}
+
+/// An entry of a directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Any bytes but `/` and NUL.
+    pub name: Vec<u8>,
+    /// Of what it stands for.
+    pub attrs: Attrs,
+}
+
+/// Where chunks of a file are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Located {
+    /// The file's size in the log.
+    pub size: u64,
+    /// The sizes files are cut into.
+    pub geometry: Geometry,
+    /// In order of their index; an index that is missing is a hole of zeros.
+    pub chunks: Vec<ChunkPlaces>,
+}
+
+/// Where one chunk is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkPlaces {
+    /// Its index in the file.
+    pub index: u64,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// How many bytes the file's size gives it.
+    pub log_len: u64,
+    /// Servers that are up and whose replica is confirmed: the ones to read from.
+    pub replicas: Vec<Place>,
+    /// How many replicas are not there to read from now: server down, not confirmed yet, or damaged.
+    pub absent: u32,
+}
+
+/// The state of the cluster, for `kfs status` and the pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Which.
+    pub cluster: ClusterId,
+    /// The meta server's epoch.
+    pub epoch: Epoch,
+    /// Program and version of the meta server.
+    pub build: String,
+    /// Newest record, applied.
+    pub log_seq: LogSeq,
+    /// Newest record, durable.
+    pub log_durable: LogSeq,
+    /// Files in the namespace.
+    pub files: u64,
+    /// Directories in the namespace.
+    pub directories: u64,
+    /// Chunks that files own.
+    pub chunks: u64,
+    /// Bytes of all files, as their sizes say.
+    pub bytes: u64,
+    /// Chunks with fewer confirmed replicas than their file asks for.
+    pub chunks_under_replicated: u64,
+    /// Chunks that no live server has confirmed.
+    pub chunks_unavailable: u64,
+    /// Replicas that were reported damaged.
+    pub replicas_damaged: u64,
+    /// Chunks on servers that no log of this cluster knows; left where they are.
+    pub chunks_unknown: u64,
+    /// Sessions alive.
+    pub sessions: u64,
+    /// Replicas a file gets unless it says otherwise.
+    pub replication: u8,
+    /// Fewest live servers a new chunk is begun with.
+    pub min_replicas: u8,
+    /// Why mutations are refused, if they are.
+    pub read_only: Option<String>,
+    /// Every server that ever joined.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// One chunkserver of [`ClusterStatus`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Which.
+    pub node: NodeId,
+    /// Where it last listened; `None` if not heard of since the meta server started.
+    pub addr: Option<SocketAddr>,
+    /// The rack it says it is in; empty: none.
+    pub rack: String,
+    /// Whether it is there.
+    pub state: ServerState,
+    /// Replicas it has, confirmed.
+    pub chunks: u64,
+    /// Bytes that may still be written there.
+    pub bytes_free: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+    /// Since it was last heard of, if since the meta server started.
+    pub silent: Option<Duration>,
+}
+
+/// See [`ServerStatus`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ServerState {
+    /// Its inventory was accepted and it answers.
+    Up,
+    /// It said hello and its inventory is being looked at.
+    Joining,
+    /// It is not connected.
+    Down,
+}
