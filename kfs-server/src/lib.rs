@@ -1,1 +1,3 @@
-//! x
+//! The KFS servers: what drives their machines on real hardware.
+#[cfg(not(madsim))]
+pub mod disk;
