@@ -92,7 +92,7 @@ fn the_page_lays_a_frame_out_as_it_is_written() {
         Renew {
             session: SessionId(1),
         },
-        Bytes::from_static(b"body!"),
+        Bytes::from_static(b"a body"),
     );
     let bytes = encode(9, &msg);
     let at = |name: &str| field(&layout, &bytes, name);
@@ -111,7 +111,7 @@ fn the_page_lays_a_frame_out_as_it_is_written() {
             .unwrap()
             .to_le_bytes()
     );
-    assert_eq!(at("body length"), 5_u32.to_le_bytes());
+    assert_eq!(at("body length"), 6_u32.to_le_bytes());
     assert_eq!(at("CRC"), crc(&bytes[..24]).to_le_bytes());
     assert_eq!(
         bytes[bytes.len() - 4..],
