@@ -102,7 +102,9 @@ impl Chunk {
     /// A chunkserver that has not started; its first input is [`Input::Wake`].
     #[must_use]
     pub fn new(_config: Config) -> Self {
-        Self { outbox: Outbox::default() }
+        Self {
+            outbox: Outbox::default(),
+        }
     }
 }
 
@@ -110,7 +112,10 @@ impl Machine for Chunk {
     type Call = Call;
     type Event = Event;
     fn handle(&mut self, _now: Now, _input: Input<Call>) {
-        assert!(self.outbox.is_drained(), "the outbox is drained between inputs");
+        assert!(
+            self.outbox.is_drained(),
+            "the outbox is drained between inputs"
+        );
     }
     fn poll(&mut self) -> Option<Output<Event>> {
         self.outbox.pop()
