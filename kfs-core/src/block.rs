@@ -58,7 +58,10 @@ pub fn padded_sum(bytes: &[u8], block_bytes: u32) -> u32 {
 /// The padded sum of a block from the plain sum of its first `len` bytes.
 #[must_use]
 pub fn pad_to_block(plain: u32, len: u64, block_bytes: u32) -> u32 {
-    assert!(len <= u64::from(block_bytes), "a block holds no more than its size");
+    assert!(
+        len <= u64::from(block_bytes),
+        "a block holds no more than its size"
+    );
     if planted::is(Bug::ShortBlockUnpadded) {
         return plain;
     }
@@ -123,7 +126,10 @@ impl Sums {
         let blocks = spans(geometry, offset, bytes.len() as u64)
             .map(|span| sum(&bytes[span.at..span.at + span.len as usize]))
             .collect();
-        Self { blocks, crc: crc(bytes) }
+        Self {
+            blocks,
+            crc: crc(bytes),
+        }
     }
     /// Whether `bytes` at `offset` of a chunk are what was summed.
     #[must_use]
@@ -152,16 +158,26 @@ mod tests {
     fn sums_agree_with_the_reference_adler_for_every_short_length() {
         let bytes: Vec<u8> = (0..4_096_u32).map(|i| (i * 7 + i / 251) as u8).collect();
         for len in 0..bytes.len() {
-            assert_eq!(sum(&bytes[..len]), adler::adler32_slice(&bytes[..len]), "length {len}");
+            assert_eq!(
+                sum(&bytes[..len]),
+                adler::adler32_slice(&bytes[..len]),
+                "length {len}"
+            );
         }
     }
 
     #[test]
     fn padding_combining_and_unpadding_equal_summing_the_bytes() {
         let bytes: Vec<u8> = (0..65_536_u32).map(|i| (i * 31 + i / 255) as u8).collect();
-        for cut in [0, 1, 15, 4_095, 4_096, 65_520, 65_521, 65_522, 65_535, 65_536] {
+        for cut in [
+            0, 1, 15, 4_095, 4_096, 65_520, 65_521, 65_522, 65_535, 65_536,
+        ] {
             let (head, tail) = bytes.split_at(cut);
-            assert_eq!(combine(sum(head), sum(tail), tail.len() as u64), sum(&bytes), "cut {cut}");
+            assert_eq!(
+                combine(sum(head), sum(tail), tail.len() as u64),
+                sum(&bytes),
+                "cut {cut}"
+            );
             let mut padded = head.to_vec();
             padded.resize(65_536, 0);
             let zeros = (65_536 - cut) as u64;
@@ -172,8 +188,14 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_at_block_edges_and_nowhere_else() {
-        let geometry = Geometry { block_bytes: 100, chunk_blocks: 10, piece_bytes: 100 };
-        let cut: Vec<_> = spans(geometry, 150, 120).map(|s| (s.block, s.from, s.len, s.at)).collect();
+        let geometry = Geometry {
+            block_bytes: 100,
+            chunk_blocks: 10,
+            piece_bytes: 100,
+        };
+        let cut: Vec<_> = spans(geometry, 150, 120)
+            .map(|s| (s.block, s.from, s.len, s.at))
+            .collect();
         assert_eq!(cut, [(1, 50, 50, 0), (2, 0, 70, 50)]);
         assert_eq!(spans(geometry, 100, 0).count(), 0);
     }
@@ -181,7 +203,10 @@ mod tests {
     #[test]
     fn the_crc_sees_the_edit_that_adler_misses() {
         let geometry = Geometry::REAL;
-        let (one, other) = (Bytes::from_static(&[1, 3, 2]), Bytes::from_static(&[2, 1, 3]));
+        let (one, other) = (
+            Bytes::from_static(&[1, 3, 2]),
+            Bytes::from_static(&[2, 1, 3]),
+        );
         let sums = Sums::of(geometry, 0, &one);
         assert_eq!(sums.blocks, Sums::of(geometry, 0, &other).blocks);
         assert!(sums.match_bytes(geometry, 0, &one));

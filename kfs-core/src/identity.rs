@@ -62,7 +62,10 @@ impl Identity {
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        assert!(self.siblings.len() <= SIBLINGS_MAX, "a server has few data directories");
+        assert!(
+            self.siblings.len() <= SIBLINGS_MAX,
+            "a server has few data directories"
+        );
         let mut out = Vec::with_capacity(FIXED_BYTES + 16 * self.siblings.len() + 4);
         out.extend_from_slice(&MAGIC.to_le_bytes());
         out.extend_from_slice(&FORMAT.to_le_bytes());
@@ -91,16 +94,21 @@ impl Identity {
     pub fn decode(bytes: &[u8]) -> Result<Self, IdentityError> {
         const CUT: IdentityError = IdentityError::Damaged("it is cut short");
         let fixed = bytes.get(..FIXED_BYTES).ok_or(CUT)?;
-        let u32_at = |at: usize| u32::from_le_bytes(fixed[at..at + 4].try_into().expect("four bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
-        let u128_at = |at: usize| u128::from_le_bytes(fixed[at..at + 16].try_into().expect("sixteen bytes"));
+        let u32_at =
+            |at: usize| u32::from_le_bytes(fixed[at..at + 4].try_into().expect("four bytes"));
+        let u64_at =
+            |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+        let u128_at =
+            |at: usize| u128::from_le_bytes(fixed[at..at + 16].try_into().expect("sixteen bytes"));
         if u64_at(0) != MAGIC {
             return Err(IdentityError::Damaged("it does not begin as one"));
         }
         if u32_at(8) != FORMAT {
             return Err(IdentityError::Format(u32_at(8)));
         }
-        let siblings = usize::try_from(u64_at(88)).ok().filter(|count| *count <= SIBLINGS_MAX);
+        let siblings = usize::try_from(u64_at(88))
+            .ok()
+            .filter(|count| *count <= SIBLINGS_MAX);
         let siblings = siblings.ok_or(IdentityError::Damaged("it lists too many disks"))?;
         let end = FIXED_BYTES + 16 * siblings;
         if bytes.len() != end + 4 {

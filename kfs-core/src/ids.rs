@@ -139,13 +139,18 @@ impl CallId {
 }
 
 fn pack(epoch: Epoch, counter: u64) -> u64 {
-    assert!(counter < 1 << COUNTER_BITS, "an epoch issues fewer than 2^40 ids");
+    assert!(
+        counter < 1 << COUNTER_BITS,
+        "an epoch issues fewer than 2^40 ids"
+    );
     assert!(epoch.0 < 1 << (63 - COUNTER_BITS), "ids stay below 2^63");
     u64::from(epoch.0) << COUNTER_BITS | counter
 }
 
 /// A start of a meta server, growing past every epoch heard of. Below 2^23.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 pub struct Epoch(pub u32);
 
 impl fmt::Display for Epoch {
@@ -155,7 +160,9 @@ impl fmt::Display for Epoch {
 }
 
 /// One accepted hello of one chunkserver: orders and answers of another term have no effect.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
 pub struct Term {
     /// The epoch of the meta server that accepted it.
     pub epoch: Epoch,
@@ -225,6 +232,10 @@ mod tests {
         let id = ClusterId(0xabc);
         assert_eq!(id.to_string().parse::<ClusterId>(), Ok(id));
         assert!("abc".parse::<ClusterId>().is_err());
-        assert!("+0000000000000000000000000000abc".parse::<ClusterId>().is_err());
+        assert!(
+            "+0000000000000000000000000000abc"
+                .parse::<ClusterId>()
+                .is_err()
+        );
     }
 }

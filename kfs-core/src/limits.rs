@@ -42,7 +42,11 @@ pub struct Geometry {
 
 impl Geometry {
     /// What every real cluster uses: blocks of 64 KiB, chunks of 64 MiB, pieces of 1 MiB.
-    pub const REAL: Self = Self { block_bytes: 65_536, chunk_blocks: 1_024, piece_bytes: 1 << 20 };
+    pub const REAL: Self = Self {
+        block_bytes: 65_536,
+        chunk_blocks: 1_024,
+        piece_bytes: 1 << 20,
+    };
 
     /// Bytes of a chunk.
     #[must_use]
@@ -53,7 +57,10 @@ impl Geometry {
     pub const fn check(&self) {
         assert!(self.block_bytes > 0 && self.chunk_blocks > 0);
         assert!(self.chunk_blocks as usize <= HEADER_BLOCKS);
-        assert!(self.piece_bytes >= self.block_bytes && self.piece_bytes.is_multiple_of(self.block_bytes));
+        assert!(
+            self.piece_bytes >= self.block_bytes
+                && self.piece_bytes.is_multiple_of(self.block_bytes)
+        );
         assert!(self.piece_bytes as usize <= FRAME_BODY_MAX);
         assert!(self.piece_bytes as u64 <= self.chunk_bytes());
     }
@@ -67,7 +74,11 @@ impl Geometry {
     pub const fn chunk_len(&self, size: u64, index: u64) -> u64 {
         let before = index.saturating_mul(self.chunk_bytes());
         let rest = size.saturating_sub(before);
-        if rest < self.chunk_bytes() { rest } else { self.chunk_bytes() }
+        if rest < self.chunk_bytes() {
+            rest
+        } else {
+            self.chunk_bytes()
+        }
     }
 }
 

@@ -151,7 +151,11 @@ mod tests {
     fn a_halt_drops_what_waits_and_what_comes_after() {
         let mut outbox = Outbox::<()>::default();
         outbox.push_after(LogSeq(1), Output::Close { link: LinkId(1) });
-        outbox.halt(Fault { kind: FaultKind::Disk, what: "log".into(), help: None });
+        outbox.halt(Fault {
+            kind: FaultKind::Disk,
+            what: "log".into(),
+            help: None,
+        });
         outbox.set_durable(LogSeq(1));
         outbox.push(Output::Close { link: LinkId(2) });
         assert!(matches!(outbox.pop(), Some(Output::Halt { .. })));

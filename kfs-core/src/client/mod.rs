@@ -4,7 +4,9 @@ use crate::limits::Limits;
 use crate::machine::{Input, Machine, Output};
 use crate::outbox::Outbox;
 use crate::time::{Instant, Now};
-use crate::wire::client_meta::{At, Attrs, ClusterStatus, Entry, Keep, Ownership, Parents, RenameMode};
+use crate::wire::client_meta::{
+    At, Attrs, ClusterStatus, Entry, Keep, Ownership, Parents, RenameMode,
+};
 use crate::wire::{Refusal, Status};
 use bytes::Bytes;
 use core::net::SocketAddr;
@@ -161,7 +163,10 @@ pub struct Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { status: refusal.status, what: refusal.detail }
+        Self {
+            status: refusal.status,
+            what: refusal.detail,
+        }
     }
 }
 
@@ -175,7 +180,9 @@ impl Client {
     /// A client that has not connected; it dials when it is asked for something.
     #[must_use]
     pub fn new(_config: Config) -> Self {
-        Self { outbox: Outbox::default() }
+        Self {
+            outbox: Outbox::default(),
+        }
     }
 }
 
@@ -183,7 +190,10 @@ impl Machine for Client {
     type Call = Call;
     type Event = Event;
     fn handle(&mut self, _now: Now, _input: Input<Call>) {
-        assert!(self.outbox.is_drained(), "the outbox is drained between inputs");
+        assert!(
+            self.outbox.is_drained(),
+            "the outbox is drained between inputs"
+        );
     }
     fn poll(&mut self) -> Option<Output<Event>> {
         self.outbox.pop()

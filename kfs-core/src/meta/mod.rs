@@ -65,7 +65,9 @@ impl Meta {
     /// A meta server that has not started; its first input is [`Input::Wake`].
     #[must_use]
     pub fn new(_config: Config) -> Self {
-        Self { outbox: Outbox::default() }
+        Self {
+            outbox: Outbox::default(),
+        }
     }
 }
 
@@ -73,7 +75,10 @@ impl Machine for Meta {
     type Call = Call;
     type Event = Event;
     fn handle(&mut self, _now: Now, _input: Input<Call>) {
-        assert!(self.outbox.is_drained(), "the outbox is drained between inputs");
+        assert!(
+            self.outbox.is_drained(),
+            "the outbox is drained between inputs"
+        );
         let _ = CallId::NONE;
     }
     fn poll(&mut self) -> Option<Output<Event>> {

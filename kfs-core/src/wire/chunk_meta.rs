@@ -4,7 +4,8 @@
 use super::client_meta::Place;
 use super::status::Refusal;
 use crate::ids::{
-    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, SessionId, Term, Version, WriteSeq,
+    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, SessionId,
+    Term, Version, WriteSeq,
 };
 use crate::limits::{Geometry, Timing};
 use core::net::SocketAddr;

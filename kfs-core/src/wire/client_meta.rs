@@ -2,7 +2,9 @@
 //!
 //! Every answer carries the [`LogSeq`] of the state it was made from: its place in the one total order.
 use super::status::Refusal;
-use crate::ids::{ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, RequestNumber, SessionId, Version};
+use crate::ids::{
+    ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, RequestNumber, SessionId, Version,
+};
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
 use core::net::SocketAddr;
@@ -22,7 +24,10 @@ impl At {
     /// A path from the root, without its leading slash.
     #[must_use]
     pub fn root(path: impl Into<Vec<u8>>) -> Self {
-        Self { dir: FileId::ROOT, path: path.into() }
+        Self {
+            dir: FileId::ROOT,
+            path: path.into(),
+        }
     }
 }
 

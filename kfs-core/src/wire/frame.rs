@@ -90,7 +90,13 @@ impl Prefix {
         }
         let code = u16::from_le_bytes([bytes[6], bytes[7]]);
         let request = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes"));
-        Ok(Self { protocol: bytes[4], code, request, head_bytes, body_bytes })
+        Ok(Self {
+            protocol: bytes[4],
+            code,
+            request,
+            head_bytes,
+            body_bytes,
+        })
     }
 
     /// The message, from the head and body that followed the prefix.
@@ -98,12 +104,20 @@ impl Prefix {
     /// # Errors
     /// If the head is damaged, of an unknown type, or has bytes left over.
     pub fn message(&self, head: &[u8], body: Bytes) -> Result<Msg, FrameError> {
-        assert_eq!((head.len(), body.len()), (self.head_bytes, self.body_bytes), "as long as the prefix says");
+        assert_eq!(
+            (head.len(), body.len()),
+            (self.head_bytes, self.body_bytes),
+            "as long as the prefix says"
+        );
         let (head, sum) = head.split_at(head.len() - HEAD_CRC_BYTES);
         if u32_at(sum, 0) != crc(head) {
             return Err(FrameError::HeadCrc);
         }
-        Ok(Msg { request: self.request, head: Head::decode(self.code, head)?, body })
+        Ok(Msg {
+            request: self.request,
+            head: Head::decode(self.code, head)?,
+            body,
+        })
     }
 }
 
@@ -114,14 +128,29 @@ pub fn encode(protocol: u8, msg: &Msg) -> Vec<u8> {
     let sum = crc(&out[PREFIX_BYTES..]);
     out.extend_from_slice(&sum.to_le_bytes());
     let head_bytes = out.len() - PREFIX_BYTES;
-    assert!(head_bytes <= FRAME_HEAD_MAX, "{} is {head_bytes} bytes long", msg.head.name());
-    assert!(msg.body.len() <= FRAME_BODY_MAX, "a body is one piece at most");
+    assert!(
+        head_bytes <= FRAME_HEAD_MAX,
+        "{} is {head_bytes} bytes long",
+        msg.head.name()
+    );
+    assert!(
+        msg.body.len() <= FRAME_BODY_MAX,
+        "a body is one piece at most"
+    );
     out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
     out[4] = protocol;
     out[6..8].copy_from_slice(&msg.head.code().to_le_bytes());
     out[8..16].copy_from_slice(&msg.request.to_le_bytes());
-    out[16..20].copy_from_slice(&u32::try_from(head_bytes).expect("bounded above").to_le_bytes());
-    out[20..24].copy_from_slice(&u32::try_from(msg.body.len()).expect("bounded above").to_le_bytes());
+    out[16..20].copy_from_slice(
+        &u32::try_from(head_bytes)
+            .expect("bounded above")
+            .to_le_bytes(),
+    );
+    out[20..24].copy_from_slice(
+        &u32::try_from(msg.body.len())
+            .expect("bounded above")
+            .to_le_bytes(),
+    );
     let sum = crc(&out[..24]);
     out[24..28].copy_from_slice(&sum.to_le_bytes());
     out
@@ -146,7 +175,13 @@ mod tests {
     use crate::wire::client_meta::Renew;
 
     fn frame() -> (Msg, Vec<u8>) {
-        let msg = Msg::with_body(9, Renew { session: SessionId(77) }, Bytes::from_static(b"body"));
+        let msg = Msg::with_body(
+            9,
+            Renew {
+                session: SessionId(77),
+            },
+            Bytes::from_static(b"body"),
+        );
         let bytes = encode(1, &msg);
         (msg, bytes)
     }
@@ -180,7 +215,13 @@ mod tests {
             let sum = crc(&bytes[..24]);
             bytes[24..28].copy_from_slice(&sum.to_le_bytes());
             let prefix = Prefix::decode(bytes[..PREFIX_BYTES].try_into().expect("long enough"));
-            assert!(matches!(prefix, Err(FrameError::TooLong { bytes: u32::MAX, .. })));
+            assert!(matches!(
+                prefix,
+                Err(FrameError::TooLong {
+                    bytes: u32::MAX,
+                    ..
+                })
+            ));
         }
     }
 

@@ -34,12 +34,20 @@ impl Msg {
     /// A message without a body.
     #[must_use]
     pub fn new(request: u64, head: impl Into<Head>) -> Self {
-        Self { request, head: head.into(), body: Bytes::new() }
+        Self {
+            request,
+            head: head.into(),
+            body: Bytes::new(),
+        }
     }
     /// A message with a body of at most [`crate::limits::FRAME_BODY_MAX`] bytes.
     #[must_use]
     pub fn with_body(request: u64, head: impl Into<Head>, body: Bytes) -> Self {
-        Self { request, head: head.into(), body }
+        Self {
+            request,
+            head: head.into(),
+            body,
+        }
     }
     /// What it weighs against the bounds of queues, in bytes: its body and an allowance for the rest.
     #[must_use]
@@ -110,13 +118,20 @@ impl Negotiate {
     /// If there is none; the text names both ranges. Two known and different clusters do not talk either.
     pub fn agree(&self, theirs: &Self) -> Result<u8, String> {
         if self.cluster != theirs.cluster && self.cluster.0 != 0 && theirs.cluster.0 != 0 {
-            return Err(format!("this is cluster {}, the peer belongs to {}", self.cluster, theirs.cluster));
+            return Err(format!(
+                "this is cluster {}, the peer belongs to {}",
+                self.cluster, theirs.cluster
+            ));
         }
         let newest = self.protocol_max.min(theirs.protocol_max);
         if newest < self.protocol_min || newest < theirs.protocol_min {
             return Err(format!(
                 "no protocol in common: ours {}..={}, theirs {}..={} ({})",
-                self.protocol_min, self.protocol_max, theirs.protocol_min, theirs.protocol_max, theirs.build
+                self.protocol_min,
+                self.protocol_max,
+                theirs.protocol_min,
+                theirs.protocol_max,
+                theirs.build
             ));
         }
         Ok(newest)
@@ -217,11 +232,21 @@ mod tests {
     #[test]
     fn the_newest_protocol_in_common_is_agreed_and_strangers_are_refused() {
         let ours = Negotiate::ours(Role::Client, ClusterId(0));
-        let theirs = Negotiate { cluster: ClusterId(7), ..Negotiate::ours(Role::Meta, ClusterId(0)) };
+        let theirs = Negotiate {
+            cluster: ClusterId(7),
+            ..Negotiate::ours(Role::Meta, ClusterId(0))
+        };
         assert_eq!(ours.agree(&theirs), Ok(PROTOCOL_MAX));
-        let other = Negotiate { cluster: ClusterId(8), ..theirs.clone() };
+        let other = Negotiate {
+            cluster: ClusterId(8),
+            ..theirs.clone()
+        };
         assert!(other.agree(&theirs).is_err());
-        let future = Negotiate { protocol_min: 200, protocol_max: 201, ..theirs };
+        let future = Negotiate {
+            protocol_min: 200,
+            protocol_max: 201,
+            ..theirs
+        };
         assert!(ours.agree(&future).is_err_and(|why| why.contains("200")));
     }
 }

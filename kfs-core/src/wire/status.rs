@@ -138,7 +138,10 @@ impl Refusal {
     /// A refusal.
     #[must_use]
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self {
+            status,
+            detail: detail.into(),
+        }
     }
 }
 

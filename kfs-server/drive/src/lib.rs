@@ -4,6 +4,18 @@
 //! crate behind the name `tokio`. Drivers are dull: an `if` on the meaning of a message belongs in the core.
 //!
 //! A crate of its own, because servers and clients both need it and do not import each other.
+//! Start at [`drive()`].
+mod calls;
+mod clock;
+mod drive;
+mod net;
+pub mod pool;
+
+pub use calls::{Caller, Calls, Gone, Pending, calls};
+pub use clock::{Clock, entropy};
+pub use drive::{Exit, drive};
+pub use net::Net;
+
 use kfs_core::ids::Ticket;
 use kfs_core::machine::{DiskOp, DiskResult};
 use tokio::sync::mpsc::UnboundedSender;
@@ -16,7 +28,7 @@ pub type Completions = UnboundedSender<(Ticket, DiskResult)>;
 ///
 /// Operations that change one file take effect in the order of their submission; reads and operations on
 /// different files run beside one another.
-pub trait Disk: 'static {
+pub trait Disk: Send + 'static {
     /// Begins an operation and returns at once; its completion goes to the [`Completions`] that the disk
     /// was opened with, exactly once.
     fn submit(&mut self, ticket: Ticket, op: DiskOp);
