@@ -92,7 +92,7 @@ async fn serves<S>(server: &Running<S>) -> Result<(), Failure> {
                 START_MAX.as_secs()
             );
             Err(Failure::new(Status::TimedOut, what)
-                .or_help("run it again with --log info to see what it does"))
+                .help("run it again with --log info to see what it does"))
         }
     }
 }

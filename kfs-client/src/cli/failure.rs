@@ -127,11 +127,13 @@ impl Failure {
         }
     }
 
-    /// Says what to do, unless that has been said.
+    /// Says what to do, better than it was said so far.
     #[must_use]
-    pub(crate) fn or_help(mut self, help: impl Into<String>) -> Self {
-        self.help.get_or_insert_with(|| help.into());
-        self
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
     }
 
     /// `error[KFS-E001]: …` and `help: …`, each a line.
@@ -194,36 +196,9 @@ impl From<kfs_server::StartError> for Failure {
 
 impl From<kfs_client::Error> for Failure {
     fn from(error: kfs_client::Error) -> Self {
-        let failure = Self {
+        Self {
             help: error.help,
             ..Self::new(error.status, error.what)
-        };
-        match error.status {
-            Status::Unreachable | Status::TimedOut => failure
-                .or_help("check that the servers run; the meta server is named by --meta HOST:PORT or KFS_META"),
-            Status::NotEmpty => failure.or_help("'kfs rm -r' removes a directory with everything in it"),
-            Status::BadName => failure.or_help(
-                "a name has 1 to 255 bytes, no '/' and no NUL, and is neither '.' nor '..'",
-            ),
-            Status::NoServers => failure.or_help("'kfs status' lists the chunkservers and what is wrong with them"),
-            Status::NotFound
-            | Status::Exists
-            | Status::NotADirectory
-            | Status::IsADirectory
-            | Status::BadRequest
-            | Status::Permission
-            | Status::Overwrite
-            | Status::NoRoom
-            | Status::ChainBroken
-            | Status::NotServed
-            | Status::Corrupt
-            | Status::NoReplica
-            | Status::SessionExpired
-            | Status::Busy
-            | Status::ReadOnly
-            | Status::Protocol
-            | Status::Unknown
-            | Status::LocalIo => failure,
         }
     }
 }
@@ -235,8 +210,8 @@ mod tests {
     #[test]
     fn an_error_says_its_code_and_what_to_do() {
         let failure = Failure::new(Status::NoRoom, "no room for /a")
-            .or_help("add a server")
-            .or_help("never said");
+            .help("a general word")
+            .help("add a server");
         assert_eq!(
             failure.text(),
             "error[KFS-E021]: no room for /a\nhelp: add a server\n"

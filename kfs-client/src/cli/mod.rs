@@ -35,7 +35,7 @@ use std::time::Duration;
 const AFTER_HELP: &str = "\
 Paths are /a/b or kfs://HOST:PORT/a/b.
 
-Exit codes: 0 done, 1 the operation failed, 2 bad usage, 3 not found, 4 exists, 5 not reachable or timed out,
+Exit codes: 0 done, 1 the operation failed, 2 bad usage, 3 not found, 4 exists, 5 not reachable or timed out, \
 6 corrupt or lost data, 7 refused (permission, full, read-only).";
 
 /// A file system that keeps each file on several machines.
@@ -108,12 +108,12 @@ enum Verb {
     },
     /// Store a local file or directory, or standard input
     ///
-    /// It appears under its name when all of it is on disk on every replica, and not before. If PATH is a
-    /// directory, it is stored in it under its own name.
+    /// It appears under its name when all of it is on disk on every replica, and not before.
     Put {
         /// What to store; '-' is standard input
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
+        /// Its new name; if this is a directory, it is stored in it under its own name
         #[arg(value_name = "PATH", value_parser = remote())]
         path: RemotePath,
         /// Replace a file that is there, atomically
@@ -125,12 +125,11 @@ enum Verb {
     },
     /// Fetch a file or directory, or write a file to standard output
     ///
-    /// It appears under its name when all of it is there, and not before. If LOCAL is a directory, it is
-    /// stored in it under its own name.
+    /// It appears under its name when all of it is on disk, and not before.
     Get {
         #[arg(value_name = "PATH", value_parser = remote())]
         path: RemotePath,
-        /// Where to; '-' is standard output
+        /// Its new name, or a directory to store it in under its own name; '-' is standard output
         #[arg(value_name = "LOCAL")]
         local: PathBuf,
         /// Replace a file that is there, atomically
@@ -285,7 +284,7 @@ fn own_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
         return Err(Failure::usage(format!(
             "'kfs {verb}' starts a cluster of its own: --meta and --local say nothing to it"
         ))
-        .or_help("its --dir says where that cluster keeps its data"));
+        .help("its --dir says where that cluster keeps its data"));
     }
     Ok(())
 }
@@ -430,5 +429,41 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         }
         Verb::Status => status::status(reach, screen).await,
         _ => unreachable!("verbs that need no cluster are done before one is reached"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_takes_what_its_help_says() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_may_stand_before_and_after_the_verb() {
+        for line in [
+            ["kfs", "--meta", "h:1", "ls", "/"],
+            ["kfs", "ls", "--meta", "h:1", "/"],
+            ["kfs", "ls", "/", "--meta", "h:1"],
+        ] {
+            let arguments = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(arguments.common.meta.as_deref(), Some("h:1"));
+        }
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStringExt;
+        let line = [
+            "kfs".into(),
+            "rm".into(),
+            OsString::from_vec(b"/\xff".to_vec()),
+        ];
+        let Verb::Rm { paths, .. } = Arguments::try_parse_from(line).unwrap().verb else {
+            panic!("rm is rm")
+        };
+        assert_eq!(paths[0].bytes(), b"/\xff");
     }
 }

@@ -169,7 +169,7 @@ async fn resolve(meta: &str) -> Result<SocketAddr, Failure> {
             Status::Unreachable,
             format!("cannot find the meta server {meta}: {why}"),
         )
-        .or_help("name it with --meta HOST:PORT or KFS_META")
+        .help("name it with --meta HOST:PORT or KFS_META")
     };
     let mut addresses = tokio::net::lookup_host(meta)
         .await

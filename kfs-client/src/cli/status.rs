@@ -30,19 +30,25 @@ impl Health {
     }
 }
 
-/// Why the health is not what it should be.
+/// Why the health is not what it should be. Codes and levels are those of the meta server's pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 struct Reason {
+    level: Health,
     code: &'static str,
-    severity: Health,
-    what: String,
+    text: String,
+}
+
+/// The health, as JSON.
+#[derive(Serialize, Debug)]
+struct HealthShape {
+    level: Health,
+    reasons: Vec<Reason>,
 }
 
 /// The cluster, as JSON.
 #[derive(Serialize, Debug)]
 struct Shape<'a> {
-    health: Health,
-    reasons: Vec<Reason>,
+    health: HealthShape,
     cluster: String,
     epoch: u32,
     build: &'a str,
@@ -88,18 +94,20 @@ pub(crate) async fn status(reach: &Reach, screen: &Screen) -> Result<Exit, Failu
 
 fn reasons(status: &ClusterStatus) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    let mut add = |severity, code, what| {
-        reasons.push(Reason {
-            code,
-            severity,
-            what,
-        })
-    };
-    let up: Vec<&ServerStatus> = status
+    let mut add = |level, code, text| reasons.push(Reason { level, code, text });
+    let not_up: Vec<&ServerStatus> = status
         .servers
         .iter()
-        .filter(|server| server.state == ServerState::Up)
+        .filter(|server| server.state != ServerState::Up)
         .collect();
+    let up = status.servers.len() - not_up.len();
+    if status.chunks_unavailable > 0 {
+        let text = format!(
+            "{} chunks are on no live server: their files cannot be read whole",
+            status.chunks_unavailable
+        );
+        add(Health::Err, "CHUNKS_UNAVAILABLE", text);
+    }
     if let Some(why) = &status.read_only {
         add(
             Health::Err,
@@ -107,86 +115,71 @@ fn reasons(status: &ClusterStatus) -> Vec<Reason> {
             format!("changes are refused: {why}"),
         );
     }
-    if up.len() < usize::from(status.min_replicas) {
-        let what = format!(
-            "{} of {} chunkservers are up, {} are needed to write",
-            up.len(),
-            status.servers.len(),
+    if up < usize::from(status.min_replicas) {
+        let text = format!(
+            "{up} chunkservers are up, a new chunk needs {}",
             status.min_replicas
         );
-        add(Health::Err, "TOO_FEW_SERVERS", what);
+        add(Health::Warn, "FEW_SERVERS", text);
     }
-    for server in status
+    if !not_up.is_empty() {
+        let which: Vec<String> = not_up.iter().map(|server| absence(server)).collect();
+        add(
+            Health::Warn,
+            "SERVERS_DOWN",
+            format!(
+                "{} of {}: {}",
+                not_up.len(),
+                status.servers.len(),
+                which.join(", ")
+            ),
+        );
+    }
+    let full: Vec<String> = status
         .servers
         .iter()
-        .filter(|server| server.state != ServerState::Up)
-    {
-        let since = server.silent.map_or(String::new(), |silent| {
-            format!(", silent for {} s", silent.as_secs())
-        });
-        add(
-            Health::Warn,
-            "SERVER_DOWN",
-            format!(
-                "chunkserver {} is {}{since}",
-                address(server),
-                state(server.state)
-            ),
-        );
+        .filter(|server| server.state == ServerState::Up && free_share(server) < NEARLY_FULL)
+        .map(|server| format!("{} has {} left", address(server), size(server.bytes_free)))
+        .collect();
+    if !full.is_empty() {
+        add(Health::Warn, "SERVERS_FULL", full.join(", "));
     }
-    for server in up.iter().filter(|server| free_share(server) < NEARLY_FULL) {
-        add(
-            Health::Warn,
-            "SERVER_FULL",
-            format!(
-                "chunkserver {} has {} left",
-                address(server),
-                size(server.bytes_free)
-            ),
-        );
-    }
-    let mut count = |severity, code, number: u64, what: &str| {
-        if number > 0 {
-            reasons.push(Reason {
-                code,
-                severity,
-                what: format!("{number} {what}"),
-            });
+    for (count, code, what) in [
+        (
+            status.chunks_under_replicated,
+            "UNDER_REPLICATED",
+            "chunks have fewer replicas than their files ask for",
+        ),
+        (
+            status.replicas_damaged,
+            "REPLICAS_DAMAGED",
+            "replicas were reported damaged",
+        ),
+        (
+            status.chunks_unknown,
+            "CHUNKS_UNKNOWN",
+            "chunks on servers are in no log of this cluster; they are left alone",
+        ),
+    ] {
+        if count > 0 {
+            add(Health::Warn, code, format!("{count} {what}"));
         }
-    };
-    let missing = status.chunks_unavailable;
-    count(
-        Health::Err,
-        "CHUNKS_UNAVAILABLE",
-        missing,
-        "chunks have no replica on a server that is up: they cannot be read now",
-    );
-    count(
-        Health::Warn,
-        "CHUNKS_UNDER_REPLICATED",
-        status.chunks_under_replicated.saturating_sub(missing),
-        "chunks have fewer replicas than their file asks for",
-    );
-    count(
-        Health::Warn,
-        "REPLICAS_DAMAGED",
-        status.replicas_damaged,
-        "replicas are damaged and serve nothing",
-    );
-    count(
-        Health::Warn,
-        "CHUNKS_UNKNOWN",
-        status.chunks_unknown,
-        "chunks on servers are unknown to the log; they are left where they are",
-    );
-    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+    }
     reasons
+}
+
+/// `127.0.0.1:22000 (down for 7 s)`.
+fn absence(server: &ServerStatus) -> String {
+    let since = server.silent.map_or(String::new(), |silent| {
+        format!(" for {} s", silent.as_secs())
+    });
+    format!("{} ({}{since})", address(server), state(server.state))
 }
 
 fn health(reasons: &[Reason]) -> Health {
     reasons
         .iter()
-        .map(|reason| reason.severity)
+        .map(|reason| reason.level)
         .max()
         .unwrap_or(Health::Ok)
 }
@@ -227,8 +220,10 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
             .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
     };
     Shape {
-        health: health(&reasons),
-        reasons,
+        health: HealthShape {
+            level: health(&reasons),
+            reasons,
+        },
         cluster: status.cluster.to_string(),
         epoch: status.epoch.0,
         build: &status.build,
@@ -253,12 +248,12 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
 fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
     let mut lines = vec![health(reasons).word().to_owned()];
     for reason in reasons {
-        let weight = if reason.severity == Health::Err {
+        let weight = if reason.level == Health::Err {
             "error"
         } else {
             "warning"
         };
-        lines.push(format!("  {weight} {}: {}", reason.code, reason.what));
+        lines.push(format!("  {weight} {}: {}", reason.code, reason.text));
     }
     let up = status
         .servers
@@ -372,31 +367,34 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_server_is_a_warning_until_too_few_are_left_to_write() {
+    fn a_lost_server_is_named() {
         let mut status = cluster();
         status.servers[0].state = ServerState::Down;
         status.chunks_under_replicated = 1;
         assert_eq!(
             codes(&status),
-            (Health::Warn, vec!["SERVER_DOWN", "CHUNKS_UNDER_REPLICATED"])
+            (Health::Warn, vec!["SERVERS_DOWN", "UNDER_REPLICATED"])
+        );
+        assert!(
+            lines(&status, &reasons(&status))
+                .join("\n")
+                .contains(&status.servers[0].node.to_string())
         );
         status.servers[1].state = ServerState::Joining;
-        assert_eq!(codes(&status).0, Health::Err);
-        assert_eq!(
-            codes(&status).1[0],
-            "TOO_FEW_SERVERS",
-            "what is worst comes first"
-        );
+        assert_eq!(codes(&status).1[0], "FEW_SERVERS");
     }
 
     #[test]
-    fn a_chunk_that_cannot_be_read_is_an_error_and_is_not_counted_twice() {
+    fn a_chunk_that_cannot_be_read_is_an_error_and_comes_first() {
         let status = ClusterStatus {
-            chunks_under_replicated: 2,
+            chunks_unknown: 2,
             chunks_unavailable: 2,
             ..cluster()
         };
-        assert_eq!(codes(&status), (Health::Err, vec!["CHUNKS_UNAVAILABLE"]));
+        assert_eq!(
+            codes(&status),
+            (Health::Err, vec!["CHUNKS_UNAVAILABLE", "CHUNKS_UNKNOWN"])
+        );
     }
 
     #[test]
@@ -408,7 +406,7 @@ mod tests {
         status.servers[2].bytes_free = 4;
         assert_eq!(
             codes(&status),
-            (Health::Err, vec!["READ_ONLY", "SERVER_FULL"])
+            (Health::Err, vec!["READ_ONLY", "SERVERS_FULL"])
         );
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn umask() -> u32 {
 }
 
 fn exists(what: &str) -> Failure {
-    Failure::new(Status::Exists, format!("{what} exists")).or_help("--force replaces a file")
+    Failure::new(Status::Exists, format!("{what} exists")).help("--force replaces a file")
 }
 
 /// Whether there is something to store.
@@ -177,7 +177,7 @@ async fn target_path(
                     path.shown()
                 );
                 return Err(Failure::new(Status::IsADirectory, what)
-                    .or_help("name the file that is to be made"));
+                    .help("name the file that is to be made"));
             };
             // `.` and `..` have a name, but do not say it.
             let local = fs::canonicalize(local).map_err(|error| cannot("open", local, &error))?;
@@ -224,7 +224,7 @@ fn replaceable(
             help: None,
             ..exists(&path.shown())
         }
-        .or_help("a directory replaces nothing: 'kfs rm -r' what is there first")),
+        .help("a directory replaces nothing: 'kfs rm -r' what is there first")),
     }
 }
 
@@ -397,7 +397,7 @@ fn walk(root: &Path) -> Result<Vec<LocalEntry>, Failure> {
             if !metadata.is_dir() && !metadata.is_file() {
                 let what = format!("{} is neither a file nor a directory", local.display());
                 return Err(Failure::new(Status::LocalIo, what)
-                    .or_help("leave it out: nothing has been stored"));
+                    .help("leave it out: nothing has been stored"));
             }
             let mut below = below.clone();
             below.push(std::os::unix::ffi::OsStringExt::into_vec(entry.file_name()));
@@ -432,7 +432,7 @@ pub(crate) async fn get(
         (true, None) => {
             return Err(
                 Failure::usage("the root directory has no name to be stored under")
-                    .or_help("name a new directory"),
+                    .help("name a new directory"),
             );
         }
         (false, _) => local,
@@ -449,7 +449,7 @@ pub(crate) async fn get(
             "{} exists, and only a file is replaced, by a file",
             local.display()
         );
-        return Err(Failure::new(Status::Exists, what).or_help("remove it first"));
+        return Err(Failure::new(Status::Exists, what).help("remove it first"));
     }
     let moved = match attrs.kind {
         Kind::File => {

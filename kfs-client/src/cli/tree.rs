@@ -85,7 +85,7 @@ async fn rm_one(
         // Refused before anything below it is touched.
         return Err(
             Failure::new(Status::Permission, "the root directory cannot be removed")
-                .or_help("name what is to go: 'kfs ls /' lists it"),
+                .help("name what is to go: 'kfs ls /' lists it"),
         );
     }
     let attrs = kfs.stat(path.bytes()).await?;
@@ -94,9 +94,7 @@ async fn rm_one(
             Status::IsADirectory,
             format!("{} is a directory", path.shown()),
         )
-        .or_help(
-            "'kfs rm -r' removes a directory with everything in it, 'kfs rmdir' an empty one",
-        ));
+        .help("'kfs rm -r' removes a directory with everything in it, 'kfs rmdir' an empty one"));
     }
     if effect == Effect::Said {
         screen.json(&Did::new("would remove", path))?;
@@ -212,7 +210,7 @@ pub(crate) async fn mkdir(
                 let missing = error.status == Status::NotFound;
                 let failure = Failure::from(error);
                 if missing {
-                    failure.or_help("'kfs mkdir -p' makes missing parents too")
+                    failure.help("'kfs mkdir -p' makes missing parents too")
                 } else {
                     failure
                 }
@@ -288,7 +286,7 @@ pub(crate) async fn mv(
             let taken = error.status == Status::Exists;
             let failure = Failure::from(error);
             if taken {
-                failure.or_help("without -n it is replaced")
+                failure.help("without -n it is replaced")
             } else {
                 failure
             }
