@@ -1,7 +1,7 @@
 //! Links to chunkservers: dialed when first used, shared by all files, closed when idle.
 //!
 //! Reads and writes to one server have a link each: a server that pauses a writer must not make its reads
-//! wait. A link that goes silent while something is asked on it is closed, and everything on it is handed
+//! wait. No more is handed to a link than it can soon send; the rest waits here. A link that goes silent while something is asked on it is closed, and everything on it is handed
 //! back to whoever asked; nothing is sent again here.
 use crate::ids::LinkId;
 use crate::machine::{CloseReason, Output};
@@ -11,7 +11,7 @@ use crate::wire::{Head, Msg, Peer, Role};
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A read that hears nothing from its server for this long goes to another.
 pub(super) const READ_SILENCE: Duration = Duration::from_secs(3);
@@ -47,6 +47,8 @@ pub(super) struct Lost<T> {
 
 #[derive(Debug)]
 pub(super) struct Links<T> {
+    /// Bytes handed to a link and not yet sent before further messages wait here.
+    unsent_max: usize,
     pool: BTreeMap<(Use, SocketAddr), Link<T>>,
     by_link: BTreeMap<LinkId, (Use, SocketAddr)>,
     next_request: u64,
@@ -56,21 +58,23 @@ pub(super) struct Links<T> {
 struct Link<T> {
     link: LinkId,
     stage: Stage,
+    /// Until the link is up, or has sent more of what it was given.
+    waiting: VecDeque<Msg>,
     asked: BTreeMap<u64, T>,
     /// Since when something is asked and nothing is heard; if nothing is asked, since when.
     quiet_since: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Messages wait for the link.
-    Dialing(Vec<Msg>),
-    Up,
+    Dialing,
+    Up { unsent: usize },
 }
 
 impl<T> Links<T> {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(unsent_max: usize) -> Self {
         Self {
+            unsent_max,
             pool: BTreeMap::new(),
             by_link: BTreeMap::new(),
             next_request: 1,
@@ -93,7 +97,8 @@ impl<T> Links<T> {
             self.by_link.insert(link, to);
             Link {
                 link,
-                stage: Stage::Dialing(Vec::new()),
+                stage: Stage::Dialing,
+                waiting: VecDeque::new(),
                 asked: BTreeMap::new(),
                 quiet_since: now,
             }
@@ -102,11 +107,8 @@ impl<T> Links<T> {
             link.quiet_since = now;
         }
         link.asked.insert(request, errand);
-        let msg = Msg::with_body(request, head, body);
-        match &mut link.stage {
-            Stage::Dialing(waiting) => waiting.push(msg),
-            Stage::Up => outbox.send(link.link, msg),
-        }
+        link.waiting.push_back(Msg::with_body(request, head, body));
+        link.flush(self.unsent_max, outbox);
         request
     }
 
@@ -114,9 +116,7 @@ impl<T> Links<T> {
     pub(super) fn forget(&mut self, to: (Use, SocketAddr), request: u64) {
         if let Some(link) = self.pool.get_mut(&to) {
             link.asked.remove(&request);
-            if let Stage::Dialing(waiting) = &mut link.stage {
-                waiting.retain(|msg| msg.request != request);
-            }
+            link.waiting.retain(|msg| msg.request != request);
         }
     }
 
@@ -136,12 +136,20 @@ impl<T> Links<T> {
         let entry = self.pool.get_mut(&to).expect("a known link is in the pool");
         assert_eq!(entry.link, link, "one link per server and use");
         entry.quiet_since = now;
-        if let Stage::Dialing(waiting) = core::mem::replace(&mut entry.stage, Stage::Up) {
-            for msg in waiting {
-                outbox.send(link, msg);
-            }
-        }
+        entry.stage = Stage::Up { unsent: 0 };
+        entry.flush(self.unsent_max, outbox);
         None
+    }
+
+    /// The link has sent so many bytes: it gets more.
+    pub(super) fn sent<E>(&mut self, link: LinkId, bytes: usize, outbox: &mut Outbox<E>) {
+        let Some(entry) = self.by_link.get(&link).and_then(|to| self.pool.get_mut(to)) else {
+            return;
+        };
+        if let Stage::Up { unsent } = &mut entry.stage {
+            *unsent = unsent.saturating_sub(bytes);
+            entry.flush(self.unsent_max, outbox);
+        }
     }
 
     pub(super) fn closed(&mut self, link: LinkId, why: &CloseReason) -> Option<Lost<T>> {
@@ -176,10 +184,10 @@ impl<T> Links<T> {
                 link: self.pool[&to].link,
             });
             let why = match self.pool[&to].stage {
-                Stage::Dialing(_) => {
+                Stage::Dialing => {
                     format!("cannot connect within {} s", to.0.silence().as_secs())
                 }
-                Stage::Up => format!("no answer within {} s", to.0.silence().as_secs()),
+                Stage::Up { .. } => format!("no answer within {} s", to.0.silence().as_secs()),
             };
             lost.extend(self.lose(to, why));
         }
@@ -215,6 +223,18 @@ impl<T> Links<T> {
 }
 
 impl<T> Link<T> {
+    fn flush<E>(&mut self, unsent_max: usize, outbox: &mut Outbox<E>) {
+        let Stage::Up { unsent } = &mut self.stage else {
+            return;
+        };
+        while *unsent < unsent_max
+            && let Some(msg) = self.waiting.pop_front()
+        {
+            *unsent += msg.cost();
+            outbox.send(self.link, msg);
+        }
+    }
+
     fn due(&self, of: Use) -> Instant {
         let patience = if self.asked.is_empty() {
             IDLE
@@ -251,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_silent_link_hands_back_all_its_errands_and_an_idle_one_closes_quietly() {
-        let (mut links, mut outbox) = (Links::new(), Outbox::<()>::default());
+        let (mut links, mut outbox) = (Links::new(1_000), Outbox::<()>::default());
         let to = (Use::Read, addr());
         let first = links.ask(Instant(0), to, (head(), Bytes::new()), 'a', &mut outbox);
         links.ask(Instant(0), to, (head(), Bytes::new()), 'b', &mut outbox);
@@ -282,8 +302,30 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_not_given_more_than_it_can_soon_send() {
+        let (mut links, mut outbox) = (Links::new(1_000), Outbox::<()>::default());
+        let to = (Use::Write, addr());
+        for errand in 0..3 {
+            links.ask(
+                Instant(0),
+                to,
+                (head(), Bytes::from(vec![0; 600])),
+                errand,
+                &mut outbox,
+            );
+        }
+        let Some(Output::Dial { link, .. }) = outbox.pop() else {
+            panic!("a dial")
+        };
+        links.opened(Instant(1), link, &peer(), &mut outbox);
+        assert_eq!(core::iter::from_fn(|| outbox.pop()).count(), 2);
+        links.sent(link, 856, &mut outbox);
+        assert_eq!(core::iter::from_fn(|| outbox.pop()).count(), 1);
+    }
+
+    #[test]
     fn a_peer_that_is_no_chunkserver_is_left() {
-        let (mut links, mut outbox) = (Links::new(), Outbox::<()>::default());
+        let (mut links, mut outbox) = (Links::new(1_000), Outbox::<()>::default());
         links.ask(
             Instant(0),
             (Use::Write, addr()),

@@ -17,7 +17,9 @@ use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
 use self::write::{Fate, Identity, Writer};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
-use crate::limits::{FRAME_BODY_MAX, Geometry, HEADER_BLOCKS, LIST_PAGE_MAX, Limits};
+use crate::limits::{
+    FRAME_BODY_MAX, Geometry, HEADER_BLOCKS, LIST_PAGE_MAX, Limits, PATH_BYTES_MAX,
+};
 use crate::machine::{Input, Machine, Output};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
@@ -137,6 +139,37 @@ pub enum Call {
     Status,
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
     Disconnect,
+}
+
+impl Call {
+    /// Refuses what no frame could carry; everything else about names is the meta server's to say.
+    fn check_names(&self) -> Result<(), Refusal> {
+        let names: [&[u8]; 2] = match self {
+            Self::Stat(at)
+            | Self::Remove(at)
+            | Self::Rmdir(at)
+            | Self::Open(at)
+            | Self::Mkdir { at, .. }
+            | Self::Create { at, .. } => [&at.path, &[]],
+            Self::List { at, after } => [&at.path, after],
+            Self::Rename { from, to, .. } => [&from.path, &to.path],
+            Self::Write { .. }
+            | Self::Sync(_)
+            | Self::Close(_)
+            | Self::Abandon(_)
+            | Self::Read { .. }
+            | Self::Status
+            | Self::Disconnect => [&[], &[]],
+        };
+        match names.iter().find(|name| name.len() > PATH_BYTES_MAX) {
+            None => Ok(()),
+            Some(name) => {
+                let len = name.len();
+                let what = format!("a path has at most {PATH_BYTES_MAX} bytes, this one {len}");
+                Err(Refusal::new(Status::BadName, what))
+            }
+        }
+    }
 }
 
 /// What the client tells the library.
@@ -278,7 +311,7 @@ impl Client {
                 outbox: Outbox::default(),
                 rng,
                 meta,
-                links: Links::new(),
+                links: Links::new(config.limits.link_unsent_bytes),
             },
             reads: Reads::new(),
             writers: BTreeMap::new(),
@@ -292,6 +325,9 @@ impl Client {
             return self
                 .reach
                 .fail(id, Status::BadRequest, "the client has disconnected");
+        }
+        if let Err(refusal) = call.check_names() {
+            return self.reach.fail(id, refusal.status, &refusal.detail);
         }
         let meta = &mut self.reach.meta;
         match call {
@@ -768,7 +804,10 @@ impl Machine for Client {
         }
         let now = now.mono;
         match input {
-            Input::Wake | Input::Sent { .. } | Input::Disk { .. } => {}
+            Input::Wake | Input::Disk { .. } => {}
+            Input::Sent { link, bytes } => {
+                self.reach.links.sent(link, bytes, &mut self.reach.outbox)
+            }
             Input::Opened { link, peer } if self.reach.meta.is_line(link) => {
                 let Reach {
                     meta, outbox, rng, ..
