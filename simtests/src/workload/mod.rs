@@ -1,0 +1,2 @@
+//! What clients do: files whose bytes describe themselves, and churn of names.
+pub mod bytes;
