@@ -5,9 +5,12 @@
 //! [`oracle`] for what is checked. Everything that needs the simulated runtime is compiled under
 //! `cfg(madsim)` only: `cargo sim …`.
 pub mod disk;
+pub mod fault;
 pub mod keyed;
 pub mod model;
 pub mod oracle;
+#[cfg(madsim)]
+pub mod planted;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;
