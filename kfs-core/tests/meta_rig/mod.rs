@@ -206,7 +206,11 @@ impl Rig {
     }
     /// A meta server that has started on this disk.
     pub fn start(config: Config, disk: Disk) -> Self {
+        Self::start_at(config, disk, Instant(1_000_000_000))
+    }
+    fn start_at(config: Config, disk: Disk, mono: Instant) -> Self {
         let mut rig = Self::on(config, disk);
+        rig.now.mono = mono;
         rig.input(Input::Wake);
         assert!(rig.halted.is_none(), "{:?}", rig.halted);
         assert!(
@@ -221,8 +225,7 @@ impl Rig {
     pub fn restart(&mut self) {
         let mut config = self.config.clone();
         config.seed += 1;
-        let mut next = Self::start(config, self.disk.clone());
-        next.now.mono = self.now.mono;
+        let mut next = Self::start_at(config, self.disk.clone(), self.now.mono);
         (next.links, next.requests) = (self.links, self.requests);
         *self = next;
     }
@@ -462,12 +465,14 @@ impl Rig {
             .map(|msg| msg.head)
             .collect()
     }
-    /// The one chunk that a server was ordered to make.
+    /// The last chunk that a server was ordered to make.
     pub fn ordered(&mut self, server: &Server) -> Option<CreateChunk> {
-        self.orders(server).into_iter().find_map(|head| match head {
+        let orders = self.orders(server).into_iter();
+        let creates = orders.filter_map(|head| match head {
             Head::CreateChunk(order) => Some(order),
             _ => None,
-        })
+        });
+        creates.last()
     }
     /// Makes a chunk with the help of these servers, which all obey.
     pub fn allocate(
