@@ -32,9 +32,9 @@ use self::roster::Roster;
 use self::session::Sessions;
 use self::state::State;
 use crate::identity::Identity;
-use crate::ids::Ticket;
 use crate::ids::{
-    CallId, ChunkId, ClusterId, Epoch, LinkId, LogSeq, ServerIndex, SessionId, Version,
+    CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, ServerIndex, SessionId, Ticket,
+    Version,
 };
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
