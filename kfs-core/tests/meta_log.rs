@@ -1,4 +1,9 @@
 //! The meta server's log: the first start, group commit, torn tails and damage, a full disk, a failed write.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 mod meta_rig;
 
 use core::time::Duration;

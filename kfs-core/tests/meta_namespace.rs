@@ -1,4 +1,9 @@
 //! The meta server's namespace: every operation, and what each refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 mod meta_rig;
 
 use kfs_core::ids::FileId;

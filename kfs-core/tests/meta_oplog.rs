@@ -2,6 +2,11 @@
 //! and a mark; and `docs/formats/oplog.md` says what they are.
 //!
 //! `KFS_GOLDEN=rewrite` makes the file anew: only while the format is a draft.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 use core::fmt::Write as _;
 use kfs_core::block::crc;
 use kfs_core::ids::*;

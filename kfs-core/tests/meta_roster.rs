@@ -1,4 +1,9 @@
 //! Chunkservers at the meta server: hello, terms, verdicts, silence.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on fails"
+)]
 mod meta_rig;
 
 use core::time::Duration;

@@ -468,11 +468,11 @@ impl Rig {
     /// The last chunk that a server was ordered to make.
     pub fn ordered(&mut self, server: &Server) -> Option<CreateChunk> {
         let orders = self.orders(server).into_iter();
-        let creates = orders.filter_map(|head| match head {
+        let mut creates = orders.filter_map(|head| match head {
             Head::CreateChunk(order) => Some(order),
             _ => None,
         });
-        creates.last()
+        creates.next_back()
     }
     /// Makes a chunk with the help of these servers, which all obey.
     pub fn allocate(
