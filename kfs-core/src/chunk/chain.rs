@@ -44,7 +44,7 @@ impl Chunk {
         let writing = self.writing.get_mut(&id)?;
         let (next, position) = writing.next()?;
         if writing.downstream.is_none() {
-            let link = self.links.to_next(&mut self.outbox, next.addr, position);
+            let link = self.links.next(&mut self.outbox, next.addr, position);
             writing.downstream = Some(link);
             self.links
                 .get_mut(link)
