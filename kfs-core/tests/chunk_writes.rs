@@ -289,6 +289,7 @@ fn a_lost_server_below_or_above_breaks_the_chain_and_everybody_hears_why() {
         world.write(0, link, C, 1, 0, &bytes(100, 1));
         world.run();
         world.rules.hold_sends.push((2, "ChainDone"));
+        world.rules.hold_sends.push((2, "ChainSynced"));
         world.write(0, link, C, 2, 100, &bytes(100, 2));
         world.sync(0, link, C, 2);
         world.run();
@@ -761,7 +762,7 @@ fn a_write_sequence_that_skips_or_comes_over_another_link_breaks_the_chain() {
             sums: piece.sums,
         };
         let from = if skip {
-            LinkId::accepted(2)
+            LinkId::accepted(1)
         } else {
             world.client(1)
         };
@@ -789,8 +790,8 @@ fn links_are_paused_while_their_position_has_no_room() {
     world.rules.no_credit.insert(0);
     for piece in 0..3 {
         world.write(0, link, C, piece + 1, piece * 512, &bytes(512, 1));
+        world.run();
     }
-    world.run();
     assert_eq!(world.traced("0: pause").len(), 1, "the head's client waits");
     assert!(
         world.traced("1: pause").is_empty(),
