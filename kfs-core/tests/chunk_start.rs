@@ -281,7 +281,7 @@ fn each_verdict_does_what_it_says_and_no_more() {
             "{verdict:?}"
         );
         assert_eq!(status.chunks_trash, u64::from(!stays));
-        world.pass(Duration::from_secs(10 * 3_600));
+        world.pass(Duration::from_secs(2 * 3_600));
         assert_eq!(
             world.servers[0].disk.get("chunks/1000.5.9").is_some(),
             stays,
@@ -391,7 +391,7 @@ fn foreign_files_are_counted_and_never_touched() {
     world.servers[0].disk.make_dir("chunks/7.7.7");
     world.start(0);
     world.run();
-    world.pass(Duration::from_secs(10 * 3_600));
+    world.pass(Duration::from_secs(2 * 3_600));
     assert!(world.is_ready(0));
     assert_eq!(world.status(0).files_foreign, 8);
     for stranger in strangers {
