@@ -1,4 +1,6 @@
 //! The header of a chunk file: page, golden bytes and code say the same, and no damage passes for a header.
+#![allow(clippy::unwrap_used, reason = "what surprises a test fails it")]
+
 use kfs_core::block;
 use kfs_core::chunk::header::*;
 use kfs_core::chunk::name::ChunkName;
@@ -185,13 +187,11 @@ fn the_page_has_the_offsets_of_the_code() {
 
 #[test]
 fn every_flipped_bit_of_a_slot_is_refused() {
-    for (slot, header) in [(Slot::A, first()), (Slot::B, written())] {
-        let good: [u8; SLOT_BYTES] = header.encode().try_into().unwrap();
-        for bit in 0..SLOT_BYTES * 8 {
-            let mut bad = good;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bad, slot).is_err(), "bit {bit}");
-        }
+    let good: [u8; SLOT_BYTES] = written().encode().try_into().unwrap();
+    for bit in 0..SLOT_BYTES * 8 {
+        let mut bad = good;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(decode(&bad, Slot::B).is_err(), "bit {bit}");
     }
 }
 
@@ -245,18 +245,23 @@ fn a_torn_slot_is_never_taken_for_a_header() {
     };
     let (old_bytes, new_bytes) = (old.encode(), new.encode());
     for atom in [512, 4_096] {
-        let atoms = SLOT_BYTES / atom;
-        for kept in 1..(1_u32 << atoms) - 1 {
+        let part = |part: usize| part * atom..(part + 1) * atom;
+        // What does not differ cannot tear.
+        let parts: Vec<_> = (0..SLOT_BYTES / atom)
+            .filter(|at| old_bytes[part(*at)] != new_bytes[part(*at)])
+            .collect();
+        assert!(parts.len() > 1);
+        for kept in 1..(1_u32 << parts.len()) - 1 {
             let mut torn = old_bytes.clone();
-            for part in (0..atoms).filter(|part| kept & 1 << part != 0) {
-                torn[part * atom..(part + 1) * atom]
-                    .copy_from_slice(&new_bytes[part * atom..(part + 1) * atom]);
+            for (_, at) in parts
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| kept & 1 << bit != 0)
+            {
+                torn[part(*at)].copy_from_slice(&new_bytes[part(*at)]);
             }
             let torn: [u8; SLOT_BYTES] = torn.try_into().unwrap();
-            match decode(&torn, Slot::B) {
-                Err(_) => {}
-                Ok(header) => assert!(header == old || header == new, "atoms {kept:b} of {atom}"),
-            }
+            assert!(decode(&torn, Slot::B).is_err(), "atoms {kept:b} of {atom}");
         }
     }
 }

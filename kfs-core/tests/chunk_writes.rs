@@ -1,4 +1,6 @@
 //! Writing along chains: order, acknowledgements, what breaks a chain, what a sync makes durable and when.
+#![allow(clippy::unwrap_used, reason = "what surprises a test fails it")]
+
 mod chunk_rig;
 
 use chunk_rig::*;
@@ -1039,7 +1041,7 @@ fn nonsense_closes_the_link_it_came_on_and_nothing_else() {
     world.input(
         0,
         kfs_core::machine::Input::Sent {
-            link: link,
+            link,
             bytes: usize::MAX,
         },
     );

@@ -4,7 +4,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "a module of several tests, each of which uses a part of it"
+    clippy::unwrap_used,
+    clippy::large_enum_variant,
+    reason = "a module of tests, each of which uses a part of it"
 )]
 
 use bytes::Bytes;
