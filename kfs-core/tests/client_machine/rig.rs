@@ -153,7 +153,7 @@ impl Rig {
     }
     pub(crate) fn sent(&mut self, link: LinkId) -> Msg {
         let (on, msg) = self.sends.pop_front().expect("the client sends");
-        assert_eq!(on, link, "{msg:?}");
+        assert_eq!(on, link, "{:?}", msg.head);
         msg
     }
     pub(crate) fn sent_mutation(&mut self, link: LinkId) -> (u64, Mutate) {
@@ -208,6 +208,10 @@ impl Rig {
         assert!(self.sends.is_empty(), "{:?}", self.sends);
         assert!(self.dials.is_empty(), "{:?}", self.dials);
         assert!(self.events.is_empty(), "{:?}", self.events);
+    }
+
+    pub(crate) fn quiet_sends(&self) {
+        assert!(self.sends.is_empty(), "{:?}", self.sends);
     }
 
     // What the peers do.
@@ -393,7 +397,10 @@ impl Rig {
     }
     /// A file of `size` bytes open for reading.
     pub(crate) fn reading(size: u64) -> (Self, LinkId, Handle) {
-        let mut rig = Self::new();
+        Self::reading_with(limits(), size)
+    }
+    pub(crate) fn reading_with(limits: Limits, size: u64) -> (Self, LinkId, Handle) {
+        let mut rig = Self::with(limits);
         let id = rig.call(Call::Open(At::root("f")));
         let link = rig.meta_up();
         let (request, _) = rig.sent_query(link);
