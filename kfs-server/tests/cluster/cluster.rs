@@ -13,12 +13,13 @@ const WRITE_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    pub(crate) dir: TempDir,
     pub(crate) meta: Daemon,
     pub(crate) meta_ready: Ready,
     pub(crate) chunks: Vec<Daemon>,
     pub(crate) chunks_ready: Vec<Ready>,
     starts: u32,
+    /// Last, so that it goes after who works in it.
+    pub(crate) dir: TempDir,
 }
 
 impl Cluster {

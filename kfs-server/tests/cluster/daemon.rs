@@ -86,7 +86,7 @@ impl Daemon {
 
     /// What it has written to stderr.
     pub(crate) fn stderr(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap()).into_owned()
+        String::from_utf8_lossy(&std::fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -129,9 +129,8 @@ async fn a_log_cut_in_its_last_batch_starts_without_it() {
     for cut in [last, last + 1, last + 40, last + 4_000, last + BATCH_BYTES - 1] {
         let copy = tempfile::tempdir_in(cluster.dir.path()).unwrap();
         copy_dir(&cluster.meta_dir(), copy.path());
-        let file = OpenOptions::new().write(true);
-        let file = file.open(copy.path().join("log").join(segment.file_name().unwrap())).unwrap();
-        file.set_len(cut).unwrap();
+        let cut_segment = copy.path().join("log").join(segment.file_name().unwrap());
+        OpenOptions::new().write(true).open(cut_segment).unwrap().set_len(cut).unwrap();
         let mut meta = Daemon::spawn(META, &meta_args(copy.path()), &cluster.dir.path().join("cut"));
         meta.ready();
         meta.kill();
