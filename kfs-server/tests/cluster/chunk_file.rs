@@ -45,7 +45,11 @@ fn slot(bytes: &[u8], parity: u64) -> Option<Slot> {
     let count = usize::try_from(u32_at(bytes, 4_584)).unwrap();
     assert!(count <= 128);
     assert!(bytes[4_588..4_600].iter().all(|byte| *byte == 0));
-    assert!(bytes[4_600 + 24 * count..8_184].iter().all(|byte| *byte == 0));
+    assert!(
+        bytes[4_600 + 24 * count..8_184]
+            .iter()
+            .all(|byte| *byte == 0)
+    );
     let pieces = (0..count).map(|n| 4_600 + 24 * n);
     Some(Slot {
         file: u64_at(bytes, 8),
@@ -58,7 +62,15 @@ fn slot(bytes: &[u8], parity: u64) -> Option<Slot> {
         cluster: u128::from_le_bytes(bytes[4_432..4_448].try_into().unwrap()),
         bitmap: bytes[4_448..4_576].to_vec(),
         wseq: u64_at(bytes, 4_576),
-        pieces: pieces.map(|at| (u64_at(bytes, at), u64_at(bytes, at + 8), u32_at(bytes, at + 16))).collect(),
+        pieces: pieces
+            .map(|at| {
+                (
+                    u64_at(bytes, at),
+                    u64_at(bytes, at + 8),
+                    u32_at(bytes, at + 16),
+                )
+            })
+            .collect(),
     })
 }
 
@@ -66,7 +78,10 @@ fn slot(bytes: &[u8], parity: u64) -> Option<Slot> {
 fn header(file: &[u8]) -> Slot {
     let a = slot(&file[..SLOT_BYTES], 0);
     let b = slot(&file[SLOT_BYTES..HEADER_BYTES], 1);
-    a.into_iter().chain(b).max_by_key(|slot| slot.generation).expect("a valid slot")
+    a.into_iter()
+        .chain(b)
+        .max_by_key(|slot| slot.generation)
+        .expect("a valid slot")
 }
 
 /// A chunk file as `file`, but of a chunk and an incarnation that nobody here knows; with its name.
@@ -87,7 +102,10 @@ pub(crate) fn of_a_stranger(file: &[u8]) -> (String, Vec<u8>) {
         slot[8_184..8_188].copy_from_slice(&crc.to_le_bytes());
     }
     let header = header(&file);
-    (format!("{}.{}.{}", header.file, header.chunk, header.version), file)
+    (
+        format!("{}.{}.{}", header.file, header.chunk, header.version),
+        file,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +116,10 @@ async fn chunk_files_are_what_their_format_page_says() {
     let mut expected = content(1, 3 * BLOCK_BYTES + 1_000).to_vec();
     expected[2 * BLOCK_BYTES..3 * BLOCK_BYTES].fill(0);
     let mut writer = kfs.create(b"/f", CreateOptions::default()).await.unwrap();
-    writer.write_at(0, content(1, 2 * BLOCK_BYTES)).await.unwrap();
+    writer
+        .write_at(0, content(1, 2 * BLOCK_BYTES))
+        .await
+        .unwrap();
     writer.sync().await.unwrap();
     let tail = content(1, expected.len()).slice(3 * BLOCK_BYTES..);
     writer.write_at(3 * BLOCK_BYTES as u64, tail).await.unwrap();
@@ -114,7 +135,10 @@ async fn chunk_files_are_what_their_format_page_says() {
         let parts: Vec<&str> = name.split('.').collect();
         assert_eq!(parts.len(), 3);
         for part in &parts {
-            assert!(part.bytes().all(|byte| byte.is_ascii_digit()) && (!part.starts_with('0') || *part == "0"));
+            assert!(
+                part.bytes().all(|byte| byte.is_ascii_digit())
+                    && (!part.starts_with('0') || *part == "0")
+            );
         }
         let ids: Vec<u64> = parts.iter().map(|part| part.parse().unwrap()).collect();
         let header = header(bytes);
@@ -124,13 +148,21 @@ async fn chunk_files_are_what_their_format_page_says() {
         assert_eq!(header.size, expected.len() as u64);
         assert_eq!(header.cluster, status.cluster.0);
         assert_ne!(header.incarnation, 0);
-        assert!(header.generation >= 3, "two syncs, the first slot written is A with generation 2");
+        assert!(
+            header.generation >= 3,
+            "two syncs, the first slot written is A with generation 2"
+        );
         assert!(header.wseq >= 2);
         assert_eq!(header.pieces.len(), 1, "one session wrote it");
         assert!(header.pieces[0].0 != 0 && header.pieces[0].1 >= 2);
         let low = status.cluster.0.to_le_bytes();
         let slot_a = &bytes[..SLOT_BYTES];
-        assert!(slot_a[4_136..4_396].windows(8).any(|window| window == &low[..8]), "the file-system id");
+        assert!(
+            slot_a[4_136..4_396]
+                .windows(8)
+                .any(|window| window == &low[..8]),
+            "the file-system id"
+        );
 
         assert!(bytes.len() >= HEADER_BYTES + expected.len());
         for block in 0..1_024 {
@@ -139,18 +171,35 @@ async fn chunk_files_are_what_their_format_page_says() {
                 let from = HEADER_BYTES + block * BLOCK_BYTES;
                 let end = (from + BLOCK_BYTES).min(HEADER_BYTES + expected.len());
                 let mut padded = bytes[from..end].to_vec();
-                assert!(padded == expected[from - HEADER_BYTES..end - HEADER_BYTES], "block {block} on {n}");
+                assert!(
+                    padded == expected[from - HEADER_BYTES..end - HEADER_BYTES],
+                    "block {block} on {n}"
+                );
                 padded.resize(BLOCK_BYTES, 0);
                 assert_eq!(bit, 1, "block {block}");
-                assert_eq!(header.sums[block], adler::adler32_slice(&padded), "block {block} on {n}");
+                assert_eq!(
+                    header.sums[block],
+                    adler::adler32_slice(&padded),
+                    "block {block} on {n}"
+                );
             } else {
-                assert_eq!((bit, header.sums[block]), (0, 0), "block {block} is a hole or past the end");
+                assert_eq!(
+                    (bit, header.sums[block]),
+                    (0, 0),
+                    "block {block} is a hole or past the end"
+                );
             }
         }
         if let Some(first) = &first {
-            assert_eq!((first.chunk, first.version, first.wseq), (header.chunk, header.version, header.wseq));
+            assert_eq!(
+                (first.chunk, first.version, first.wseq),
+                (header.chunk, header.version, header.wseq)
+            );
             assert_eq!((&first.sums, &first.bitmap), (&header.sums, &header.bitmap));
-            assert_eq!((&first.pieces, first.incarnation), (&header.pieces, header.incarnation));
+            assert_eq!(
+                (&first.pieces, first.incarnation),
+                (&header.pieces, header.incarnation)
+            );
         }
         first = Some(header);
     }

@@ -37,7 +37,11 @@ impl Cluster {
             starts: 0,
         };
         for n in 0..chunkservers {
-            cluster.chunks.push(spawn_chunk(&cluster.chunk_dir(n), cluster.meta_ready.listen, 0));
+            cluster.chunks.push(spawn_chunk(
+                &cluster.chunk_dir(n),
+                cluster.meta_ready.listen,
+                0,
+            ));
         }
         cluster.chunks_ready = cluster.chunks.iter().map(Daemon::ready).collect();
         cluster
@@ -68,7 +72,11 @@ impl Cluster {
             self.starts += 1;
             self.meta = spawn_meta(self.dir.path(), &listen, self.starts);
             let ready = self.meta.try_ready();
-            assert!(ready.is_some() || self.meta.stderr().contains("KFS-E063"), "{}", self.meta.stderr());
+            assert!(
+                ready.is_some() || self.meta.stderr().contains("KFS-E063"),
+                "{}",
+                self.meta.stderr()
+            );
             ready
         });
     }
@@ -89,7 +97,11 @@ impl Cluster {
     pub(crate) async fn servers_up(&self, kfs: &Kfs, count: usize) {
         until_async(&format!("{count} chunkservers are up"), async || {
             let status = kfs.status().await.ok()?;
-            let up = status.servers.iter().filter(|server| server.state == ServerState::Up).count();
+            let up = status
+                .servers
+                .iter()
+                .filter(|server| server.state == ServerState::Up)
+                .count();
             (up == count).then_some(())
         })
         .await;
@@ -113,9 +125,12 @@ fn spawn_meta(dir: &Path, listen: &str, start: u32) -> Daemon {
         ["--listen", listen],
         ["--http", "127.0.0.1:0"],
         ["--heartbeat", "200ms"],
-        ["--serve-lease", "2s"],
     ];
-    Daemon::spawn(META, args.as_flattened(), &dir.join(format!("meta.{start}.stderr")))
+    Daemon::spawn(
+        META,
+        args.as_flattened(),
+        &dir.join(format!("meta.{start}.stderr")),
+    )
 }
 
 fn spawn_chunk(data: &Path, meta: SocketAddr, start: u32) -> Daemon {
@@ -126,16 +141,28 @@ fn spawn_chunk(data: &Path, meta: SocketAddr, start: u32) -> Daemon {
         ["--listen", "127.0.0.1:0"],
         ["--http", "127.0.0.1:0"],
     ];
-    Daemon::spawn(CHUNK, args.as_flattened(), &data.with_extension(format!("{start}.stderr")))
+    Daemon::spawn(
+        CHUNK,
+        args.as_flattened(),
+        &data.with_extension(format!("{start}.stderr")),
+    )
 }
 
 /// Names and contents of the plain files in a directory; of a missing one: none.
 pub(crate) fn files_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().map(Result::unwrap);
+    let entries = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .map(Result::unwrap);
     let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
     // A file that is moved while it is listed is in neither place for this look.
     files
-        .filter_map(|file| Some((file.file_name().into_string().unwrap(), std::fs::read(file.path()).ok()?)))
+        .filter_map(|file| {
+            Some((
+                file.file_name().into_string().unwrap(),
+                std::fs::read(file.path()).ok()?,
+            ))
+        })
         .collect()
 }
 
@@ -155,7 +182,10 @@ pub(crate) fn content(seed: u64, len: usize) -> Bytes {
 
 /// Stores a file; when this returns, it is durable on all its replicas.
 pub(crate) async fn put(kfs: &Kfs, path: &str, data: &Bytes) {
-    let mut writer = kfs.create(path.as_bytes(), CreateOptions::default()).await.unwrap();
+    let mut writer = kfs
+        .create(path.as_bytes(), CreateOptions::default())
+        .await
+        .unwrap();
     for from in (0..data.len()).step_by(WRITE_BYTES) {
         let piece = data.slice(from..data.len().min(from + WRITE_BYTES));
         writer.write(piece).await.unwrap();
@@ -178,7 +208,9 @@ pub(crate) async fn get(kfs: &Kfs, path: &str) -> kfs_client::Result<Vec<u8>> {
 
 /// Reads a file whole and compares; says where they differ, not what they are.
 pub(crate) async fn expect_content(kfs: &Kfs, path: &str, expected: &Bytes) {
-    let got = get(kfs, path).await.unwrap_or_else(|err| panic!("{path}: {err}"));
+    let got = get(kfs, path)
+        .await
+        .unwrap_or_else(|err| panic!("{path}: {err}"));
     assert_eq!(got.len(), expected.len(), "the length of {path}");
     let differs = got.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!(differs, None, "where {path} differs");

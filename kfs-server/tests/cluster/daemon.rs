@@ -68,7 +68,8 @@ impl Daemon {
 
     /// Waits for the ready line.
     pub(crate) fn ready(&self) -> Ready {
-        self.try_ready().unwrap_or_else(|| panic!("not ready; it said:\n{}", self.stderr()))
+        self.try_ready()
+            .unwrap_or_else(|| panic!("not ready; it said:\n{}", self.stderr()))
     }
 
     /// Waits for the ready line, or the end of the process.
@@ -143,9 +144,17 @@ impl Ended {
     /// Ended with this exit code and an error of this code that says all of `parts`.
     pub(crate) fn expect(&self, exit: i32, error: &str, parts: &[&str]) {
         assert_eq!(self.code, Some(exit), "{}", self.stderr);
-        assert!(self.stderr.contains(&format!("error[{error}]: ")), "{}", self.stderr);
+        assert!(
+            self.stderr.contains(&format!("error[{error}]: ")),
+            "{}",
+            self.stderr
+        );
         for part in parts {
-            assert!(self.stderr.contains(part), "'{part}' is not in:\n{}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "'{part}' is not in:\n{}",
+                self.stderr
+            );
         }
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
     }
@@ -159,8 +168,14 @@ pub(crate) fn run(program: &str, args: &[&str], dir: &Path) -> Ended {
 /// Asks for a page; gives the status and the body.
 pub(crate) fn http_get(addr: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: kfs\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: kfs\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");

@@ -16,7 +16,12 @@ async fn a_file_of_several_chunks_comes_back_as_it_went() {
     let kfs = cluster.client();
     let big = content(1, CHUNK_BYTES + (3 << 20) + 12_345);
     put(&kfs, "/big", &big).await;
-    for (path, len) in [("/empty", 0), ("/one", 1), ("/block", 65_536), ("/block-and-one", 65_537)] {
+    for (path, len) in [
+        ("/empty", 0),
+        ("/one", 1),
+        ("/block", 65_536),
+        ("/block-and-one", 65_537),
+    ] {
         put(&kfs, path, &content(2, len)).await;
         expect_content(&kfs, path, &content(2, len)).await;
     }
@@ -24,7 +29,11 @@ async fn a_file_of_several_chunks_comes_back_as_it_went() {
     let file = kfs.stat(b"/big").await.unwrap().file;
     for n in 0..3 {
         let prefix = format!("{file}.");
-        let chunks = cluster.chunk_files(n).into_keys().filter(|name| name.starts_with(&prefix)).count();
+        let chunks = cluster
+            .chunk_files(n)
+            .into_keys()
+            .filter(|name| name.starts_with(&prefix))
+            .count();
         assert_eq!(chunks, 2, "chunkserver {n} has both chunks of the file");
     }
 }
@@ -35,19 +44,37 @@ async fn a_meta_server_killed_right_after_an_ack_has_lost_nothing() {
     let kfs = cluster.client();
     let data = |round| content(round, 300_000);
     for round in 0..4_u64 {
-        let (dir, tmp, done) = (format!("/d{round}/e"), format!("/tmp{round}"), format!("/d{round}/e/done"));
-        kfs.mkdir(dir.as_bytes(), Parents::Make, OWNER).await.unwrap();
+        let (dir, tmp, done) = (
+            format!("/d{round}/e"),
+            format!("/tmp{round}"),
+            format!("/d{round}/e/done"),
+        );
+        kfs.mkdir(dir.as_bytes(), Parents::Make, OWNER)
+            .await
+            .unwrap();
         put(&kfs, &tmp, &data(round)).await;
-        kfs.rename(tmp.as_bytes(), done.as_bytes(), RenameMode::Replace).await.unwrap();
+        kfs.rename(tmp.as_bytes(), done.as_bytes(), RenameMode::Replace)
+            .await
+            .unwrap();
         cluster.meta.kill();
         cluster.restart_meta();
         assert_eq!(cluster.meta_ready.mode, None);
         let fresh = cluster.client();
         for earlier in 0..=round {
             expect_content(&fresh, &format!("/d{earlier}/e/done"), &data(earlier)).await;
-            let attrs = fresh.stat(format!("/d{earlier}/e").as_bytes()).await.unwrap();
+            let attrs = fresh
+                .stat(format!("/d{earlier}/e").as_bytes())
+                .await
+                .unwrap();
             assert_eq!((attrs.uid, attrs.gid, attrs.mode), (7, 8, 0o750));
-            assert_eq!(fresh.stat(format!("/tmp{earlier}").as_bytes()).await.unwrap_err().status, Status::NotFound);
+            assert_eq!(
+                fresh
+                    .stat(format!("/tmp{earlier}").as_bytes())
+                    .await
+                    .unwrap_err()
+                    .status,
+                Status::NotFound
+            );
         }
     }
 }
@@ -102,7 +129,10 @@ async fn a_writer_whose_chain_breaks_is_told_and_nothing_else_is_touched() {
     let kfs = cluster.client();
     let data = content(6, 1_000_000);
     put(&kfs, "/first", &data).await;
-    let mut writer = kfs.create(b"/second", CreateOptions::default()).await.unwrap();
+    let mut writer = kfs
+        .create(b"/second", CreateOptions::default())
+        .await
+        .unwrap();
     writer.write(content(7, 100_000)).await.unwrap();
     writer.sync().await.unwrap();
     cluster.chunks[1].kill();

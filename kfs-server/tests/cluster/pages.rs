@@ -29,14 +29,29 @@ async fn the_pages_tell_what_the_cluster_does() {
     assert_eq!(shown["health"]["level"], "HEALTH_OK", "{shown}");
     let told = &shown["cluster"];
     assert_eq!(told["cluster"], known.cluster.to_string());
-    assert_eq!((told["files"].as_u64(), told["bytes"].as_u64()), (Some(1), Some(300_000)));
+    assert_eq!(
+        (told["files"].as_u64(), told["bytes"].as_u64()),
+        (Some(1), Some(300_000))
+    );
     assert_eq!(told["servers"].as_array().unwrap().len(), 3);
     assert!(told["log_durable"].as_u64().unwrap() >= known.log_durable.0);
-    assert!(shown["messages"]["received"]["Mutate"].as_u64().unwrap() >= 3, "{shown}");
+    assert!(
+        shown["messages"]["received"]["Mutate"].as_u64().unwrap() >= 3,
+        "{shown}"
+    );
     let (code, metrics) = http_get(meta, "/metrics");
     assert_eq!(code, 200);
-    for line in ["kfs_files 1", "kfs_file_bytes 300000", "kfs_servers{state=\"up\"} 3", "kfs_ready 1", "# EOF"] {
-        assert!(metrics.lines().any(|have| have == line), "{line} is not in:\n{metrics}");
+    for line in [
+        "kfs_files 1",
+        "kfs_file_bytes 300000",
+        "kfs_servers{state=\"up\"} 3",
+        "kfs_ready 1",
+        "# EOF",
+    ] {
+        assert!(
+            metrics.lines().any(|have| have == line),
+            "{line} is not in:\n{metrics}"
+        );
     }
 
     let mut read = 0;
@@ -48,7 +63,10 @@ async fn the_pages_tell_what_the_cluster_does() {
         assert_eq!(shown["server"]["bytes_written"], 300_000);
         read += shown["server"]["bytes_read"].as_u64().unwrap();
         let (_, metrics) = http_get(ready.http, "/metrics");
-        assert!(metrics.contains("kfs_written_bytes_total 300000\n"), "{metrics}");
+        assert!(
+            metrics.contains("kfs_written_bytes_total 300000\n"),
+            "{metrics}"
+        );
         assert_eq!(http_get(ready.http, "/readyz").0, 200);
     }
     assert!(read >= 300_000, "what was read was read somewhere");
@@ -62,8 +80,14 @@ async fn the_pages_tell_what_the_cluster_does() {
     cluster.chunks[2].kill();
     until("the dead server is told of", || {
         let shown = status(meta);
-        let codes: Vec<_> = shown["health"]["reasons"].as_array()?.iter().map(|reason| &reason["code"]).collect();
-        (shown["health"]["level"] == "HEALTH_WARN" && codes.iter().any(|code| **code == "SERVERS_DOWN")).then_some(())
+        let codes: Vec<_> = shown["health"]["reasons"]
+            .as_array()?
+            .iter()
+            .map(|reason| &reason["code"])
+            .collect();
+        (shown["health"]["level"] == "HEALTH_WARN"
+            && codes.iter().any(|code| **code == "SERVERS_DOWN"))
+        .then_some(())
     });
     until("its chunk is counted", || {
         (status(meta)["cluster"]["chunks_under_replicated"] == 1).then_some(())
@@ -74,15 +98,38 @@ async fn the_pages_tell_what_the_cluster_does() {
 fn a_chunkserver_without_a_meta_server_waits_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     // A port that nobody listens on, until the end of the test.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let http = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let data = dir.path().join("data");
     let http_text = http.to_string();
-    let args = ["--data", data.to_str().unwrap(), "--meta", &nobody, "--listen", "127.0.0.1:0", "--http", &http_text];
+    let args = [
+        "--data",
+        data.to_str().unwrap(),
+        "--meta",
+        &nobody,
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        &http_text,
+    ];
     let mut chunk = Daemon::spawn(CHUNK, &args, &dir.path().join("stderr"));
-    until("it says that it waits", || chunk.stderr().contains("waiting for the meta server").then_some(()));
+    until("it says that it waits", || {
+        chunk
+            .stderr()
+            .contains("waiting for the meta server")
+            .then_some(())
+    });
     assert!(chunk.stderr().contains(&nobody), "{}", chunk.stderr());
-    until("the page says so, too", || (status(http)["phase"] == "waiting").then_some(()));
+    until("the page says so, too", || {
+        (status(http)["phase"] == "waiting").then_some(())
+    });
     let (code, why) = http_get(http, "/readyz");
     assert_eq!(code, 503);
     assert!(why.starts_with("waiting: "), "{why}");

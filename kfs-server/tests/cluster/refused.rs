@@ -31,7 +31,14 @@ fn a_port_in_use_is_named_with_what_to_do() {
 fn an_address_of_another_machine_is_refused() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("data");
-    let args = ["--data", text(&data), "--listen", "192.0.2.1:0", "--http", ANY];
+    let args = [
+        "--data",
+        text(&data),
+        "--listen",
+        "192.0.2.1:0",
+        "--http",
+        ANY,
+    ];
     run(META, &args, dir.path()).expect(1, "KFS-E063", &["192.0.2.1", "help: "]);
 }
 
@@ -85,7 +92,16 @@ async fn a_chunkserver_of_another_cluster_is_refused_and_left_as_it_is() {
     std::fs::write(dir.join("chunks").join("12.13.14"), content(1, 1_000)).unwrap();
     let before = files_in(&dir.join("chunks"));
     let meta = theirs.meta_addr().to_string();
-    let args = ["--data", text(&dir), "--meta", &meta, "--listen", ANY, "--http", ANY];
+    let args = [
+        "--data",
+        text(&dir),
+        "--meta",
+        &meta,
+        "--listen",
+        ANY,
+        "--http",
+        ANY,
+    ];
     run(CHUNK, &args, ours.dir.path()).expect(7, "KFS-E062", &["cluster", &theirs_id, "help: "]);
     assert!(files_in(&dir.join("chunks")) == before);
     // The other cluster has not taken it in, and at home it is welcome.
@@ -99,7 +115,18 @@ async fn a_chunkserver_of_another_cluster_is_refused_and_left_as_it_is() {
 fn a_meta_server_asked_for_another_cluster_is_refused() {
     let dir = TempDir::new().unwrap();
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-    let args = |data| ["--data", data, "--listen", ANY, "--http", ANY, "--cluster-id", A_CLUSTER];
+    let args = |data| {
+        [
+            "--data",
+            data,
+            "--listen",
+            ANY,
+            "--http",
+            ANY,
+            "--cluster-id",
+            A_CLUSTER,
+        ]
+    };
     let mut meta = Daemon::spawn(META, &args(text(&old))[..6], &dir.path().join("first"));
     meta.ready();
     meta.kill();
@@ -107,7 +134,10 @@ fn a_meta_server_asked_for_another_cluster_is_refused() {
     run(META, &args(text(&old)), dir.path()).expect(7, "KFS-E062", &[A_CLUSTER, "help: "]);
     assert!(files_in(&old) == before);
     run(META, &args(text(&new)), dir.path()).expect(7, "KFS-E062", &["help: "]);
-    assert!(!new.join("identity").exists(), "an empty directory is not formatted as part of a cluster that exists");
+    assert!(
+        !new.join("identity").exists(),
+        "an empty directory is not formatted as part of a cluster that exists"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +148,11 @@ async fn a_second_daemon_on_a_data_directory_is_refused_and_the_first_goes_on() 
     put(&kfs, "/before", &data).await;
     for (program, dir) in [(META, cluster.meta_dir()), (CHUNK, cluster.chunk_dir(1))] {
         let args = ["--data", text(&dir), "--listen", ANY, "--http", ANY];
-        run(program, &args, cluster.dir.path()).expect(7, "KFS-E064", &[text(&dir), "in use", "help: "]);
+        run(program, &args, cluster.dir.path()).expect(
+            7,
+            "KFS-E064",
+            &[text(&dir), "in use", "help: "],
+        );
     }
     put(&kfs, "/after", &data).await;
     expect_content(&kfs, "/before", &data).await;
@@ -152,12 +186,25 @@ fn wrong_flags_end_with_two_and_a_usage() {
         for args in wrong {
             let ended = run(program, args, dir.path());
             assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.stderr);
-            assert!(ended.stderr.contains("error: "), "{args:?}: {}", ended.stderr);
+            assert!(
+                ended.stderr.contains("error: "),
+                "{args:?}: {}",
+                ended.stderr
+            );
         }
         run(program, &[], dir.path()).expect(2, "KFS-E066", &["--data", "help: "]);
-        run(program, &["--data", "d", "--log", "=/="], dir.path()).expect(2, "KFS-E066", &["--log", "help: "]);
+        run(program, &["--data", "d", "--log", "=/="], dir.path()).expect(
+            2,
+            "KFS-E066",
+            &["--log", "help: "],
+        );
     }
-    for args in [["--replication", "0"], ["--replication", "17"], ["--serve-lease", "5"], ["--cluster-id", "12"]] {
+    for args in [
+        ["--replication", "0"],
+        ["--replication", "17"],
+        ["--serve-lease", "5"],
+        ["--cluster-id", "12"],
+    ] {
         assert_eq!(run(META, &args, dir.path()).code, Some(2), "{args:?}");
     }
 }
@@ -166,22 +213,41 @@ fn wrong_flags_end_with_two_and_a_usage() {
 fn an_unknown_key_in_the_file_is_an_error_with_a_suggestion() {
     let dir = TempDir::new().unwrap();
     let config = dir.path().join("kfs.toml");
-    std::fs::write(&config, "data = 'd'\nlisten = '127.0.0.1:0'\nhtpp = '127.0.0.1:0'\n").unwrap();
+    std::fs::write(
+        &config,
+        "data = 'd'\nlisten = '127.0.0.1:0'\nhtpp = '127.0.0.1:0'\n",
+    )
+    .unwrap();
     for program in [META, CHUNK] {
         let ended = run(program, &["--config", text(&config)], dir.path());
-        ended.expect(2, "KFS-E066", &["kfs.toml:3", "'htpp'", "help: did you mean 'http'?"]);
+        ended.expect(
+            2,
+            "KFS-E066",
+            &["kfs.toml:3", "'htpp'", "help: did you mean 'http'?"],
+        );
     }
     let missing = dir.path().join("missing.toml");
-    run(META, &["--config", text(&missing)], dir.path()).expect(2, "KFS-E066", &["missing.toml", "help: "]);
+    run(META, &["--config", text(&missing)], dir.path()).expect(
+        2,
+        "KFS-E066",
+        &["missing.toml", "help: "],
+    );
 }
 
 #[test]
 fn settings_come_from_the_file_too() {
     let dir = TempDir::new().unwrap();
     let (config, data) = (dir.path().join("kfs.toml"), dir.path().join("data"));
-    let settings = format!("data = '{}'\nlisten = 'localhost:0'\nhttp = '127.0.0.1:0'\nreplication = 2\n", text(&data));
+    let settings = format!(
+        "data = '{}'\nlisten = 'localhost:0'\nhttp = '127.0.0.1:0'\nreplication = 2\n",
+        text(&data)
+    );
     std::fs::write(&config, settings).unwrap();
-    let meta = Daemon::spawn(META, &["--config", text(&config)], &dir.path().join("stderr"));
+    let meta = Daemon::spawn(
+        META,
+        &["--config", text(&config)],
+        &dir.path().join("stderr"),
+    );
     assert!(meta.ready().listen.ip().is_loopback());
     assert!(data.join("identity").exists());
 }
@@ -189,15 +255,27 @@ fn settings_come_from_the_file_too() {
 #[test]
 fn a_chunkserver_with_an_unknown_host_to_go_to_is_told_so() {
     let dir = TempDir::new().unwrap();
-    let args = ["--data", text(dir.path()), "--meta", "no-such-host.invalid:20000"];
-    run(CHUNK, &args, dir.path()).expect(5, "KFS-E067", &["no-such-host.invalid", "--meta", "help: "]);
+    let args = [
+        "--data",
+        text(dir.path()),
+        "--meta",
+        "no-such-host.invalid:20000",
+    ];
+    run(CHUNK, &args, dir.path()).expect(
+        5,
+        "KFS-E067",
+        &["no-such-host.invalid", "--meta", "help: "],
+    );
 }
 
 #[test]
 fn help_and_version_are_there() {
     for (program, name) in [(META, "kfs-metaserver"), (CHUNK, "kfs-chunkserver")] {
         for (flag, part) in [("--help", "--listen"), ("--version", name)] {
-            let output = std::process::Command::new(program).arg(flag).output().unwrap();
+            let output = std::process::Command::new(program)
+                .arg(flag)
+                .output()
+                .unwrap();
             assert!(output.status.success());
             assert!(String::from_utf8(output.stdout).unwrap().contains(part));
         }

@@ -18,7 +18,11 @@ async fn stale_chunks_go_to_the_trash_and_no_other_file_is_touched() {
     // another, and a whole one from a meta server that this log does not know.
     let dir = cluster.chunk_dir(0).join("chunks");
     let before = cluster.chunk_files(0);
-    let kept_name = before.keys().find(|name| !name.starts_with(&gone)).unwrap().clone();
+    let kept_name = before
+        .keys()
+        .find(|name| !name.starts_with(&gone))
+        .unwrap()
+        .clone();
     std::fs::write(dir.join("99.98.97"), b"not a chunk").unwrap();
     std::fs::write(dir.join("notes.txt"), b"left by somebody").unwrap();
     std::fs::write(dir.join("02.5.1"), b"a leading zero").unwrap();
@@ -37,21 +41,36 @@ async fn stale_chunks_go_to_the_trash_and_no_other_file_is_touched() {
     let trash = cluster.trash_files(0);
     let (name, bytes) = trash.first_key_value().unwrap();
     assert!(name.starts_with(&gone), "{name}");
-    assert_eq!(*bytes, before[before.keys().find(|name| name.starts_with(&gone)).unwrap()]);
-    assert!(cluster.chunk_files(0) == expected, "no other file is touched");
+    assert_eq!(
+        *bytes,
+        before[before.keys().find(|name| name.starts_with(&gone)).unwrap()]
+    );
+    assert!(
+        cluster.chunk_files(0) == expected,
+        "no other file is touched"
+    );
     cluster.servers_up(&kfs, 3).await;
     let status = kfs.status().await.unwrap();
-    assert!(status.chunks_unknown >= 3, "what is not known is reported: {}", status.chunks_unknown);
+    assert!(
+        status.chunks_unknown >= 3,
+        "what is not known is reported: {}",
+        status.chunks_unknown
+    );
 
     // The servers that were there heard of it at once.
     for n in 1..3 {
-        until("the others throw it away, too", || (cluster.trash_files(n).len() == 1).then_some(()));
+        until("the others throw it away, too", || {
+            (cluster.trash_files(n).len() == 1).then_some(())
+        });
         assert_eq!(cluster.chunk_files(n).len(), 1);
     }
     // And once more: nothing that was left is thrown away at a later start.
     cluster.chunks[0].kill();
     cluster.restart_chunk(0);
-    assert!(cluster.chunk_files(0) == expected, "no other file is touched");
+    assert!(
+        cluster.chunk_files(0) == expected,
+        "no other file is touched"
+    );
     cluster.chunks[1].kill();
     cluster.chunks[2].kill();
     expect_content(&kfs, "/kept", &kept).await;

@@ -12,7 +12,10 @@ pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> 
         if let Some(value) = condition() {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
         std::thread::sleep(POLL_EVERY);
     }
 }
@@ -24,7 +27,10 @@ pub(crate) async fn until_async<T>(what: &str, mut condition: impl AsyncFnMut() 
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
         tokio::time::sleep(POLL_EVERY).await;
     }
 }
