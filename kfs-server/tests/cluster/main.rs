@@ -2,10 +2,12 @@
 //!
 //! Nothing here sleeps to wait for something: conditions are polled with a deadline ([`wait`]).
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod chunk_file;
 mod cluster;
 mod daemon;
 mod damage;
+mod embedded;
 mod garbage;
 mod killed;
 mod pages;
