@@ -5,9 +5,14 @@
 //! A check that random bytes cannot pass, such as a CRC, would keep a fuzzer in front of the door. So the
 //! first byte of an input says which sums the target puts right before it goes in (see [`Repair`]).
 use bytes::Bytes;
-use kfs_core::block::crc;
+use kfs_core::block::{crc, sum};
+use kfs_core::chunk::header::{self, Header, SLOT_BYTES, Slot};
+use kfs_core::chunk::name::ChunkName;
 use kfs_core::identity::Identity;
-use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX};
+use kfs_core::ids::{
+    ChunkId, ClusterId, FileId, Incarnation, PieceNumber, SessionId, Version, WriteSeq,
+};
+use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Geometry, HEADER_BYTES};
 use kfs_core::wire::Msg;
 use kfs_core::wire::frame::{HEAD_CRC_BYTES, PREFIX_BYTES, Prefix, encode};
 use std::io;
@@ -20,6 +25,8 @@ pub const TARGETS: &[Target] = &[
     ("frame", frame),
     ("message", message),
     ("identity", identity),
+    ("chunk_header", chunk_header),
+    ("chunk_name", chunk_name),
 ];
 
 /// What the first byte of an input asks for.
@@ -153,6 +160,122 @@ pub fn identity(data: &[u8]) {
             Identity::decode(&again),
             Ok(identity),
             "an identity comes back as it was written"
+        );
+    }
+}
+
+/// The header of a chunk file. Raw: the bytes are the file's first. Repaired: they are patches to a good
+/// header of two slots, `offset u16, length u8, bytes` each; then slots are given their CRC (outer), or also
+/// their Adler-32 and the low half of their generation (all).
+pub fn chunk_header(data: &[u8]) {
+    let Some((repair, rest)) = Repair::split(data) else {
+        return;
+    };
+    let name = ChunkName {
+        file: FileId(2),
+        chunk: ChunkId(5),
+        version: Version(1),
+    };
+    let mut file = rest.to_vec();
+    if repair != Repair::Nothing {
+        file = good_header(name);
+        patch(&mut file, rest);
+        for slot in file.chunks_exact_mut(SLOT_BYTES) {
+            if repair == Repair::All {
+                let adler = u64::from(sum(&slot[..header::at::ADLER]));
+                slot[header::at::ADLER..][..8].copy_from_slice(&adler.to_le_bytes());
+                slot.copy_within(
+                    header::at::GENERATION..header::at::GENERATION + 4,
+                    header::at::GENERATION_LOW,
+                );
+            }
+            let crc = crc(&slot[..header::at::CRC]);
+            slot[header::at::CRC..][..4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    for geometry in [
+        Geometry::REAL,
+        Geometry {
+            block_bytes: 256,
+            chunk_blocks: 16,
+            piece_bytes: 1_024,
+        },
+    ] {
+        for (bytes, slot) in file.chunks_exact(SLOT_BYTES).zip([Slot::A, Slot::B]) {
+            let bytes = bytes.try_into().expect("chunks are exact");
+            if let Ok(header) = Header::decode(bytes, slot, geometry) {
+                assert!(
+                    header.len <= geometry.chunk_bytes(),
+                    "no chunk is longer than a chunk"
+                );
+                assert_eq!(
+                    Slot::of(header.generation),
+                    slot,
+                    "a generation has its slot"
+                );
+                let again: [u8; SLOT_BYTES] = header.encode().try_into().expect("a slot");
+                assert_eq!(
+                    Header::decode(&again, slot, geometry),
+                    Ok(header),
+                    "a header comes back as it was written"
+                );
+            }
+        }
+        if let Ok(header) = Header::choose(&file, name, geometry) {
+            assert_eq!(header.name, name, "a header of another chunk is not taken");
+        }
+    }
+}
+
+fn good_header(name: ChunkName) -> Vec<u8> {
+    let pieces = vec![header::PieceEntry {
+        session: SessionId(7),
+        last: PieceNumber(3),
+        append_offset: 0,
+    }];
+    let sums = vec![Some(1), None, Some(0), Some(0x000F_0001)];
+    let (incarnation, cluster, wseq) = (Incarnation(9), ClusterId(1 << 100 | 1), WriteSeq(3));
+    let slot = |generation| Header {
+        name,
+        len: 900,
+        sums: sums.clone(),
+        generation,
+        incarnation,
+        cluster,
+        wseq,
+        pieces: pieces.clone(),
+    };
+    let file = [slot(2).encode(), slot(3).encode()].concat();
+    assert_eq!(file.len() as u64, HEADER_BYTES, "two slots are a header");
+    file
+}
+
+/// Overwrites parts of `bytes`: each patch is `offset u16, length u8` and so many bytes.
+fn patch(bytes: &mut [u8], mut patches: &[u8]) {
+    while let Some(([low, high, len], rest)) = patches.split_first_chunk() {
+        let (with, rest) = rest.split_at(usize::from(*len).min(rest.len()));
+        let at = usize::from(u16::from_le_bytes([*low, *high])) % bytes.len();
+        let end = (at + with.len()).min(bytes.len());
+        bytes[at..end].copy_from_slice(&with[..end - at]);
+        patches = rest;
+    }
+}
+
+/// The name of a file in `chunks/` or `trash/`: what is a name is written the same way again.
+pub fn chunk_name(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Some(name) = ChunkName::parse(&text) {
+        assert_eq!(name.to_string(), text, "each chunk has one name");
+        assert!(
+            name.file.0 >> 63 == 0 && name.chunk.0 >> 63 == 0 && name.version.0 >> 63 == 0,
+            "ids have 63 bits"
+        );
+    }
+    if let Some((name, n)) = ChunkName::parse_trash(&text) {
+        assert_eq!(
+            format!("{name}.{n}"),
+            text,
+            "each chunk in the trash has one name"
         );
     }
 }

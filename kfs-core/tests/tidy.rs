@@ -664,6 +664,73 @@ fn planted_bugs_are_compiled_away_outside_the_simulator() {
     }
 }
 
+/// The first sentence of a file's head.
+fn first_sentence(source: &Source) -> String {
+    let head = source
+        .text
+        .lines()
+        .map_while(|line| line.strip_prefix("//!"));
+    let text = head
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let end = text
+        .find(". ")
+        .or_else(|| text.strip_suffix('.').map(str::len))
+        .unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+#[test]
+fn the_map_of_the_code_stays_true() {
+    let dirs = [
+        "kfs-core/src",
+        "kfs-server/drive/src",
+        "kfs-server/src",
+        "kfs-client/src",
+        "simtests/src",
+        "fuzz/src",
+    ];
+    let mut map = String::new();
+    let mut dir = String::new();
+    let mut files: Vec<Source> = dirs.iter().flat_map(|dir| sources(&[dir])).collect();
+    files.sort_by_key(|source| {
+        source
+            .path
+            .rsplit_once('/')
+            .map(|(dir, name)| (dir.to_owned(), name.to_owned()))
+    });
+    for source in files {
+        let (place, name) = source
+            .path
+            .rsplit_once('/')
+            .expect("a file stands in a directory");
+        if place != dir {
+            map += &format!("{place}/\n");
+            dir = place.to_owned();
+        }
+        map += &format!("  {name:<18} {}\n", first_sentence(&source));
+    }
+    let path = root().join("docs/ARCHITECTURE.md");
+    let page = std::fs::read_to_string(&path).expect("the page is in the repository");
+    let (before, rest) = page.split_once("```text\n").expect("the page has a map");
+    let (listed, after) = rest.split_once("```\n").expect("the map ends");
+    if std::env::var("KFS_GOLDEN").is_ok() {
+        std::fs::write(&path, format!("{before}```text\n{map}```\n{after}"))
+            .expect("the page can be written");
+        return;
+    }
+    let differs = listed
+        .lines()
+        .zip(map.lines())
+        .find(|(listed, is)| listed != is);
+    assert!(
+        listed == map,
+        "KFS_GOLDEN=add writes the map anew; it differs first at {differs:?}"
+    );
+}
+
 #[test]
 fn the_lexer_of_these_tests_sees_code_and_nothing_else() {
     let own = sources(&["kfs-core/tests"])

@@ -6,10 +6,10 @@ use super::{Config, Io, Serving};
 use crate::ids::FileId;
 use crate::limits::LOCATE_PAGE_MAX;
 use crate::time::Now;
+use crate::wire::Refusal;
 use crate::wire::client_meta::{
     Answer, ChunkPlaces, ClusterStatus, Located, Place, QueryOp, ServerState, ServerStatus,
 };
-use crate::wire::Refusal;
 
 impl Serving {
     pub(super) fn query(&self, io: &Io, op: &QueryOp) -> Result<Answer, Refusal> {
@@ -19,7 +19,9 @@ impl Serving {
                 let (entries, end) = namespace::list(&self.state, at, after, *limit)?;
                 Ok(Answer::Entries { entries, end })
             }
-            QueryOp::Locate { file, first, count } => self.locate(*file, *first, *count).map(Answer::Located),
+            QueryOp::Locate { file, first, count } => {
+                self.locate(*file, *first, *count).map(Answer::Located)
+            }
             QueryOp::Status => Ok(Answer::Status(self.status(&io.config, io.now))),
         }
     }
@@ -41,14 +43,29 @@ impl Serving {
                     .iter()
                     .filter_map(|member| {
                         let addr = self.roster.serves(*member, chunk.chunk)?;
-                        Some(Place { node: self.state.roster.get(member)?.node, addr })
+                        Some(Place {
+                            node: self.state.roster.get(member)?.node,
+                            addr,
+                        })
                     })
                     .collect();
-                let absent = u32::try_from(chunk.members.len() - replicas.len()).expect("a chunk has few members");
-                ChunkPlaces { index, chunk: chunk.chunk, version: chunk.version, log_len, replicas, absent }
+                let absent = u32::try_from(chunk.members.len() - replicas.len())
+                    .expect("a chunk has few members");
+                ChunkPlaces {
+                    index,
+                    chunk: chunk.chunk,
+                    version: chunk.version,
+                    log_len,
+                    replicas,
+                    absent,
+                }
             })
             .collect();
-        Ok(Located { size, geometry: self.state.geometry(), chunks })
+        Ok(Located {
+            size,
+            geometry: self.state.geometry(),
+            chunks,
+        })
     }
 
     pub(super) fn status(&self, config: &Config, now: Now) -> ClusterStatus {
@@ -93,7 +110,10 @@ impl Serving {
             sessions: self.state.sessions.len() as u64,
             replication: config.replication,
             min_replicas: config.min_replicas,
-            read_only: self.log.is_full().then(|| "the disk of the log is full".to_owned()),
+            read_only: self
+                .log
+                .is_full()
+                .then(|| "the disk of the log is full".to_owned()),
             servers,
         }
     }

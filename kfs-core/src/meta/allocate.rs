@@ -7,7 +7,9 @@ use super::placement::{Candidate, Wanted, choose};
 use super::record::{By, ChunkAbandoned, ChunkOpened};
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
-use crate::ids::{ChunkId, FileId, ID_LIMIT, LinkId, LogSeq, RequestNumber, ServerIndex, SessionId, Version};
+use crate::ids::{
+    ChunkId, FileId, ID_LIMIT, LinkId, LogSeq, RequestNumber, ServerIndex, SessionId, Version,
+};
 use crate::limits::HEADER_BYTES;
 use crate::time::Instant;
 use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
@@ -89,12 +91,14 @@ impl Allocations {
             return false;
         };
         pending.askers.push(asker);
-        self.asked.insert((asker.by.session, asker.by.request), target);
+        self.asked
+            .insert((asker.by.session, asker.by.request), target);
         true
     }
     fn put(&mut self, target: Target, pending: Pending) {
         for asker in &pending.askers {
-            self.asked.insert((asker.by.session, asker.by.request), target);
+            self.asked
+                .insert((asker.by.session, asker.by.request), target);
         }
         self.due.insert((pending.due, target));
         let before = self.pending.insert(target, pending);
@@ -117,19 +121,30 @@ impl Serving {
         let Some(target) = asked.get(&(asker.by.session, asker.by.request)) else {
             return false;
         };
-        let pending = pending.get_mut(target).expect("who asked waits for something");
-        let known = pending.askers.iter_mut().find(|known| known.by.request == asker.by.request);
+        let pending = pending
+            .get_mut(target)
+            .expect("who asked waits for something");
+        let known = pending
+            .askers
+            .iter_mut()
+            .find(|known| known.by.request == asker.by.request);
         *known.expect("who asked is an asker") = asker;
         true
     }
 
     /// Makes a chunk, or gives the standing one; `None`: it will be answered when it is made.
     pub(super) fn allocate(
-        &mut self, io: &mut Io, asker: Asker, file: FileId, index: u64,
+        &mut self,
+        io: &mut Io,
+        asker: Asker,
+        file: FileId,
+        index: u64,
     ) -> Result<Option<Done>, Refusal> {
         namespace::file_size(&self.state, file)?;
         namespace::writes(&self.state, asker.by.session, file)?;
-        let end = index.checked_add(1).and_then(|chunks| chunks.checked_mul(self.state.geometry().chunk_bytes()));
+        let end = index
+            .checked_add(1)
+            .and_then(|chunks| chunks.checked_mul(self.state.geometry().chunk_bytes()));
         if end.is_none_or(|end| end >= ID_LIMIT) {
             let what = format!("chunk {index} of file {file} is past what a file can have");
             return Err(Refusal::new(Status::BadRequest, what));
@@ -143,11 +158,16 @@ impl Serving {
             return Ok(None);
         };
         if standing.opened_by != asker.by.request {
-            return self.grant(target, &standing).map(|grant| Some(Done::Granted(grant)));
+            return self
+                .grant(target, &standing)
+                .map(|grant| Some(Done::Granted(grant)));
         }
         // Asked for before a restart and not answered since: nobody has written it. Its members are ordered
         // again, which is fine for those that have it; if one is not there, another set is chosen.
-        let absent = standing.members.iter().find(|member| self.roster.get(**member).is_none_or(|heard| !heard.is_up()));
+        let absent = standing
+            .members
+            .iter()
+            .find(|member| self.roster.get(**member).is_none_or(|heard| !heard.is_up()));
         let Some(absent) = absent.copied() else {
             self.order(io, target, vec![asker], &standing, Failed::default());
             return Ok(None);
@@ -155,34 +175,85 @@ impl Serving {
         if self.awaits_servers(io) {
             return Err(waits());
         }
-        self.commit(io, By::NOBODY, ChunkAbandoned { chunk: standing.chunk });
+        self.commit(
+            io,
+            By::NOBODY,
+            ChunkAbandoned {
+                chunk: standing.chunk,
+            },
+        );
         let gone = Refusal::new(Status::ChainBroken, "it is not there any more");
-        let failed = Failed { rounds: 1, servers: BTreeMap::from([(absent, gone)]) };
+        let failed = Failed {
+            rounds: 1,
+            servers: BTreeMap::from([(absent, gone)]),
+        };
         self.make(io, target, vec![asker], failed)?;
         Ok(None)
     }
 
     /// Chooses members, logs the chunk, orders it.
-    fn make(&mut self, io: &mut Io, target: Target, askers: Vec<Asker>, failed: Failed) -> Result<(), Refusal> {
+    fn make(
+        &mut self,
+        io: &mut Io,
+        target: Target,
+        askers: Vec<Asker>,
+        failed: Failed,
+    ) -> Result<(), Refusal> {
         let asker = *askers.first().expect("somebody asks for a chunk");
         let (file, index) = target;
         let members = self.members(io, target, asker.link, &failed)?;
         let counter = self.state.next_counter();
-        let (chunk, version) =
-            (ChunkId::issued(self.state.epoch, counter), Version::issued(self.state.epoch, counter + 1));
-        self.commit(io, asker.by, ChunkOpened { file, index, chunk, version, members });
-        let opened = self.state.chunks.get(&target).cloned().expect("it was just made");
+        let (chunk, version) = (
+            ChunkId::issued(self.state.epoch, counter),
+            Version::issued(self.state.epoch, counter + 1),
+        );
+        self.commit(
+            io,
+            asker.by,
+            ChunkOpened {
+                file,
+                index,
+                chunk,
+                version,
+                members,
+            },
+        );
+        let opened = self
+            .state
+            .chunks
+            .get(&target)
+            .cloned()
+            .expect("it was just made");
         assert_eq!(opened.chunk, chunk, "what was logged is what is ordered");
         self.order(io, target, askers, &opened, failed);
         Ok(())
     }
 
     /// Orders the members of a chunk that is in the log to make it.
-    fn order(&mut self, io: &mut Io, target: Target, askers: Vec<Asker>, chunk: &ChunkState, failed: Failed) {
+    fn order(
+        &mut self,
+        io: &mut Io,
+        target: Target,
+        askers: Vec<Asker>,
+        chunk: &ChunkState,
+        failed: Failed,
+    ) {
         let promise = self.chunk_file_bytes();
-        let session = askers.first().expect("somebody asks for a chunk").by.session;
-        let chain: Vec<Place> = chunk.members.iter().filter_map(|member| self.place(*member)).collect();
-        assert_eq!(chain.len(), chunk.members.len(), "members are chosen among those that are up");
+        let session = askers
+            .first()
+            .expect("somebody asks for a chunk")
+            .by
+            .session;
+        let chain: Vec<Place> = chunk
+            .members
+            .iter()
+            .filter_map(|member| self.place(*member))
+            .collect();
+        assert_eq!(
+            chain.len(),
+            chunk.members.len(),
+            "members are chosen among those that are up"
+        );
         let incarnation = self
             .state
             .epochs
@@ -190,11 +261,25 @@ impl Serving {
             .map(|epoch| epoch.incarnation)
             .expect("a version is of an epoch of this log");
         for member in chunk.members.iter() {
-            let (link, term) = self.roster.orders_to(*member).expect("members are chosen among those that are up");
+            let (link, term) = self
+                .roster
+                .orders_to(*member)
+                .expect("members are chosen among those that are up");
             let (version, chain) = (chunk.version, chain.clone());
-            let order = CreateChunk { term, file: target.0, chunk: chunk.chunk, version, incarnation, chain, session };
+            let order = CreateChunk {
+                term,
+                file: target.0,
+                chunk: chunk.chunk,
+                version,
+                incarnation,
+                chain,
+                session,
+            };
             self.reply(io, link, 0, order);
-            let heard = self.roster.get_mut(*member).expect("members are chosen among those that are up");
+            let heard = self
+                .roster
+                .get_mut(*member)
+                .expect("members are chosen among those that are up");
             heard.placed += 1;
             heard.promised += promise;
         }
@@ -212,7 +297,11 @@ impl Serving {
 
     /// The servers for a new chunk, or why there are too few.
     fn members(
-        &self, io: &mut Io, target: Target, client: LinkId, failed: &Failed,
+        &self,
+        io: &mut Io,
+        target: Target,
+        client: LinkId,
+        failed: &Failed,
     ) -> Result<Vec<ServerIndex>, Refusal> {
         let (file, index) = target;
         let wanted = self.state.replication(file);
@@ -233,13 +322,21 @@ impl Serving {
             .map(|(server, heard)| Candidate {
                 server,
                 host: heard.addr.ip(),
-                rack: self.state.roster.get(&server).map_or_else(String::new, |server| server.rack.to_string()),
+                rack: self
+                    .state
+                    .roster
+                    .get(&server)
+                    .map_or_else(String::new, |server| server.rack.to_string()),
                 bytes_free: heard.bytes_free.saturating_sub(heard.promised),
                 writing: heard.writing.saturating_add(heard.placed),
             })
             .collect();
         let bytes_free_min = self.chunk_file_bytes() * (1 + HEADROOM_CHUNKS);
-        let wants = Wanted { replicas: usize::from(wanted), bytes_free_min, client: Self::host(io, client) };
+        let wants = Wanted {
+            replicas: usize::from(wanted),
+            bytes_free_min,
+            client: Self::host(io, client),
+        };
         let members = choose(&candidates, wants, &mut io.rng);
         if members.len() >= needed {
             return Ok(members);
@@ -256,23 +353,47 @@ impl Serving {
 
     fn gave_up(&self, target: Target, failed: &Failed) -> Refusal {
         let (file, index) = target;
-        let full = failed.servers.values().any(|why| why.status == Status::NoRoom);
-        let status = if full { Status::NoRoom } else { Status::ChainBroken };
+        let full = failed
+            .servers
+            .values()
+            .any(|why| why.status == Status::NoRoom);
+        let status = if full {
+            Status::NoRoom
+        } else {
+            Status::ChainBroken
+        };
         let tried: Vec<String> = failed
             .servers
             .iter()
             .map(|(server, why)| {
-                let place = self.place(*server).map_or_else(|| format!("server {server}"), |place| place.addr.to_string());
+                let place = self.place(*server).map_or_else(
+                    || format!("server {server}"),
+                    |place| place.addr.to_string(),
+                );
                 format!("{place}: {}", why.detail)
             })
             .collect();
-        Refusal::new(status, format!("chunk {index} of file {file} could not be made ({})", tried.join("; ")))
+        Refusal::new(
+            status,
+            format!(
+                "chunk {index} of file {file} could not be made ({})",
+                tried.join("; ")
+            ),
+        )
     }
 
     fn fullest_percent(&self) -> u64 {
-        let used = |free: u64, total: u64| total.saturating_sub(free).saturating_mul(100).checked_div(total).unwrap_or(0);
+        let used = |free: u64, total: u64| {
+            total
+                .saturating_sub(free)
+                .saturating_mul(100)
+                .checked_div(total)
+                .unwrap_or(0)
+        };
         let up = self.roster.iter().filter(|(_, heard)| heard.is_up());
-        up.map(|(_, heard)| used(heard.bytes_free, heard.bytes_total)).max().unwrap_or(0)
+        up.map(|(_, heard)| used(heard.bytes_free, heard.bytes_total))
+            .max()
+            .unwrap_or(0)
     }
 
     fn chunk_file_bytes(&self) -> u64 {
@@ -280,9 +401,18 @@ impl Serving {
     }
 
     fn grant(&self, target: Target, chunk: &ChunkState) -> Result<Grant, Refusal> {
-        let chain: Option<Vec<Place>> = chunk.members.iter().map(|member| self.place(*member)).collect();
+        let chain: Option<Vec<Place>> = chunk
+            .members
+            .iter()
+            .map(|member| self.place(*member))
+            .collect();
         let chain = chain.ok_or_else(waits)?;
-        Ok(Grant { index: target.1, chunk: chunk.chunk, version: chunk.version, chain })
+        Ok(Grant {
+            index: target.1,
+            chunk: chunk.chunk,
+            version: chunk.version,
+            chain,
+        })
     }
 
     pub(super) fn chunk_created(&mut self, io: &mut Io, link: LinkId, m: &ChunkCreated) {
@@ -295,7 +425,9 @@ impl Serving {
         let Some(pending) = self.allocations.pending.get_mut(&target) else {
             return;
         };
-        if (pending.chunk, pending.version) != (m.chunk, m.version) || !pending.missing.contains(&server) {
+        if (pending.chunk, pending.version) != (m.chunk, m.version)
+            || !pending.missing.contains(&server)
+        {
             return;
         }
         match &m.outcome {
@@ -313,12 +445,22 @@ impl Serving {
 
     fn made(&mut self, io: &mut Io, target: Target) {
         let pending = self.allocations.take(target).expect("it was just there");
-        let chunk = self.state.chunks.get(&target).expect("a chunk that is being made is in the state");
+        let chunk = self
+            .state
+            .chunks
+            .get(&target)
+            .expect("a chunk that is being made is in the state");
         let outcome = self.grant(target, chunk).map(Done::Granted);
         self.answer(io, &pending.askers, pending.seq, &outcome);
     }
 
-    fn answer(&mut self, io: &mut Io, askers: &[Asker], seq: LogSeq, outcome: &Result<Done, Refusal>) {
+    fn answer(
+        &mut self,
+        io: &mut Io,
+        askers: &[Asker],
+        seq: LogSeq,
+        outcome: &Result<Done, Refusal>,
+    ) {
         for Asker { by, link, request } in askers {
             self.sessions.remember(by.session, by.request, seq, outcome);
             self.mutated(io, *link, *request, seq, outcome.clone());
@@ -327,8 +469,15 @@ impl Serving {
 
     /// Gives a chunk up and tries another set of members, or says why not.
     fn failed(&mut self, io: &mut Io, target: Target, why: BTreeMap<ServerIndex, Refusal>) {
-        let Pending { askers, chunk, mut failed, .. } =
-            self.allocations.take(target).expect("who gives a chunk up has seen it");
+        let Pending {
+            askers,
+            chunk,
+            mut failed,
+            ..
+        } = self
+            .allocations
+            .take(target)
+            .expect("who gives a chunk up has seen it");
         failed.rounds += 1;
         failed.servers.extend(why);
         self.commit(io, By::NOBODY, ChunkAbandoned { chunk });
@@ -351,7 +500,10 @@ impl Serving {
             .pending
             .iter()
             .filter(|(target, _)| {
-                self.state.chunks.get(*target).is_some_and(|chunk| chunk.members.contains(&server))
+                self.state
+                    .chunks
+                    .get(*target)
+                    .is_some_and(|chunk| chunk.members.contains(&server))
             })
             .map(|(target, _)| *target)
             .collect();
@@ -362,25 +514,53 @@ impl Serving {
     }
 
     pub(super) fn overdue_allocations(&mut self, io: &mut Io) {
-        while let Some((_, target)) = self.allocations.due.first().copied().filter(|(at, _)| *at <= io.now.mono) {
-            let pending = self.allocations.pending.get(&target).expect("what is due is pending");
-            let late = Refusal::new(Status::ChainBroken, format!("it did not make the chunk within {MADE_WITHIN:?}"));
-            let why = pending.missing.iter().map(|server| (*server, late.clone())).collect();
+        while let Some((_, target)) = self
+            .allocations
+            .due
+            .first()
+            .copied()
+            .filter(|(at, _)| *at <= io.now.mono)
+        {
+            let pending = self
+                .allocations
+                .pending
+                .get(&target)
+                .expect("what is due is pending");
+            let late = Refusal::new(
+                Status::ChainBroken,
+                format!("it did not make the chunk within {MADE_WITHIN:?}"),
+            );
+            let why = pending
+                .missing
+                .iter()
+                .map(|server| (*server, late.clone()))
+                .collect();
             self.failed(io, target, why);
         }
     }
 
     /// A chunk has left the table while it was being made: its file was removed, or closed.
     pub(super) fn cancel(&mut self, io: &mut Io, target: Target, chunk: ChunkId) {
-        if self.allocations.pending.get(&target).is_none_or(|pending| pending.chunk != chunk) {
+        if self
+            .allocations
+            .pending
+            .get(&target)
+            .is_none_or(|pending| pending.chunk != chunk)
+        {
             return;
         }
         let pending = self.allocations.take(target).expect("it was just there");
-        let refusal = Refusal::new(Status::NotFound, "the file was removed, or closed, while its chunk was being made");
+        let refusal = Refusal::new(
+            Status::NotFound,
+            "the file was removed, or closed, while its chunk was being made",
+        );
         self.answer(io, &pending.askers, self.state.seq, &Err(refusal));
     }
 }
 
 fn waits() -> Refusal {
-    Refusal::new(Status::Busy, "the meta server has just started and waits for its chunkservers")
+    Refusal::new(
+        Status::Busy,
+        "the meta server has just started and waits for its chunkservers",
+    )
 }

@@ -39,7 +39,10 @@ impl ChunkMap {
     }
     /// No file owns it any more.
     pub(crate) fn freed(&mut self, chunk: ChunkId) {
-        let copies = self.copies.remove(&chunk).expect("a chunk that is freed was opened");
+        let copies = self
+            .copies
+            .remove(&chunk)
+            .expect("a chunk that is freed was opened");
         self.count(copies, -1);
     }
     /// A server that is up has a copy.
@@ -60,16 +63,28 @@ impl ChunkMap {
     }
 
     fn change(&mut self, chunk: ChunkId, by: i8) {
-        let copies = self.copies.get_mut(&chunk).expect("copies are counted of chunks that files own");
+        let copies = self
+            .copies
+            .get_mut(&chunk)
+            .expect("copies are counted of chunks that files own");
         let before = *copies;
-        copies.had = copies.had.checked_add_signed(by).expect("a copy is lost once for each time it was gained");
+        copies.had = copies
+            .had
+            .checked_add_signed(by)
+            .expect("a copy is lost once for each time it was gained");
         let after = *copies;
         self.count(before, -1);
         self.count(after, 1);
     }
     fn count(&mut self, copies: Copies, by: i64) {
         let add = |count: u64, holds: bool| {
-            if holds { count.checked_add_signed(by).expect("counts do not fall below zero") } else { count }
+            if holds {
+                count
+                    .checked_add_signed(by)
+                    .expect("counts do not fall below zero")
+            } else {
+                count
+            }
         };
         self.under_replicated = add(self.under_replicated, copies.had < copies.wanted);
         self.unavailable = add(self.unavailable, copies.had == 0);

@@ -4,8 +4,8 @@
 //! It decides nothing about records. A write or sync that fails is final; only room that runs out while the
 //! next segment is *prepared* is not: then [`Commit::room`] says no before a record is decided.
 use super::oplog::{
-    BATCH_PAYLOAD_MAX, DIR, Forming, Joint, NEXT, PAGE_BYTES, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader,
-    padded_bytes, segment_name,
+    BATCH_PAYLOAD_MAX, DIR, Forming, Joint, NEXT, PAGE_BYTES, SEGMENT_BYTES_MIN,
+    SEGMENT_HEADER_BYTES, SegmentHeader, padded_bytes, segment_name,
 };
 use super::record::Logged;
 use crate::ids::{ClusterId, Epoch, LogSeq, Ticket};
@@ -51,11 +51,26 @@ struct Segment {
 #[derive(Debug)]
 enum Flow {
     Idle,
-    Writing { ticket: Ticket, last: LogSeq, at: u64, chain: u64, what: Batch },
+    Writing {
+        ticket: Ticket,
+        last: LogSeq,
+        at: u64,
+        chain: u64,
+        what: Batch,
+    },
     /// The switch to the next segment: its header is written, it is renamed, its name is made durable.
-    Heading { ticket: Ticket, segment: Segment },
-    Renaming { ticket: Ticket, segment: Segment },
-    Naming { ticket: Ticket, segment: Segment },
+    Heading {
+        ticket: Ticket,
+        segment: Segment,
+    },
+    Renaming {
+        ticket: Ticket,
+        segment: Segment,
+    },
+    Naming {
+        ticket: Ticket,
+        segment: Segment,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,12 +83,20 @@ enum Batch {
 #[derive(Debug)]
 enum Next {
     Absent,
-    Creating { ticket: Ticket },
-    Syncing { ticket: Ticket },
+    Creating {
+        ticket: Ticket,
+    },
+    Syncing {
+        ticket: Ticket,
+    },
     Ready,
     /// The disk was full: what was made of it is taken away.
-    Removing { ticket: Ticket },
-    Full { retry: Instant },
+    Removing {
+        ticket: Ticket,
+    },
+    Full {
+        retry: Instant,
+    },
     /// Being made the current one.
     Taken,
 }
@@ -91,8 +114,16 @@ pub(crate) enum Room {
 
 impl Commit {
     /// The log in a segment that was just opened and holds nothing yet.
-    pub(crate) fn new(cluster: ClusterId, limits: &Limits, header: &SegmentHeader, bytes: u64) -> Self {
-        assert!(bytes >= SEGMENT_BYTES_MIN, "a segment holds at least one record");
+    pub(crate) fn new(
+        cluster: ClusterId,
+        limits: &Limits,
+        header: &SegmentHeader,
+        bytes: u64,
+    ) -> Self {
+        assert!(
+            bytes >= SEGMENT_BYTES_MIN,
+            "a segment holds at least one record"
+        );
         let durable = LogSeq(header.first.0 - 1);
         Self {
             cluster,
@@ -126,7 +157,9 @@ impl Commit {
             Flow::Writing { at, .. } => at,
             Flow::Idle => self.segment.at,
             // The segment that is being opened is as good as ready.
-            Flow::Heading { .. } | Flow::Renaming { .. } | Flow::Naming { .. } => self.segment.bytes,
+            Flow::Heading { .. } | Flow::Renaming { .. } | Flow::Naming { .. } => {
+                self.segment.bytes
+            }
         };
         let fresh = self.segment_bytes - SEGMENT_HEADER_BYTES as u64 - PAGE_BYTES;
         if at + need + PAGE_BYTES <= self.segment.bytes {
@@ -135,7 +168,11 @@ impl Commit {
         match self.next {
             Next::Ready | Next::Taken if need <= fresh => Room::Enough,
             Next::Full { .. } | Next::Removing { .. } => Room::Full,
-            Next::Absent | Next::Creating { .. } | Next::Syncing { .. } | Next::Ready | Next::Taken => Room::Soon,
+            Next::Absent
+            | Next::Creating { .. }
+            | Next::Syncing { .. }
+            | Next::Ready
+            | Next::Taken => Room::Soon,
         }
     }
     /// Whether the disk has no room for the next segment.
@@ -146,19 +183,34 @@ impl Commit {
     /// Appends a record that was applied. It is durable when [`Commit::durable`] says so.
     pub(crate) fn append(&mut self, logged: &Logged) {
         assert_eq!(logged.seq, self.appended.next(), "the log has no gap");
-        let open = self.queue.back().is_some_and(|forming| forming.payload_bytes() < self.batch_bytes);
+        let open = self
+            .queue
+            .back()
+            .is_some_and(|forming| forming.payload_bytes() < self.batch_bytes);
         if !open {
             self.queue.push_back(Forming::new(logged.seq));
         }
-        self.queue.back_mut().expect("one was just made sure of").push(logged);
+        self.queue
+            .back_mut()
+            .expect("one was just made sure of")
+            .push(logged);
         self.appended = logged.seq;
     }
 
     /// Issues what can be issued now.
-    pub(crate) fn advance<E>(&mut self, now: Instant, epoch: Epoch, rng: &mut Rng, outbox: &mut Outbox<E>) {
+    pub(crate) fn advance<E>(
+        &mut self,
+        now: Instant,
+        epoch: Epoch,
+        rng: &mut Rng,
+        outbox: &mut Outbox<E>,
+    ) {
         match self.next {
             Next::Absent => {
-                let ticket = outbox.disk(DiskOp::Create { file: log_file(NEXT), zeroed: self.segment_bytes });
+                let ticket = outbox.disk(DiskOp::Create {
+                    file: log_file(NEXT),
+                    zeroed: self.segment_bytes,
+                });
                 self.next = Next::Creating { ticket };
             }
             Next::Full { retry } if retry <= now => {
@@ -209,7 +261,10 @@ impl Commit {
             | Next::Taken => None,
         };
         let idle = matches!(self.flow, Flow::Idle) && self.queue.is_empty();
-        let mark = self.mark_at.filter(|_| idle).map(|at| (at, "mark the end of the log"));
+        let mark = self
+            .mark_at
+            .filter(|_| idle)
+            .map(|at| (at, "mark the end of the log"));
         retry.into_iter().chain(mark).min()
     }
 
@@ -223,7 +278,9 @@ impl Commit {
             | Flow::Naming { ticket, .. } => Some(*ticket),
         };
         let next = match &self.next {
-            Next::Creating { ticket } | Next::Syncing { ticket } | Next::Removing { ticket } => Some(*ticket),
+            Next::Creating { ticket } | Next::Syncing { ticket } | Next::Removing { ticket } => {
+                Some(*ticket)
+            }
             Next::Absent | Next::Ready | Next::Full { .. } | Next::Taken => None,
         };
         flow == Some(done) || next == Some(done)
@@ -234,16 +291,29 @@ impl Commit {
     /// # Errors
     /// If the log cannot be written: nothing that waits for it may leave.
     pub(crate) fn completed<E>(
-        &mut self, now: Instant, done: Ticket, result: DiskResult, outbox: &mut Outbox<E>,
+        &mut self,
+        now: Instant,
+        done: Ticket,
+        result: DiskResult,
+        outbox: &mut Outbox<E>,
     ) -> Result<(), Fault> {
-        assert!(self.owns(done), "a completion is given to who issued the operation");
+        assert!(
+            self.owns(done),
+            "a completion is given to who issued the operation"
+        );
         match core::mem::replace(&mut self.next, Next::Absent) {
             Next::Creating { ticket } if ticket == done => {
                 self.next = match result {
-                    Ok(_) => Next::Syncing { ticket: outbox.disk(DiskOp::Sync { file: log_file(NEXT) }) },
-                    Err(DiskError::NoSpace) => {
-                        Next::Removing { ticket: outbox.disk(DiskOp::Remove { file: log_file(NEXT) }) }
-                    }
+                    Ok(_) => Next::Syncing {
+                        ticket: outbox.disk(DiskOp::Sync {
+                            file: log_file(NEXT),
+                        }),
+                    },
+                    Err(DiskError::NoSpace) => Next::Removing {
+                        ticket: outbox.disk(DiskOp::Remove {
+                            file: log_file(NEXT),
+                        }),
+                    },
                     Err(error) => return Err(fault("prepare", &log_file(NEXT), &error)),
                 };
                 return Ok(());
@@ -260,15 +330,27 @@ impl Commit {
                         return Err(fault("remove", &log_file(NEXT), &error));
                     }
                 }
-                self.next = Next::Full { retry: now + RETRY_FULL };
+                self.next = Next::Full {
+                    retry: now + RETRY_FULL,
+                };
                 return Ok(());
             }
             other => self.next = other,
         }
         match core::mem::replace(&mut self.flow, Flow::Idle) {
-            Flow::Writing { last, at, chain, what, .. } => {
+            Flow::Writing {
+                last,
+                at,
+                chain,
+                what,
+                ..
+            } => {
                 result.map_err(|error| {
-                    fault(&format!("write and sync at offset {}", self.segment.at), &self.segment.file, &error)
+                    fault(
+                        &format!("write and sync at offset {}", self.segment.at),
+                        &self.segment.file,
+                        &error,
+                    )
                 })?;
                 (self.segment.at, self.chain) = (at, chain);
                 match what {
@@ -280,19 +362,29 @@ impl Commit {
                 }
             }
             Flow::Heading { segment, .. } => {
-                result.map_err(|error| fault("write and sync the header of", &log_file(NEXT), &error))?;
-                let ticket = outbox.disk(DiskOp::Rename { from: log_file(NEXT), to: segment.file.clone() });
+                result.map_err(|error| {
+                    fault("write and sync the header of", &log_file(NEXT), &error)
+                })?;
+                let ticket = outbox.disk(DiskOp::Rename {
+                    from: log_file(NEXT),
+                    to: segment.file.clone(),
+                });
                 self.flow = Flow::Renaming { ticket, segment };
             }
             Flow::Renaming { segment, .. } => {
                 result.map_err(|error| fault("rename", &log_file(NEXT), &error))?;
-                let ticket = outbox.disk(DiskOp::SyncDir { dir: FileName::new(DIR) });
+                let ticket = outbox.disk(DiskOp::SyncDir {
+                    dir: FileName::new(DIR),
+                });
                 self.flow = Flow::Naming { ticket, segment };
             }
             Flow::Naming { segment, .. } => {
                 result.map_err(|error| fault("sync the directory", &FileName::new(DIR), &error))?;
                 self.segment = segment;
-                assert!(matches!(self.next, Next::Taken), "the segment opened was the prepared one");
+                assert!(
+                    matches!(self.next, Next::Taken),
+                    "the segment opened was the prepared one"
+                );
                 self.next = Next::Absent;
             }
             Flow::Idle => unreachable!("the ticket was found to be the log's"),
@@ -303,22 +395,48 @@ impl Commit {
     fn write<E>(&mut self, batch: Forming, what: Batch, outbox: &mut Outbox<E>) {
         let (last, bytes) = (batch.last(), batch.padded_bytes());
         let (data, chain) = batch.close(self.segment.salt, self.durable, self.chain);
-        assert_eq!(data.len() as u64, bytes, "a batch is as long as was counted");
-        assert!(self.segment.at.is_multiple_of(PAGE_BYTES), "batches begin on a page");
-        assert!(self.segment.at + bytes <= self.segment.bytes, "a batch stays in its segment");
+        assert_eq!(
+            data.len() as u64,
+            bytes,
+            "a batch is as long as was counted"
+        );
+        assert!(
+            self.segment.at.is_multiple_of(PAGE_BYTES),
+            "batches begin on a page"
+        );
+        assert!(
+            self.segment.at + bytes <= self.segment.bytes,
+            "a batch stays in its segment"
+        );
         let ticket = outbox.disk(DiskOp::Write {
             file: self.segment.file.clone(),
             offset: self.segment.at,
             data: vec![Bytes::from(data)],
             sync: SyncMode::Now,
         });
-        self.flow = Flow::Writing { ticket, last, at: self.segment.at + bytes, chain, what };
+        self.flow = Flow::Writing {
+            ticket,
+            last,
+            at: self.segment.at + bytes,
+            chain,
+            what,
+        };
     }
 
     /// Begins the switch: everything before `first` is durable, so the header can say where the log stands.
     fn head<E>(&mut self, first: LogSeq, epoch: Epoch, rng: &mut Rng, outbox: &mut Outbox<E>) {
-        assert_eq!(self.durable.next(), first, "a segment is opened when all before it is durable");
-        let header = SegmentHeader { cluster: self.cluster, epoch, first, salt: rng.u64(), chain: self.chain };
+        assert_eq!(
+            self.durable.next(),
+            first,
+            "a segment is opened when all before it is durable"
+        );
+        let header = SegmentHeader {
+            cluster: self.cluster,
+            epoch,
+            first,
+            salt: rng.u64(),
+            chain: self.chain,
+        };
         let ticket = outbox.disk(write_header(&header));
         let segment = Segment {
             file: log_file(&segment_name(first)),
@@ -352,14 +470,27 @@ pub(crate) fn write_header(header: &SegmentHeader) -> DiskOp {
 }
 
 /// Where a log stands that was read or written so far.
-pub(crate) const fn header_at(cluster: ClusterId, epoch: Epoch, joint: Joint, salt: u64) -> SegmentHeader {
-    SegmentHeader { cluster, epoch, first: joint.seq, salt, chain: joint.chain }
+pub(crate) const fn header_at(
+    cluster: ClusterId,
+    epoch: Epoch,
+    joint: Joint,
+    salt: u64,
+) -> SegmentHeader {
+    SegmentHeader {
+        cluster,
+        epoch,
+        first: joint.seq,
+        salt,
+        chain: joint.chain,
+    }
 }
 
 fn fault(what: &str, file: &FileName, error: &DiskError) -> Fault {
     Fault {
         kind: FaultKind::Disk,
-        what: format!("cannot {what} {file}: {error}; nothing that was not durable has been acknowledged"),
+        what: format!(
+            "cannot {what} {file}: {error}; nothing that was not durable has been acknowledged"
+        ),
         help: Some("check the disk of the data directory, then start the meta server again".into()),
     }
 }

@@ -35,7 +35,10 @@ impl Name {
     pub fn new(bytes: &[u8]) -> Result<Self, Refusal> {
         match Self::flaw(bytes) {
             None => Ok(Self::raw(bytes)),
-            Some(flaw) => Err(Refusal::new(Status::BadName, format!("the name {} {flaw}", quoted(bytes)))),
+            Some(flaw) => Err(Refusal::new(
+                Status::BadName,
+                format!("the name {} {flaw}", quoted(bytes)),
+            )),
         }
     }
     /// A bound for a range of names, which need not be a name itself.
@@ -62,9 +65,10 @@ impl Name {
         match bytes {
             [] => Some("is empty".into()),
             b"." | b".." => Some("is reserved".into()),
-            _ if bytes.len() > NAME_BYTES_MAX => {
-                Some(format!("has {} bytes, at most {NAME_BYTES_MAX} are allowed", bytes.len()))
-            }
+            _ if bytes.len() > NAME_BYTES_MAX => Some(format!(
+                "has {} bytes, at most {NAME_BYTES_MAX} are allowed",
+                bytes.len()
+            )),
             _ if bytes.contains(&0) => Some("has a NUL in it".into()),
             _ if bytes.contains(&b'/') => Some("has a slash in it".into()),
             _ => None,
@@ -152,13 +156,21 @@ mod tests {
         let mut as_names: Vec<Name> = names.iter().map(|name| Name::raw(name)).collect();
         names.sort();
         as_names.sort();
-        assert!(names.iter().zip(&as_names).all(|(bytes, name)| bytes == name.as_bytes()));
+        assert!(
+            names
+                .iter()
+                .zip(&as_names)
+                .all(|(bytes, name)| bytes == name.as_bytes())
+        );
     }
 
     #[test]
     fn a_name_in_a_record_is_checked_when_it_is_read() {
         let good = postcard::to_stdvec(&Name::raw(b"good")).unwrap();
-        assert_eq!(postcard::from_bytes::<Name>(&good).unwrap().as_bytes(), b"good");
+        assert_eq!(
+            postcard::from_bytes::<Name>(&good).unwrap().as_bytes(),
+            b"good"
+        );
         let bad = postcard::to_stdvec(&Name::raw(b"..")).unwrap();
         assert!(postcard::from_bytes::<Name>(&bad).is_err());
     }

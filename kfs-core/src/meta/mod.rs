@@ -32,7 +32,10 @@ use self::roster::Roster;
 use self::session::Sessions;
 use self::state::State;
 use crate::identity::Identity;
-use crate::ids::{CallId, ChunkId, ClusterId, Epoch, LinkId, LogSeq, ServerIndex, SessionId, Version};
+use crate::ids::Ticket;
+use crate::ids::{
+    CallId, ChunkId, ClusterId, Epoch, LinkId, LogSeq, ServerIndex, SessionId, Version,
+};
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
 use crate::outbox::Outbox;
@@ -41,7 +44,6 @@ use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
 use crate::wire::client_meta::{Answered, ClusterStatus, Done, Mutated, Renewed, SessionOpened};
 use crate::wire::{Head, Msg, Peer, Refusal, Status};
-use crate::ids::Ticket;
 use std::collections::BTreeMap;
 
 /// How a meta server is to behave.
@@ -158,10 +160,22 @@ impl Meta {
     #[must_use]
     pub fn new(config: Config) -> Self {
         config.geometry.check();
-        assert!(config.replication > 0 && config.min_replicas > 0, "a chunk has at least one replica");
+        assert!(
+            config.replication > 0 && config.min_replicas > 0,
+            "a chunk has at least one replica"
+        );
         let rng = Rng::new(config.seed);
-        let io = Io { config, rng, outbox: Outbox::default(), now: Now::default(), links: BTreeMap::new() };
-        Self { io, phase: Phase::Asleep }
+        let io = Io {
+            config,
+            rng,
+            outbox: Outbox::default(),
+            now: Now::default(),
+            links: BTreeMap::new(),
+        };
+        Self {
+            io,
+            phase: Phase::Asleep,
+        }
     }
     /// The state as applied, which may be ahead of what is durable; `None` while it is being loaded.
     #[must_use]
@@ -173,13 +187,23 @@ impl Meta {
     }
 
     fn call(&mut self, id: CallId, call: &Call) {
-        let Io { config, outbox, now, .. } = &mut self.io;
+        let Io {
+            config,
+            outbox,
+            now,
+            ..
+        } = &mut self.io;
         match (call, &mut self.phase) {
             (Call::Status, Phase::Serving(serving) | Phase::Stopping(serving)) => {
                 let status = serving.status(config, *now);
-                outbox.push_after(serving.state.seq, event(id, Event::Status(Some(Box::new(status)))));
+                outbox.push_after(
+                    serving.state.seq,
+                    event(id, Event::Status(Some(Box::new(status)))),
+                );
             }
-            (Call::Status, Phase::Asleep | Phase::Starting(_) | Phase::Ended) => outbox.event(id, Event::Status(None)),
+            (Call::Status, Phase::Asleep | Phase::Starting(_) | Phase::Ended) => {
+                outbox.event(id, Event::Status(None))
+            }
             (Call::Stop, Phase::Serving(serving) | Phase::Stopping(serving)) => {
                 outbox.push_after(serving.state.seq, event(id, Event::Stopped));
             }
@@ -191,7 +215,8 @@ impl Meta {
         if matches!(call, Call::Stop) {
             self.phase = match core::mem::replace(&mut self.phase, Phase::Ended) {
                 Phase::Serving(serving) => Phase::Stopping(serving),
-                other @ (Phase::Asleep | Phase::Starting(_) | Phase::Stopping(_) | Phase::Ended) => other,
+                other
+                @ (Phase::Asleep | Phase::Starting(_) | Phase::Stopping(_) | Phase::Ended) => other,
             };
         }
     }
@@ -201,7 +226,9 @@ impl Meta {
             Phase::Starting(recovery) => {
                 self.phase = match recovery.completed(&mut self.io, ticket, result) {
                     Ok(Recovered::Going(recovery)) => Phase::Starting(recovery),
-                    Ok(Recovered::Done(loaded)) => Phase::Serving(Box::new(Serving::begin(&mut self.io, *loaded))),
+                    Ok(Recovered::Done(loaded)) => {
+                        Phase::Serving(Box::new(Serving::begin(&mut self.io, *loaded)))
+                    }
                     Err(fault) => {
                         self.io.outbox.halt(fault);
                         Phase::Ended
@@ -235,7 +262,10 @@ impl Machine for Meta {
     type Call = Call;
     type Event = Event;
     fn handle(&mut self, now: Now, input: Input<Call>) {
-        assert!(self.io.outbox.is_drained(), "the outbox is drained between inputs");
+        assert!(
+            self.io.outbox.is_drained(),
+            "the outbox is drained between inputs"
+        );
         self.io.now = now;
         match input {
             Input::Wake => {
@@ -244,7 +274,13 @@ impl Machine for Meta {
                 }
             }
             Input::Opened { link, peer } => {
-                self.io.links.insert(link, Link { peer, role: LinkRole::Unsaid });
+                self.io.links.insert(
+                    link,
+                    Link {
+                        peer,
+                        role: LinkRole::Unsaid,
+                    },
+                );
             }
             Input::Received { link, msg } => match &mut self.phase {
                 Phase::Serving(serving) => serving.received(&mut self.io, link, msg),
@@ -294,7 +330,12 @@ struct Loaded {
 
 impl Serving {
     fn begin(io: &mut Io, loaded: Loaded) -> Self {
-        let Loaded { identity, state, log, epoch } = loaded;
+        let Loaded {
+            identity,
+            state,
+            log,
+            epoch,
+        } = loaded;
         io.outbox.set_durable(log.durable());
         assert_eq!(log.durable(), state.seq, "what was read is durable");
         let mut serving = Self {
@@ -310,26 +351,50 @@ impl Serving {
         };
         serving.begin_epoch(io, epoch);
         let (cluster, seq) = (serving.identity.cluster, serving.state.seq);
-        io.outbox.push_after(seq, event(CallId::NONE, Event::Ready { cluster, epoch, seq }));
+        io.outbox.push_after(
+            seq,
+            event(
+                CallId::NONE,
+                Event::Ready {
+                    cluster,
+                    epoch,
+                    seq,
+                },
+            ),
+        );
         serving
     }
 
     fn begin_epoch(&mut self, io: &mut Io, epoch: Epoch) {
         let incarnation = crate::ids::Incarnation(io.rng.u64().max(1));
         let (cluster, geometry) = (self.identity.cluster, io.config.geometry);
-        self.commit(io, By::NOBODY, record::EpochBegun { epoch, incarnation, cluster, geometry });
+        self.commit(
+            io,
+            By::NOBODY,
+            record::EpochBegun {
+                epoch,
+                incarnation,
+                cluster,
+                geometry,
+            },
+        );
     }
 
     /// Applies a record that was decided and appends it to the log.
     fn commit(&mut self, io: &mut Io, by: By, record: impl Into<Record>) -> (LogSeq, Done) {
-        let logged = Logged { seq: self.state.seq.next(), by, record: record.into() };
+        let logged = Logged {
+            seq: self.state.seq.next(),
+            by,
+            record: record.into(),
+        };
         let applied = match apply::apply(&mut self.state, &logged) {
             Ok(applied) => applied,
             Err(misfit) => panic!("a record fits the state it was decided on: {}", misfit.0),
         };
         self.log.append(&logged);
         if let Record::ChunkOpened(opened) = &logged.record {
-            self.copies.opened(opened.chunk, self.state.replication(opened.file));
+            self.copies
+                .opened(opened.chunk, self.state.replication(opened.file));
         }
         for freed in applied.freed {
             self.freed(io, &freed);
@@ -339,10 +404,18 @@ impl Serving {
 
     /// A chunk has left the table: its members are told to delete it; who is not there learns at its next hello.
     fn freed(&mut self, io: &mut Io, freed: &Freed) {
-        let Freed { at, chunk, version, members } = freed;
+        let Freed {
+            at,
+            chunk,
+            version,
+            members,
+        } = freed;
         for member in members.iter() {
             if self.roster.forget(*member, *chunk, &mut self.copies) {
-                self.deletes.entry(*member).or_default().push((*chunk, *version));
+                self.deletes
+                    .entry(*member)
+                    .or_default()
+                    .push((*chunk, *version));
             }
         }
         self.copies.freed(*chunk);
@@ -363,7 +436,15 @@ impl Serving {
             Head::Renew(m) => self.renew(io, link, request, &m),
             Head::Query(m) => {
                 let outcome = self.query(io, &m.op);
-                self.reply(io, link, request, Answered { seq: self.state.seq, outcome });
+                self.reply(
+                    io,
+                    link,
+                    request,
+                    Answered {
+                        seq: self.state.seq,
+                        outcome,
+                    },
+                );
             }
             Head::Hello(m) => self.hello(io, link, request, &m),
             Head::EpochBehind(m) => self.epoch_behind(io, link, m.seen),
@@ -394,7 +475,9 @@ impl Serving {
             | Head::ChainSync(_)
             | Head::ChainSynced(_)
             | Head::ReadRange(_)
-            | Head::RangeRead(_) => tracing::warn!(%link, "a message that is not for a meta server was dropped"),
+            | Head::RangeRead(_) => {
+                tracing::warn!(%link, "a message that is not for a meta server was dropped")
+            }
         }
     }
 
@@ -414,8 +497,12 @@ impl Serving {
         if !self.log.owns(ticket) {
             return Ok(());
         }
-        self.log.completed(io.now.mono, ticket, result, &mut io.outbox)?;
-        assert!(self.log.durable() <= self.state.seq, "nothing is durable that was not applied");
+        self.log
+            .completed(io.now.mono, ticket, result, &mut io.outbox)?;
+        assert!(
+            self.log.durable() <= self.state.seq,
+            "nothing is durable that was not applied"
+        );
         io.outbox.set_durable(self.log.durable());
         Ok(())
     }
@@ -433,14 +520,18 @@ impl Serving {
                 continue;
             };
             for chunks in chunks.chunks(DELETE_BATCH) {
-                let order = crate::wire::chunk_meta::DeleteChunks { term, chunks: chunks.to_vec() };
+                let order = crate::wire::chunk_meta::DeleteChunks {
+                    term,
+                    chunks: chunks.to_vec(),
+                };
                 self.reply(io, link, 0, order);
             }
         }
     }
 
     fn advance_log(&mut self, io: &mut Io) {
-        self.log.advance(io.now.mono, self.state.epoch, &mut io.rng, &mut io.outbox);
+        self.log
+            .advance(io.now.mono, self.state.epoch, &mut io.rng, &mut io.outbox);
     }
 
     fn deadline(&self) -> Option<(Instant, &'static str)> {
@@ -449,7 +540,10 @@ impl Serving {
             self.log.deadline(),
             of(self.sessions.due(), "see whether a session is silent"),
             of(self.roster.due(), "see whether a server is silent"),
-            of(self.allocations.due(), "give up on a chunk that is not made"),
+            of(
+                self.allocations.due(),
+                "give up on a chunk that is not made",
+            ),
         ]
         .into_iter()
         .flatten()
@@ -458,14 +552,18 @@ impl Serving {
 
     /// Sends what rests on the state as it is now: it leaves when that is durable.
     fn reply(&self, io: &mut Io, link: LinkId, request: u64, head: impl Into<Head>) {
-        io.outbox.send_after(self.state.seq, link, Msg::new(request, head));
+        io.outbox
+            .send_after(self.state.seq, link, Msg::new(request, head));
     }
 
     /// That the log has room for a record, and for what must follow it.
     fn has_room(&self, record_bytes: usize, reserve: usize) -> Result<(), Refusal> {
         match self.log.room(record_bytes, reserve) {
             Room::Enough => Ok(()),
-            Room::Soon => Err(Refusal::new(Status::Busy, "the next segment of the log is being prepared")),
+            Room::Soon => Err(Refusal::new(
+                Status::Busy,
+                "the next segment of the log is being prepared",
+            )),
             Room::Full => Err(Refusal::new(
                 Status::ReadOnly,
                 "the disk of the meta server's log is full: nothing can be changed until there is room",
@@ -483,10 +581,25 @@ fn not_ready(io: &mut Io, link: LinkId, msg: &Msg) {
     let refusal = Refusal::new(Status::Busy, "the meta server is starting");
     let seq = LogSeq(0);
     let head: Head = match &msg.head {
-        Head::OpenSession(_) => SessionOpened { seq, outcome: Err(refusal) }.into(),
-        Head::Mutate(_) => Mutated { seq, outcome: Err(refusal) }.into(),
-        Head::Query(_) => Answered { seq, outcome: Err(refusal) }.into(),
-        Head::Renew(_) => Renewed { outcome: Err(refusal) }.into(),
+        Head::OpenSession(_) => SessionOpened {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Mutate(_) => Mutated {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Query(_) => Answered {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Renew(_) => Renewed {
+            outcome: Err(refusal),
+        }
+        .into(),
         Head::Hello(_) => HelloRefused { refusal }.into(),
         _ => return,
     };

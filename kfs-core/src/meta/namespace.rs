@@ -3,12 +3,16 @@
 //! Nothing is changed here, and nothing is asked of chunkservers. Permission bits are kept, not enforced: the
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
 use super::key::{Key, Name, quoted};
-use super::record::{DirectoriesMade, DirectoryRemoved, FileCreated, FileRemoved, Record, Renamed, SizeSet};
+use super::record::{
+    DirectoriesMade, DirectoryRemoved, FileCreated, FileRemoved, Record, Renamed, SizeSet,
+};
 use super::state::{Node, State};
 use crate::ids::{FileId, ID_LIMIT, SessionId};
 use crate::limits::{LIST_PAGE_MAX, PATH_BYTES_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
-use crate::wire::client_meta::{At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays};
+use crate::wire::client_meta::{
+    At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
+};
 use crate::wire::{Refusal, Status};
 use std::collections::BTreeMap;
 
@@ -23,7 +27,13 @@ pub(crate) enum Decision {
 
 type Decided = Result<Decision, Refusal>;
 
-pub(crate) fn mkdir(state: &State, at: &At, parents: Parents, owner: Ownership, time: UnixNanos) -> Decided {
+pub(crate) fn mkdir(
+    state: &State,
+    at: &At,
+    parents: Parents,
+    owner: Ownership,
+    time: UnixNanos,
+) -> Decided {
     let names = components(at)?;
     let mut dir = directory(state, at)?;
     let mut missing = Vec::new();
@@ -33,7 +43,10 @@ pub(crate) fn mkdir(state: &State, at: &At, parents: Parents, owner: Ownership, 
             continue;
         }
         let last = nth + 1 == names.len();
-        match state.tree.get(&Key { parent: dir, name: name.clone() }) {
+        match state.tree.get(&Key {
+            parent: dir,
+            name: name.clone(),
+        }) {
             Some(found) if is_directory(state, found) => dir = found,
             Some(_) if last => return Err(exists(at)),
             Some(_) => return Err(not_a_directory(at, name)),
@@ -43,13 +56,27 @@ pub(crate) fn mkdir(state: &State, at: &At, parents: Parents, owner: Ownership, 
     }
     if missing.is_empty() {
         return match parents {
-            Parents::Make => Ok(Decision::Unchanged(Done::Made { file: dir, replication: 0 })),
+            Parents::Make => Ok(Decision::Unchanged(Done::Made {
+                file: dir,
+                replication: 0,
+            })),
             Parents::MustExist => Err(exists(at)),
         };
     }
     let first = state.next_counter();
-    let made = (first..).zip(missing).map(|(counter, name)| (name, FileId::issued(state.epoch, counter))).collect();
-    Ok(Decision::Log(DirectoriesMade { parent: dir, made, owner: masked(owner), time }.into()))
+    let made = (first..)
+        .zip(missing)
+        .map(|(counter, name)| (name, FileId::issued(state.epoch, counter)))
+        .collect();
+    Ok(Decision::Log(
+        DirectoriesMade {
+            parent: dir,
+            made,
+            owner: masked(owner),
+            time,
+        }
+        .into(),
+    ))
 }
 
 /// What a new file is to be.
@@ -61,9 +88,17 @@ pub(crate) struct NewFile {
 }
 
 pub(crate) fn create(state: &State, at: &At, new: NewFile) -> Decided {
-    let NewFile { owner, replication, keep, time } = new;
+    let NewFile {
+        owner,
+        replication,
+        keep,
+        time,
+    } = new;
     if replication == 0 || replication > REPLICATION_MAX {
-        let what = format!("{replication} replicas of {} were asked for, at most {REPLICATION_MAX} can be had", shown(at));
+        let what = format!(
+            "{replication} replicas of {} were asked for, at most {REPLICATION_MAX} can be had",
+            shown(at)
+        );
         return Err(Refusal::new(Status::BadRequest, what));
     }
     let Some(key) = entry(state, at)? else {
@@ -73,10 +108,26 @@ pub(crate) fn create(state: &State, at: &At, new: NewFile) -> Decided {
         return Err(exists(at));
     }
     let file = FileId::issued(state.epoch, state.next_counter());
-    Ok(Decision::Log(FileCreated { key, file, owner: masked(owner), replication, keep, time }.into()))
+    Ok(Decision::Log(
+        FileCreated {
+            key,
+            file,
+            owner: masked(owner),
+            replication,
+            keep,
+            time,
+        }
+        .into(),
+    ))
 }
 
-pub(crate) fn rename(state: &State, from: &At, to: &At, mode: RenameMode, time: UnixNanos) -> Decided {
+pub(crate) fn rename(
+    state: &State,
+    from: &At,
+    to: &At,
+    mode: RenameMode,
+    time: UnixNanos,
+) -> Decided {
     let Some(from_key) = entry(state, from)? else {
         return Err(no_entry(from, "renamed"));
     };
@@ -91,21 +142,39 @@ pub(crate) fn rename(state: &State, from: &At, to: &At, mode: RenameMode, time: 
     }
     let moves_directory = is_directory(state, moved);
     if moves_directory && is_within(state, to_key.parent, moved) {
-        let what = format!("{} cannot be moved into itself, to {}", shown(from), shown(to));
+        let what = format!(
+            "{} cannot be moved into itself, to {}",
+            shown(from),
+            shown(to)
+        );
         return Err(Refusal::new(Status::BadRequest, what));
     }
     if let Some(replaced) = state.tree.get(&to_key) {
         if mode == RenameMode::NoReplace {
             return Err(exists(to));
         }
-        match (&state.inodes.get(&replaced).expect("a name stands for something").node, moves_directory) {
+        match (
+            &state
+                .inodes
+                .get(&replaced)
+                .expect("a name stands for something")
+                .node,
+            moves_directory,
+        ) {
             (Node::File { .. }, false) | (Node::Directory { entries: 0, .. }, true) => {}
             (Node::File { .. }, true) => return Err(not_a_directory(to, &to_key.name)),
             (Node::Directory { .. }, false) => return Err(is_a_directory(to)),
             (Node::Directory { .. }, true) => return Err(not_empty(to)),
         }
     }
-    Ok(Decision::Log(Renamed { from: from_key, to: to_key, time }.into()))
+    Ok(Decision::Log(
+        Renamed {
+            from: from_key,
+            to: to_key,
+            time,
+        }
+        .into(),
+    ))
 }
 
 pub(crate) fn remove(state: &State, at: &At, time: UnixNanos) -> Decided {
@@ -126,9 +195,16 @@ pub(crate) fn rmdir(state: &State, at: &At, time: UnixNanos) -> Decided {
     let Some(found) = state.tree.get(&key) else {
         return Err(not_found(at, &key.name));
     };
-    match &state.inodes.get(&found).expect("a name stands for something").node {
+    match &state
+        .inodes
+        .get(&found)
+        .expect("a name stands for something")
+        .node
+    {
         Node::File { .. } => Err(not_a_directory(at, &key.name)),
-        Node::Directory { entries: 0, .. } => Ok(Decision::Log(DirectoryRemoved { key, time }.into())),
+        Node::Directory { entries: 0, .. } => {
+            Ok(Decision::Log(DirectoryRemoved { key, time }.into()))
+        }
         Node::Directory { .. } => Err(not_empty(at)),
     }
 }
@@ -143,12 +219,26 @@ pub(crate) struct SizeReport<'a> {
 }
 
 pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_>) -> Decided {
-    let SizeReport { file, size, basis, writer, time } = *report;
-    let bad = |what: String| Refusal::new(Status::BadRequest, format!("the size of file {file}: {what}"));
+    let SizeReport {
+        file,
+        size,
+        basis,
+        writer,
+        time,
+    } = *report;
+    let bad = |what: String| {
+        Refusal::new(
+            Status::BadRequest,
+            format!("the size of file {file}: {what}"),
+        )
+    };
     let current = file_size(state, file)?;
     writes(state, session, file)?;
     if basis.len() > SIZE_BASIS_MAX {
-        return Err(bad(format!("{} chunks in one report, at most {SIZE_BASIS_MAX} are allowed", basis.len())));
+        return Err(bad(format!(
+            "{} chunks in one report, at most {SIZE_BASIS_MAX} are allowed",
+            basis.len()
+        )));
     }
     if size >= ID_LIMIT {
         return Err(bad(format!("{size} bytes are more than a file can have")));
@@ -156,13 +246,22 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
     let geometry = state.geometry();
     let mut named = BTreeMap::new();
     for synced in basis {
-        let SyncedChunk { index, chunk, version, synced_len } = *synced;
+        let SyncedChunk {
+            index,
+            chunk,
+            version,
+            synced_len,
+        } = *synced;
         let standing = state.chunks.get(&(file, index));
         if standing.is_none_or(|standing| (standing.chunk, standing.version) != (chunk, version)) {
-            return Err(bad(format!("it rests on chunk {chunk} version {version}, which is not its chunk {index}")));
+            return Err(bad(format!(
+                "it rests on chunk {chunk} version {version}, which is not its chunk {index}"
+            )));
         }
         if synced_len > geometry.chunk_bytes() {
-            return Err(bad(format!("chunk {chunk} cannot be synced to {synced_len} bytes")));
+            return Err(bad(format!(
+                "chunk {chunk} cannot be synced to {synced_len} bytes"
+            )));
         }
         let len = named.entry(index).or_insert(synced_len);
         *len = synced_len.max(*len);
@@ -171,14 +270,21 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
     let size = size.max(current);
     if size > current {
         let (last, _) = geometry.chunk_at(size - 1);
-        let unnamed = state.unnamed.range((file, 0)..=(file, last)).find(|(_, index)| !named.contains_key(index));
+        let unnamed = state
+            .unnamed
+            .range((file, 0)..=(file, last))
+            .find(|(_, index)| !named.contains_key(index));
         if let Some((_, index)) = unnamed {
-            return Err(bad(format!("{size} bytes rest on chunk {index}, which no report has named")));
+            return Err(bad(format!(
+                "{size} bytes rest on chunk {index}, which no report has named"
+            )));
         }
         if let Some(chunk) = state.chunks.get(&(file, last)) {
             let synced = chunk.synced.max(named.get(&last).copied()).unwrap_or(0);
             if geometry.chunk_len(size, last) > synced {
-                return Err(bad(format!("{size} bytes need more of chunk {last} than the {synced} that are synced")));
+                return Err(bad(format!(
+                    "{size} bytes need more of chunk {last} than the {synced} that are synced"
+                )));
             }
         }
     }
@@ -186,7 +292,16 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
         return Ok(Decision::Unchanged(Done::Ok));
     }
     let synced = named.into_iter().collect();
-    Ok(Decision::Log(SizeSet { file, size, synced, writer, time }.into()))
+    Ok(Decision::Log(
+        SizeSet {
+            file,
+            size,
+            synced,
+            writer,
+            time,
+        }
+        .into(),
+    ))
 }
 
 /// That this session may write the file.
@@ -196,17 +311,24 @@ pub(crate) fn writes(state: &State, session: SessionId, file: FileId) -> Result<
         Some(_) => "another session writes it",
         None => "it was closed, and a file is written only by who made it until it is closed",
     };
-    Err(Refusal::new(Status::BadRequest, format!("file {file} cannot be written: {why}")))
+    Err(Refusal::new(
+        Status::BadRequest,
+        format!("file {file} cannot be written: {why}"),
+    ))
 }
 
 /// The size of a file; a refusal if it is none.
 pub(crate) fn file_size(state: &State, file: FileId) -> Result<u64, Refusal> {
     match state.inodes.get(&file).map(|inode| &inode.node) {
         Some(Node::File { size, .. }) => Ok(*size),
-        Some(Node::Directory { .. }) => {
-            Err(Refusal::new(Status::IsADirectory, format!("{file} is a directory and has no chunks")))
-        }
-        None => Err(Refusal::new(Status::NotFound, format!("there is no file {file}; it may have been removed"))),
+        Some(Node::Directory { .. }) => Err(Refusal::new(
+            Status::IsADirectory,
+            format!("{file} is a directory and has no chunks"),
+        )),
+        None => Err(Refusal::new(
+            Status::NotFound,
+            format!("there is no file {file}; it may have been removed"),
+        )),
     }
 }
 
@@ -217,10 +339,18 @@ pub(crate) fn stat(state: &State, at: &At) -> Result<Attrs, Refusal> {
 }
 
 /// A page of a directory, and whether none is left.
-pub(crate) fn list(state: &State, at: &At, after: &[u8], limit: u32) -> Result<(Vec<Entry>, bool), Refusal> {
+pub(crate) fn list(
+    state: &State,
+    at: &At,
+    after: &[u8],
+    limit: u32,
+) -> Result<(Vec<Entry>, bool), Refusal> {
     let dir = resolve(state, at)?;
     if !is_directory(state, dir) {
-        return Err(Refusal::new(Status::NotADirectory, format!("{} is a file", shown(at))));
+        return Err(Refusal::new(
+            Status::NotADirectory,
+            format!("{} is a file", shown(at)),
+        ));
     }
     let limit = (limit as usize).clamp(1, LIST_PAGE_MAX);
     let mut found = state.tree.after(dir, after);
@@ -265,25 +395,36 @@ fn entry(state: &State, at: &At) -> Result<Option<Key>, Refusal> {
 /// The names of a path; slashes between them may be repeated.
 fn components(at: &At) -> Result<Vec<Name>, Refusal> {
     if at.path.len() > PATH_BYTES_MAX {
-        let what = format!("the path has {} bytes, at most {PATH_BYTES_MAX} are allowed", at.path.len());
+        let what = format!(
+            "the path has {} bytes, at most {PATH_BYTES_MAX} are allowed",
+            at.path.len()
+        );
         return Err(Refusal::new(Status::BadName, what));
     }
-    at.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(Name::new).collect()
+    at.path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+        .map(Name::new)
+        .collect()
 }
 
 /// The directory that a path begins in.
 fn directory(state: &State, at: &At) -> Result<FileId, Refusal> {
     match state.inodes.get(&at.dir).map(|inode| &inode.node) {
         Some(Node::Directory { .. }) => Ok(at.dir),
-        Some(Node::File { .. }) => {
-            Err(Refusal::new(Status::NotADirectory, format!("{} is a file, not a directory", at.dir)))
-        }
+        Some(Node::File { .. }) => Err(Refusal::new(
+            Status::NotADirectory,
+            format!("{} is a file, not a directory", at.dir),
+        )),
         None => Err(no_such_id(at.dir)),
     }
 }
 
 fn is_directory(state: &State, file: FileId) -> bool {
-    matches!(state.inodes.get(&file).map(|inode| &inode.node), Some(Node::Directory { .. }))
+    matches!(
+        state.inodes.get(&file).map(|inode| &inode.node),
+        Some(Node::Directory { .. })
+    )
 }
 
 /// Whether `dir` is `above` or below it.
@@ -301,36 +442,65 @@ fn is_within(state: &State, dir: FileId, above: FileId) -> bool {
 }
 
 const fn masked(owner: Ownership) -> Ownership {
-    Ownership { mode: owner.mode & 0o7777, ..owner }
+    Ownership {
+        mode: owner.mode & 0o7777,
+        ..owner
+    }
 }
 
 /// A place as people read it.
 fn shown(at: &At) -> String {
     let path = quoted(&at.path);
-    if at.dir == FileId::ROOT { path.replacen('\'', "'/", 1) } else { format!("{path} in directory {}", at.dir) }
+    if at.dir == FileId::ROOT {
+        path.replacen('\'', "'/", 1)
+    } else {
+        format!("{path} in directory {}", at.dir)
+    }
 }
 
 fn not_found(at: &At, name: &Name) -> Refusal {
     let whole = at.path == name.as_bytes();
-    let which = if whole { String::new() } else { format!(" (there is no {name:?})") };
-    Refusal::new(Status::NotFound, format!("{} is not there{which}", shown(at)))
+    let which = if whole {
+        String::new()
+    } else {
+        format!(" (there is no {name:?})")
+    };
+    Refusal::new(
+        Status::NotFound,
+        format!("{} is not there{which}", shown(at)),
+    )
 }
 fn no_such_id(dir: FileId) -> Refusal {
-    Refusal::new(Status::NotFound, format!("there is no directory {dir}; it may have been removed"))
+    Refusal::new(
+        Status::NotFound,
+        format!("there is no directory {dir}; it may have been removed"),
+    )
 }
 fn exists(at: &At) -> Refusal {
     Refusal::new(Status::Exists, format!("{} is there already", shown(at)))
 }
 fn not_a_directory(at: &At, name: &Name) -> Refusal {
-    Refusal::new(Status::NotADirectory, format!("{}: {name:?} is a file, not a directory", shown(at)))
+    Refusal::new(
+        Status::NotADirectory,
+        format!("{}: {name:?} is a file, not a directory", shown(at)),
+    )
 }
 fn is_a_directory(at: &At) -> Refusal {
-    Refusal::new(Status::IsADirectory, format!("{} is a directory", shown(at)))
+    Refusal::new(
+        Status::IsADirectory,
+        format!("{} is a directory", shown(at)),
+    )
 }
 fn not_empty(at: &At) -> Refusal {
-    Refusal::new(Status::NotEmpty, format!("the directory {} has entries", shown(at)))
+    Refusal::new(
+        Status::NotEmpty,
+        format!("the directory {} has entries", shown(at)),
+    )
 }
 fn no_entry(at: &At, done: &str) -> Refusal {
-    let what = format!("{} names no entry of a directory: the root, or a directory by its id, cannot be {done}", shown(at));
+    let what = format!(
+        "{} names no entry of a directory: the root, or a directory by its id, cannot be {done}",
+        shown(at)
+    );
     Refusal::new(Status::BadRequest, what)
 }

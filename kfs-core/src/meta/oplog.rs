@@ -39,7 +39,8 @@ pub const SEGMENT_BYTES_MIN: u64 =
     SEGMENT_HEADER_BYTES as u64 + padded_bytes(RECORD_BYTES_MAX) + padded_bytes(0);
 
 const _: () = assert!(SEGMENT_HEADER_BYTES as u64 == PAGE_BYTES);
-const _: () = assert!(BATCH_CRC_AT + 4 == BATCH_HEADER_BYTES && BATCH_PAYLOAD_CRC_AT + 4 == BATCH_CRC_AT);
+const _: () =
+    assert!(BATCH_CRC_AT + 4 == BATCH_HEADER_BYTES && BATCH_PAYLOAD_CRC_AT + 4 == BATCH_CRC_AT);
 
 /// Bytes that a batch with so many bytes of records takes in its segment.
 #[must_use]
@@ -104,14 +105,22 @@ impl SegmentHeader {
         let sum = crc(&page[..SEGMENT_CRC_AT]);
         if u32_at(page, SEGMENT_CRC_AT) != sum {
             let found = format!("0x{:08X}", u32_at(page, SEGMENT_CRC_AT));
-            return Err(Mismatch::new(format!("a header with the CRC 0x{sum:08X}"), found));
+            return Err(Mismatch::new(
+                format!("a header with the CRC 0x{sum:08X}"),
+                found,
+            ));
         }
         if u32_at(page, 8) != FORMAT {
-            return Err(Mismatch::new(format!("format version {FORMAT}"), u32_at(page, 8).to_string()));
+            return Err(Mismatch::new(
+                format!("format version {FORMAT}"),
+                u32_at(page, 8).to_string(),
+            ));
         }
         Ok(Self {
             epoch: Epoch(u32_at(page, 12)),
-            cluster: ClusterId(u128::from_le_bytes(page[16..32].try_into().expect("sixteen bytes"))),
+            cluster: ClusterId(u128::from_le_bytes(
+                page[16..32].try_into().expect("sixteen bytes"),
+            )),
             first: LogSeq(u64_at(page, 32)),
             salt: u64_at(page, 40),
             chain: u64_at(page, 48),
@@ -130,7 +139,10 @@ pub struct Mismatch {
 
 impl Mismatch {
     fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self { expected: expected.into(), found: found.into() }
+        Self {
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }
 impl fmt::Display for Mismatch {
@@ -175,7 +187,9 @@ impl BatchHeader {
     pub fn chain_after(&self, salt: u64) -> u64 {
         self.encode(salt)
             .iter()
-            .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
+            .fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
+            })
     }
 }
 
@@ -191,14 +205,25 @@ impl Forming {
     /// A batch that will begin with this record.
     #[must_use]
     pub fn new(first: LogSeq) -> Self {
-        Self { bytes: vec![0; BATCH_HEADER_BYTES], first, count: 0 }
+        Self {
+            bytes: vec![0; BATCH_HEADER_BYTES],
+            first,
+            count: 0,
+        }
     }
     /// Adds a record, the next one.
     pub fn push(&mut self, logged: &Logged) {
-        assert_eq!(logged.seq.0, self.first.0 + u64::from(self.count), "records come in order, without a gap");
+        assert_eq!(
+            logged.seq.0,
+            self.first.0 + u64::from(self.count),
+            "records come in order, without a gap"
+        );
         self.bytes = logged.encode(core::mem::take(&mut self.bytes));
         self.count += 1;
-        assert!(self.payload_bytes() <= BATCH_PAYLOAD_MAX, "a batch is closed before it is too long");
+        assert!(
+            self.payload_bytes() <= BATCH_PAYLOAD_MAX,
+            "a batch is closed before it is too long"
+        );
     }
     /// Bytes of its records.
     #[must_use]
@@ -223,13 +248,29 @@ impl Forming {
     /// Closes it: the bytes to write, and the chain hash after them.
     #[must_use]
     pub fn close(self, salt: u64, durable: LogSeq, chain: u64) -> (Vec<u8>, u64) {
-        assert!(durable < self.first, "a batch is durable after it was formed");
-        let Self { mut bytes, first, count } = self;
-        let payload_bytes = u32::try_from(bytes.len() - BATCH_HEADER_BYTES).expect("bounded when pushed");
-        let padded = usize::try_from(padded_bytes(payload_bytes as usize)).expect("bounded when pushed");
+        assert!(
+            durable < self.first,
+            "a batch is durable after it was formed"
+        );
+        let Self {
+            mut bytes,
+            first,
+            count,
+        } = self;
+        let payload_bytes =
+            u32::try_from(bytes.len() - BATCH_HEADER_BYTES).expect("bounded when pushed");
+        let padded =
+            usize::try_from(padded_bytes(payload_bytes as usize)).expect("bounded when pushed");
         bytes.resize(padded, 0);
         let payload_crc = crc(&bytes[BATCH_HEADER_BYTES..]);
-        let header = BatchHeader { payload_bytes, count, first, durable, chain, payload_crc };
+        let header = BatchHeader {
+            payload_bytes,
+            count,
+            first,
+            durable,
+            chain,
+            payload_crc,
+        };
         bytes[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode(salt));
         (bytes, header.chain_after(salt))
     }
@@ -261,12 +302,18 @@ pub fn find_batch(bytes: &[u8], salt: u64) -> Found<'_> {
     };
     if u64_at(head, 0) != BATCH_MAGIC ^ salt {
         let zeros = head.iter().all(|byte| *byte == 0);
-        return Found::Bad(if zeros { "zeros".into() } else { format!("the magic 0x{:016X}", u64_at(head, 0)) });
+        return Found::Bad(if zeros {
+            "zeros".into()
+        } else {
+            format!("the magic 0x{:016X}", u64_at(head, 0))
+        });
     }
     let sum = crc(&head[..BATCH_CRC_AT]);
     if u32_at(head, BATCH_CRC_AT) != sum {
         let said = u32_at(head, BATCH_CRC_AT);
-        return Found::Bad(format!("a batch header that says CRC 0x{said:08X} and has 0x{sum:08X}"));
+        return Found::Bad(format!(
+            "a batch header that says CRC 0x{said:08X} and has 0x{sum:08X}"
+        ));
     }
     let header = BatchHeader {
         payload_bytes: u32_at(head, 8),
@@ -278,7 +325,9 @@ pub fn find_batch(bytes: &[u8], salt: u64) -> Found<'_> {
     };
     let payload_bytes = header.payload_bytes as usize;
     if payload_bytes > BATCH_PAYLOAD_MAX {
-        return Found::Bad(format!("a batch of {payload_bytes} bytes, more than the limit of {BATCH_PAYLOAD_MAX}"));
+        return Found::Bad(format!(
+            "a batch of {payload_bytes} bytes, more than the limit of {BATCH_PAYLOAD_MAX}"
+        ));
     }
     let padded = usize::try_from(padded_bytes(payload_bytes)).expect("just bounded");
     let Some(whole) = bytes.get(..padded) else {
@@ -287,9 +336,15 @@ pub fn find_batch(bytes: &[u8], salt: u64) -> Found<'_> {
     let sum = crc(&whole[BATCH_HEADER_BYTES..]);
     if sum != header.payload_crc {
         let said = header.payload_crc;
-        return Found::Bad(format!("a batch whose records say CRC 0x{said:08X} and have 0x{sum:08X}"));
+        return Found::Bad(format!(
+            "a batch whose records say CRC 0x{said:08X} and have 0x{sum:08X}"
+        ));
     }
-    Found::Batch { header, payload: &whole[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + payload_bytes], padded }
+    Found::Batch {
+        header,
+        payload: &whole[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + payload_bytes],
+        padded,
+    }
 }
 
 /// Where one segment has to join on.
@@ -303,7 +358,10 @@ pub struct Joint {
 
 impl Joint {
     /// The beginning of a log.
-    pub const START: Self = Self { seq: LogSeq(1), chain: 0 };
+    pub const START: Self = Self {
+        seq: LogSeq(1),
+        chain: 0,
+    };
 }
 
 /// The log is damaged, and records that were acknowledged with it: nothing is guessed.
@@ -359,9 +417,15 @@ pub struct SegmentReader {
 #[derive(Debug)]
 enum Step {
     Header,
-    Batches { salt: u64 },
+    Batches {
+        salt: u64,
+    },
     /// Past the first bad place: looking for a batch that proves damage.
-    Searching { salt: u64, bad: Damage, torn: bool },
+    Searching {
+        salt: u64,
+        bad: Damage,
+        torn: bool,
+    },
 }
 
 /// Whether more bytes follow those given.
@@ -376,10 +440,25 @@ pub enum More {
 impl SegmentReader {
     /// A reader of the segment `file`, which has to join on where the one before ends.
     #[must_use]
-    pub fn new(file: String, cluster: ClusterId, before: Option<SegmentEnd>, follows: Follows) -> Self {
+    pub fn new(
+        file: String,
+        cluster: ClusterId,
+        before: Option<SegmentEnd>,
+        follows: Follows,
+    ) -> Self {
         let joint = before.as_ref().map_or(Joint::START, |end| end.joint);
         let before = before.map(|end| end.bad);
-        Self { file, cluster, follows, joint, before, buffer: Vec::new(), at: 0, batches: 0, step: Step::Header }
+        Self {
+            file,
+            cluster,
+            follows,
+            joint,
+            before,
+            buffer: Vec::new(),
+            at: 0,
+            batches: 0,
+            step: Step::Header,
+        }
     }
 
     /// Takes the next bytes of the file and gives the records found to `sink`, in order.
@@ -388,7 +467,10 @@ impl SegmentReader {
     /// # Errors
     /// If records that were acknowledged are damaged, or a record does not fit (`sink` says so).
     pub fn feed(
-        &mut self, bytes: &[u8], more: More, sink: &mut impl FnMut(Logged) -> Result<(), String>,
+        &mut self,
+        bytes: &[u8],
+        more: More,
+        sink: &mut impl FnMut(Logged) -> Result<(), String>,
     ) -> Result<Option<SegmentEnd>, Damage> {
         self.buffer.extend_from_slice(bytes);
         let mut used = 0;
@@ -398,7 +480,10 @@ impl SegmentReader {
     }
 
     fn run(
-        &mut self, used: &mut usize, more: More, sink: &mut impl FnMut(Logged) -> Result<(), String>,
+        &mut self,
+        used: &mut usize,
+        more: More,
+        sink: &mut impl FnMut(Logged) -> Result<(), String>,
     ) -> Result<Option<SegmentEnd>, Damage> {
         loop {
             let rest = &self.buffer[*used..];
@@ -411,7 +496,8 @@ impl SegmentReader {
                         let found = format!("the end of the file after {} bytes", rest.len());
                         return Err(self.damage(Mismatch::new("a segment's header", found)));
                     };
-                    let header = SegmentHeader::decode(page).map_err(|mismatch| self.damage(mismatch))?;
+                    let header =
+                        SegmentHeader::decode(page).map_err(|mismatch| self.damage(mismatch))?;
                     self.join(&header)?;
                     self.step = Step::Batches { salt: header.salt };
                     *used += SEGMENT_HEADER_BYTES;
@@ -420,7 +506,11 @@ impl SegmentReader {
                 Step::Batches { salt } => {
                     let salt = *salt;
                     let bad = match find_batch(rest, salt) {
-                        Found::Batch { header, payload, padded } => {
+                        Found::Batch {
+                            header,
+                            payload,
+                            padded,
+                        } => {
                             self.take(&header, payload, sink)?;
                             self.joint.seq.0 += u64::from(header.count);
                             self.joint.chain = header.chain_after(salt);
@@ -430,7 +520,9 @@ impl SegmentReader {
                             continue;
                         }
                         Found::Short(_) if more == More::Follows => return Ok(None),
-                        Found::Short(_) => format!("the end of the file after {} bytes", rest.len()),
+                        Found::Short(_) => {
+                            format!("the end of the file after {} bytes", rest.len())
+                        }
                         Found::Bad(found) => found,
                     };
                     let torn = rest.iter().any(|byte| *byte != 0);
@@ -445,7 +537,8 @@ impl SegmentReader {
                     match find_batch(rest, *salt) {
                         Found::Batch { .. } => {
                             let mut bad = bad.clone();
-                            bad.mismatch.found += &format!(", and a whole batch after it at offset {}", self.at);
+                            bad.mismatch.found +=
+                                &format!(", and a whole batch after it at offset {}", self.at);
                             return Err(bad);
                         }
                         Found::Short(_) if more == More::Follows => return Ok(None),
@@ -478,9 +571,14 @@ impl SegmentReader {
         if (header.first, header.chain) == (seq, chain) {
             return Ok(());
         }
-        let SegmentHeader { first, chain: after, .. } = *header;
+        let SegmentHeader {
+            first,
+            chain: after,
+            ..
+        } = *header;
         if let Some(mut bad) = self.before.clone() {
-            bad.mismatch.found += &format!(", while {} goes on with record {first} after it", self.file);
+            bad.mismatch.found +=
+                &format!(", while {} goes on with record {first} after it", self.file);
             return Err(bad);
         }
         Err(self.damage(Mismatch::new(
@@ -490,18 +588,27 @@ impl SegmentReader {
     }
 
     fn take(
-        &self, header: &BatchHeader, payload: &[u8], sink: &mut impl FnMut(Logged) -> Result<(), String>,
+        &self,
+        header: &BatchHeader,
+        payload: &[u8],
+        sink: &mut impl FnMut(Logged) -> Result<(), String>,
     ) -> Result<(), Damage> {
         let Joint { seq, chain } = self.joint;
         if (header.first, header.chain) != (seq, chain) {
             return Err(self.damage(Mismatch::new(
                 format!("the batch that begins with record {seq} after the hash 0x{chain:016X}"),
-                format!("one that begins with record {} after the hash 0x{:016X}", header.first, header.chain),
+                format!(
+                    "one that begins with record {} after the hash 0x{:016X}",
+                    header.first, header.chain
+                ),
             )));
         }
         if header.durable >= seq {
             return Err(self.damage(Mismatch::new(
-                format!("a batch formed when at most record {} was durable", seq.0 - 1),
+                format!(
+                    "a batch formed when at most record {} was durable",
+                    seq.0 - 1
+                ),
                 format!("one formed when record {} was", header.durable),
             )));
         }
@@ -518,21 +625,35 @@ impl SegmentReader {
                 return Err(self.damage(Mismatch::new(expected, format!("record {}", logged.seq))));
             }
             rest = &rest[len..];
-            sink(logged).map_err(|misfit| self.damage(Mismatch::new(format!("{expected} to fit"), misfit)))?;
+            sink(logged).map_err(|misfit| {
+                self.damage(Mismatch::new(format!("{expected} to fit"), misfit))
+            })?;
         }
         if rest.is_empty() {
             return Ok(());
         }
         let expected = format!("a batch of {} records", header.count);
-        Err(self.damage(Mismatch::new(expected, format!("{} bytes more", rest.len()))))
+        Err(self.damage(Mismatch::new(
+            expected,
+            format!("{} bytes more", rest.len()),
+        )))
     }
 
     fn damage(&self, mismatch: Mismatch) -> Damage {
-        Damage { file: self.file.clone(), offset: self.at, mismatch }
+        Damage {
+            file: self.file.clone(),
+            offset: self.at,
+            mismatch,
+        }
     }
 
     fn end(&self, bad: Damage, torn: bool) -> SegmentEnd {
-        SegmentEnd { joint: self.joint, batches: self.batches, bad, torn }
+        SegmentEnd {
+            joint: self.joint,
+            batches: self.batches,
+            bad,
+            torn,
+        }
     }
 }
 
@@ -554,13 +675,27 @@ mod tests {
     const SALT: u64 = 0x5A17;
 
     fn logged(seq: u64) -> Logged {
-        let record = SessionOpened { session: SessionId(seq), nonce: seq }.into();
-        Logged { seq: LogSeq(seq), by: By::NOBODY, record }
+        let record = SessionOpened {
+            session: SessionId(seq),
+            nonce: seq,
+        }
+        .into();
+        Logged {
+            seq: LogSeq(seq),
+            by: By::NOBODY,
+            record,
+        }
     }
 
     /// A segment with these batches of records, zeros after it, and its end.
     fn segment(batches: &[u64]) -> (Vec<u8>, Joint) {
-        let header = SegmentHeader { cluster: CLUSTER, epoch: Epoch(1), first: LogSeq(1), salt: SALT, chain: 0 };
+        let header = SegmentHeader {
+            cluster: CLUSTER,
+            epoch: Epoch(1),
+            first: LogSeq(1),
+            salt: SALT,
+            chain: 0,
+        };
         let mut bytes = header.encode();
         let (mut seq, mut chain) = (1, 0);
         for count in batches {
@@ -574,7 +709,13 @@ mod tests {
             chain = after;
             bytes.extend(batch);
         }
-        (bytes, Joint { seq: LogSeq(seq), chain })
+        (
+            bytes,
+            Joint {
+                seq: LogSeq(seq),
+                chain,
+            },
+        )
     }
 
     fn read(bytes: &[u8], step: usize, follows: Follows) -> Result<(Vec<u64>, SegmentEnd), Damage> {
@@ -583,7 +724,11 @@ mod tests {
         let mut at = 0;
         loop {
             let end = (at + step).min(bytes.len());
-            let more = if end == bytes.len() { More::Ends } else { More::Follows };
+            let more = if end == bytes.len() {
+                More::Ends
+            } else {
+                More::Follows
+            };
             let mut sink = |logged: Logged| {
                 seqs.push(logged.seq.0);
                 Ok(())
@@ -618,7 +763,11 @@ mod tests {
                     continue;
                 }
                 let (seqs, end) = read(&bytes, 1 << 20, Follows::Nothing).unwrap();
-                assert_eq!((seqs.len(), end.joint), (3, joint), "cut at {len}, {zeros} zeros");
+                assert_eq!(
+                    (seqs.len(), end.joint),
+                    (3, joint),
+                    "cut at {len}, {zeros} zeros"
+                );
             }
         }
     }
@@ -630,9 +779,17 @@ mod tests {
             let mut bad = bytes.clone();
             bad[byte] ^= 0x10;
             let damage = read(&bad, 1 << 20, Follows::Nothing).unwrap_err();
-            assert_eq!(damage.offset, byte as u64 / 4_096 * 4_096, "flipped at {byte}");
+            assert_eq!(
+                damage.offset,
+                byte as u64 / 4_096 * 4_096,
+                "flipped at {byte}"
+            );
             let text = damage.to_string();
-            assert!(text.contains("log/log.1 at offset") && text.contains("expected") && text.contains("found"));
+            assert!(
+                text.contains("log/log.1 at offset")
+                    && text.contains("expected")
+                    && text.contains("found")
+            );
         }
     }
 
@@ -654,7 +811,15 @@ mod tests {
     #[test]
     fn segment_names_are_decimal_without_leading_zeros() {
         assert_eq!(segment_first("log.17"), Some(LogSeq(17)));
-        for bad in ["log.next", "log.017", "log.0", "log.", "log.-1", "17", "log.1.old"] {
+        for bad in [
+            "log.next",
+            "log.017",
+            "log.0",
+            "log.",
+            "log.-1",
+            "17",
+            "log.1.old",
+        ] {
             assert_eq!(segment_first(bad), None, "{bad}");
         }
     }

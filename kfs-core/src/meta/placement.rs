@@ -32,18 +32,34 @@ pub(crate) struct Wanted {
 
 /// The servers for a chunk, head of the chain first: as many as are wanted, or all that have room.
 pub(crate) fn choose(candidates: &[Candidate], wanted: Wanted, rng: &mut Rng) -> Vec<ServerIndex> {
-    let mut left: Vec<&Candidate> =
-        candidates.iter().filter(|candidate| candidate.bytes_free >= wanted.bytes_free_min).collect();
+    let mut left: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|candidate| candidate.bytes_free >= wanted.bytes_free_min)
+        .collect();
     let mut racks = BTreeSet::new();
     let mut chosen = Vec::with_capacity(wanted.replicas);
     while chosen.len() < wanted.replicas && !left.is_empty() {
-        let near = |candidate: &Candidate| chosen.is_empty() && wanted.client == Some(candidate.host);
+        let near =
+            |candidate: &Candidate| chosen.is_empty() && wanted.client == Some(candidate.host);
         // A rack that was not told says nothing: such a server is taken as alone in its own.
-        let fresh = |candidate: &Candidate| candidate.rack.is_empty() || !racks.contains(&candidate.rack);
+        let fresh =
+            |candidate: &Candidate| candidate.rack.is_empty() || !racks.contains(&candidate.rack);
         let rank = |candidate: &Candidate| (near(candidate), fresh(candidate));
-        let best = left.iter().map(|candidate| rank(candidate)).max().expect("somebody is left");
-        let weights: Vec<u64> =
-            left.iter().map(|candidate| if rank(candidate) == best { weight(candidate) } else { 0 }).collect();
+        let best = left
+            .iter()
+            .map(|candidate| rank(candidate))
+            .max()
+            .expect("somebody is left");
+        let weights: Vec<u64> = left
+            .iter()
+            .map(|candidate| {
+                if rank(candidate) == best {
+                    weight(candidate)
+                } else {
+                    0
+                }
+            })
+            .collect();
         let picked = left.remove(draw(&weights, rng));
         racks.insert(picked.rack.clone());
         chosen.push(picked.server);
@@ -81,15 +97,29 @@ mod tests {
 
     fn candidate(server: u64, rack: &str, gib_free: u64) -> Candidate {
         let host = IpAddr::V4(Ipv4Addr::new(127, 0, 0, u8::try_from(server).unwrap()));
-        Candidate { server: ServerIndex(server), host, rack: rack.into(), bytes_free: gib_free * GIB, writing: 0 }
+        Candidate {
+            server: ServerIndex(server),
+            host,
+            rack: rack.into(),
+            bytes_free: gib_free * GIB,
+            writing: 0,
+        }
     }
     fn wanted(replicas: usize) -> Wanted {
-        Wanted { replicas, bytes_free_min: GIB, client: None }
+        Wanted {
+            replicas,
+            bytes_free_min: GIB,
+            client: None,
+        }
     }
 
     #[test]
     fn no_server_is_chosen_twice_and_none_without_room() {
-        let servers = [candidate(1, "", 5), candidate(2, "", 0), candidate(3, "", 5)];
+        let servers = [
+            candidate(1, "", 5),
+            candidate(2, "", 0),
+            candidate(3, "", 5),
+        ];
         for seed in 0..100 {
             let mut chosen = choose(&servers, wanted(3), &mut Rng::new(seed));
             chosen.sort();
@@ -99,32 +129,59 @@ mod tests {
 
     #[test]
     fn replicas_are_spread_over_racks_while_there_are_racks() {
-        let servers =
-            [candidate(1, "a", 9), candidate(2, "a", 9), candidate(3, "b", 1), candidate(4, "a", 9), candidate(5, "c", 1)];
+        let servers = [
+            candidate(1, "a", 9),
+            candidate(2, "a", 9),
+            candidate(3, "b", 1),
+            candidate(4, "a", 9),
+            candidate(5, "c", 1),
+        ];
         for seed in 0..100 {
             let chosen = choose(&servers, wanted(3), &mut Rng::new(seed));
-            assert!(chosen.contains(&ServerIndex(3)) && chosen.contains(&ServerIndex(5)), "seed {seed}: {chosen:?}");
+            assert!(
+                chosen.contains(&ServerIndex(3)) && chosen.contains(&ServerIndex(5)),
+                "seed {seed}: {chosen:?}"
+            );
         }
     }
 
     #[test]
     fn the_clients_own_host_is_the_head() {
-        let servers = [candidate(1, "", 900), candidate(2, "", 2), candidate(3, "", 900)];
+        let servers = [
+            candidate(1, "", 900),
+            candidate(2, "", 2),
+            candidate(3, "", 900),
+        ];
         let client = Some(servers[1].host);
         for seed in 0..100 {
-            let chosen = choose(&servers, Wanted { client, ..wanted(2) }, &mut Rng::new(seed));
+            let chosen = choose(
+                &servers,
+                Wanted {
+                    client,
+                    ..wanted(2)
+                },
+                &mut Rng::new(seed),
+            );
             assert_eq!(chosen[0], ServerIndex(2));
         }
     }
 
     #[test]
     fn more_space_and_less_writing_draw_more() {
-        let mut servers = [candidate(1, "", 10), candidate(2, "", 90), candidate(3, "", 90)];
+        let mut servers = [
+            candidate(1, "", 10),
+            candidate(2, "", 90),
+            candidate(3, "", 90),
+        ];
         servers[2].writing = 4;
         let mut heads = [0_u32; 4];
         for seed in 0..1_000 {
-            heads[usize::try_from(choose(&servers, wanted(1), &mut Rng::new(seed))[0].0).unwrap()] += 1;
+            heads[usize::try_from(choose(&servers, wanted(1), &mut Rng::new(seed))[0].0)
+                .unwrap()] += 1;
         }
-        assert!(heads[2] > 800 && heads[1] > 50 && heads[3] < 30, "{heads:?}");
+        assert!(
+            heads[2] > 800 && heads[1] > 50 && heads[3] < 30,
+            "{heads:?}"
+        );
     }
 }

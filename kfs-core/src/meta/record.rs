@@ -5,8 +5,8 @@
 use super::key::{Key, Name};
 use crate::block::crc;
 use crate::ids::{
-    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber, ServerIndex, SessionId,
-    Version,
+    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
+    ServerIndex, SessionId, Version,
 };
 use crate::limits::{Geometry, PATH_BYTES_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
@@ -40,7 +40,11 @@ pub struct By {
 
 impl By {
     /// The meta server itself.
-    pub const NOBODY: Self = Self { session: SessionId(0), request: RequestNumber(0), lowest: RequestNumber(0) };
+    pub const NOBODY: Self = Self {
+        session: SessionId(0),
+        request: RequestNumber(0),
+        lowest: RequestNumber(0),
+    };
 }
 
 /// A record with its place in the log.
@@ -282,10 +286,17 @@ impl Logged {
         to.extend_from_slice(&self.by.session.0.to_le_bytes());
         to.extend_from_slice(&self.by.request.0.to_le_bytes());
         to.extend_from_slice(&self.by.lowest.0.to_le_bytes());
-        assert_eq!(to.len() - start, FIXED_BYTES, "the page in docs/formats says so");
+        assert_eq!(
+            to.len() - start,
+            FIXED_BYTES,
+            "the page in docs/formats says so"
+        );
         let mut to = self.record.encode(to);
         let len = to.len() - start + CRC_BYTES;
-        assert!(len <= RECORD_BYTES_MAX, "what a record is decided from is bounded");
+        assert!(
+            len <= RECORD_BYTES_MAX,
+            "what a record is decided from is bounded"
+        );
         let len = u32::try_from(len).expect("just bounded");
         to[start..start + 4].copy_from_slice(&len.to_le_bytes());
         let sum = crc(&to[start..]);
@@ -300,8 +311,10 @@ impl Logged {
     pub fn decode(bytes: &[u8]) -> Result<(Self, usize), RecordError> {
         const CUT: RecordError = RecordError::Damaged("a record that is cut short");
         let fixed: &[u8; FIXED_BYTES] = bytes.first_chunk().ok_or(CUT)?;
-        let u16_at = |at: usize| u16::from_le_bytes(fixed[at..at + 2].try_into().expect("two bytes"));
-        let u64_at = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
+        let u16_at =
+            |at: usize| u16::from_le_bytes(fixed[at..at + 2].try_into().expect("two bytes"));
+        let u64_at =
+            |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
         let len = u32::from_le_bytes(fixed[..4].try_into().expect("four bytes")) as usize;
         if !(FIXED_BYTES + CRC_BYTES..=RECORD_BYTES_MAX).contains(&len) {
             return Err(RecordError::Damaged("a record with an impossible length"));
@@ -317,14 +330,23 @@ impl Logged {
             request: RequestNumber(u64_at(24)),
             lowest: RequestNumber(u64_at(32)),
         };
-        Ok((Self { seq: LogSeq(u64_at(8)), by, record }, len))
+        Ok((
+            Self {
+                seq: LogSeq(u64_at(8)),
+                by,
+                record,
+            },
+            len,
+        ))
     }
 }
 
 fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     match postcard::take_from_bytes(bytes) {
         Ok((body, [])) => Ok(body),
-        _ => Err(RecordError::Damaged("a record whose body is not of its type")),
+        _ => Err(RecordError::Damaged(
+            "a record whose body is not of its type",
+        )),
     }
 }
 
@@ -333,14 +355,25 @@ mod tests {
     use super::*;
 
     fn logged(record: impl Into<Record>) -> Logged {
-        let by = By { session: SessionId(7), request: RequestNumber(8), lowest: RequestNumber(6) };
-        Logged { seq: LogSeq(5), by, record: record.into() }
+        let by = By {
+            session: SessionId(7),
+            request: RequestNumber(8),
+            lowest: RequestNumber(6),
+        };
+        Logged {
+            seq: LogSeq(5),
+            by,
+            record: record.into(),
+        }
     }
 
     #[test]
     fn a_record_cut_or_flipped_anywhere_is_seen() {
         let record = logged(FileRemoved {
-            key: Key { parent: FileId(2), name: Name::new(b"gone").unwrap() },
+            key: Key {
+                parent: FileId(2),
+                name: Name::new(b"gone").unwrap(),
+            },
             time: UnixNanos(9),
         });
         let bytes = record.encode(Vec::new());
@@ -375,17 +408,35 @@ mod tests {
     #[test]
     fn the_longest_path_of_directories_fits_a_record() {
         let made = vec![(Name::new(b"d").unwrap(), FileId(u64::MAX)); PATH_BYTES_MAX / 2];
-        let owner = Ownership { uid: u32::MAX, gid: u32::MAX, mode: u32::MAX };
-        let record = logged(DirectoriesMade { parent: FileId(2), made, owner, time: UnixNanos(u64::MAX) });
+        let owner = Ownership {
+            uid: u32::MAX,
+            gid: u32::MAX,
+            mode: u32::MAX,
+        };
+        let record = logged(DirectoriesMade {
+            parent: FileId(2),
+            made,
+            owner,
+            time: UnixNanos(u64::MAX),
+        });
         let bytes = record.encode(Vec::new());
         assert_eq!(Logged::decode(&bytes).unwrap().0, record);
     }
 
     #[test]
     fn no_two_records_share_a_number() {
-        let mut codes: Vec<_> = Record::TYPES.iter().map(|(code, version, _)| (*code, *version)).collect();
+        let mut codes: Vec<_> = Record::TYPES
+            .iter()
+            .map(|(code, version, _)| (*code, *version))
+            .collect();
         codes.dedup();
         assert_eq!(codes.len(), Record::TYPES.len());
-        assert!(matches!(Record::decode(99, 1, &[]), Err(RecordError::Unknown { code: 99, version: 1 })));
+        assert!(matches!(
+            Record::decode(99, 1, &[]),
+            Err(RecordError::Unknown {
+                code: 99,
+                version: 1
+            })
+        ));
     }
 }

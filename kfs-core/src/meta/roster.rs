@@ -8,8 +8,8 @@ use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term};
 use crate::machine::Output;
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
-    Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState, ReportDamage, SayHello,
-    Verdict, Verdicts, Welcome,
+    Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
+    ReportDamage, SayHello, Verdict, Verdicts, Welcome,
 };
 use crate::wire::client_meta::Place;
 use crate::wire::{Msg, Refusal, Status};
@@ -96,15 +96,24 @@ impl Roster {
     }
     /// The link that a server said hello on.
     pub(super) fn link(&self, server: ServerIndex) -> Option<LinkId> {
-        self.heard.get(&server)?.connection().map(|connection| connection.link)
+        self.heard
+            .get(&server)?
+            .connection()
+            .map(|connection| connection.link)
     }
     /// Where orders go, and the term they name.
     pub(super) fn orders_to(&self, server: ServerIndex) -> Option<(LinkId, Term)> {
-        self.heard.get(&server)?.connection().map(|connection| (connection.link, connection.term))
+        self.heard
+            .get(&server)?
+            .connection()
+            .map(|connection| (connection.link, connection.term))
     }
     /// A server that is up, with its replica confirmed: where to read from.
     pub(super) fn serves(&self, server: ServerIndex, chunk: ChunkId) -> Option<SocketAddr> {
-        let heard = self.heard.get(&server).filter(|heard| heard.is_up() && heard.confirmed.contains(&chunk))?;
+        let heard = self
+            .heard
+            .get(&server)
+            .filter(|heard| heard.is_up() && heard.confirmed.contains(&chunk))?;
         Some(heard.addr)
     }
     /// A replica is known to be there.
@@ -125,7 +134,12 @@ impl Roster {
         }
     }
     /// A chunk is nobody's any more. Whether the server is there to be told.
-    pub(super) fn forget(&mut self, server: ServerIndex, chunk: ChunkId, copies: &mut ChunkMap) -> bool {
+    pub(super) fn forget(
+        &mut self,
+        server: ServerIndex,
+        chunk: ChunkId,
+        copies: &mut ChunkMap,
+    ) -> bool {
         self.unconfirm(server, chunk, copies);
         let Some(heard) = self.heard.get_mut(&server) else {
             return false;
@@ -157,8 +171,15 @@ impl Roster {
         if self.look_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let ends = || self.heard.iter().filter_map(|(server, heard)| Some((silent_at(heard, lease)?, *server)));
-        let silent = ends().filter(|(at, _)| *at <= now).map(|(_, server)| server).collect();
+        let ends = || {
+            self.heard
+                .iter()
+                .filter_map(|(server, heard)| Some((silent_at(heard, lease)?, *server)))
+        };
+        let silent = ends()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, server)| server)
+            .collect();
         self.look_at = ends().map(|(at, _)| at).filter(|at| *at > now).min();
         silent
     }
@@ -185,18 +206,28 @@ impl Serving {
         let refuse = |what: String| Err(Refusal::new(Status::BadRequest, what));
         let cluster = self.identity.cluster;
         if m.cluster != cluster && m.cluster.0 != 0 {
-            return refuse(format!("this server belongs to cluster {}, the meta server to {cluster}", m.cluster));
+            return refuse(format!(
+                "this server belongs to cluster {}, the meta server to {cluster}",
+                m.cluster
+            ));
         }
         if m.geometry != self.state.geometry() {
             let ours = self.state.geometry();
-            return refuse(format!("this server stores chunks as {:?}, the cluster as {ours:?}", m.geometry));
+            return refuse(format!(
+                "this server stores chunks as {:?}, the cluster as {ours:?}",
+                m.geometry
+            ));
         }
         if m.node.0 == 0 || m.rack.len() > RACK_BYTES_MAX || m.addr.port() == 0 {
-            return refuse("a hello without a node id, with no port, or with a rack's name that is too long".into());
+            return refuse(
+                "a hello without a node id, with no port, or with a rack's name that is too long"
+                    .into(),
+            );
         }
         let known = self.state.nodes.get(&m.node).copied();
         let server = known.and_then(|index| self.state.roster.get(&index));
-        let rejoins = server.is_some_and(|server| (server.boot, server.instance) == (m.boot, m.instance));
+        let rejoins =
+            server.is_some_and(|server| (server.boot, server.instance) == (m.boot, m.instance));
         if let Some(server) = server.filter(|server| !rejoins && m.boot <= server.boot) {
             let (node, boot, known) = (m.node, m.boot, server.boot);
             let what = format!(
@@ -209,10 +240,25 @@ impl Serving {
         if self.is_ahead(m.seen) {
             self.raise_epoch(io, m.seen.0);
         }
-        let index = known.unwrap_or_else(|| self.state.roster.get_max().map_or(ServerIndex(1), |(last, _)| last.next()));
+        let index = known.unwrap_or_else(|| {
+            self.state
+                .roster
+                .get_max()
+                .map_or(ServerIndex(1), |(last, _)| last.next())
+        });
         if !rejoins {
             let (node, boot, instance, rack) = (m.node, m.boot, m.instance, m.rack.clone());
-            self.commit(io, By::NOBODY, ServerJoined { index, node, boot, instance, rack });
+            self.commit(
+                io,
+                By::NOBODY,
+                ServerJoined {
+                    index,
+                    node,
+                    boot,
+                    instance,
+                    rack,
+                },
+            );
         }
         let older = self.roster.link(index).filter(|older| *older != link);
         self.server_down(io, index, "it said hello again");
@@ -224,13 +270,25 @@ impl Serving {
             return Err(Refusal::new(Status::Busy, "the link is gone"));
         };
         up.role = LinkRole::Server(index);
-        let ip = if m.addr.ip().is_unspecified() { up.peer.addr.ip() } else { m.addr.ip() };
+        let ip = if m.addr.ip().is_unspecified() {
+            up.peer.addr.ip()
+        } else {
+            m.addr.ip()
+        };
         self.roster.terms += 1;
-        let term = Term { epoch: self.state.epoch, number: self.roster.terms };
+        let term = Term {
+            epoch: self.state.epoch,
+            number: self.roster.terms,
+        };
         let now = io.now.mono;
         let heard = Heard {
             addr: SocketAddr::new(ip, m.addr.port()),
-            standing: Standing::Joining(Connection { link, term, answered: 0, answered_at: now }),
+            standing: Standing::Joining(Connection {
+                link,
+                term,
+                answered: 0,
+                answered_at: now,
+            }),
             at: now,
             bytes_free: m.bytes_free,
             bytes_total: m.bytes_total,
@@ -243,9 +301,18 @@ impl Serving {
         };
         self.roster.heard.insert(index, heard);
         let silent_at = now + io.config.timing.serve_lease;
-        self.roster.look_at = Some(self.roster.look_at.map_or(silent_at, |at| at.min(silent_at)));
+        self.roster.look_at = Some(
+            self.roster
+                .look_at
+                .map_or(silent_at, |at| at.min(silent_at)),
+        );
         let incarnation = self.state.incarnation();
-        Ok(Welcome { cluster, term, incarnation, timing: io.config.timing })
+        Ok(Welcome {
+            cluster,
+            term,
+            incarnation,
+            timing: io.config.timing,
+        })
     }
 
     /// A link that was another server's, or this server's other link, is not any more.
@@ -304,7 +371,10 @@ impl Serving {
     }
 
     pub(super) fn silence_servers(&mut self, io: &mut Io) {
-        for server in self.roster.silent(io.now.mono, io.config.timing.serve_lease) {
+        for server in self
+            .roster
+            .silent(io.now.mono, io.config.timing.serve_lease)
+        {
             let link = self.roster.link(server);
             self.server_down(io, server, "nothing was heard of it for a lease");
             if let Some(link) = link {
@@ -327,16 +397,25 @@ impl Serving {
             let why = "the term it named has ended".into();
             return io.outbox.send(link, Msg::new(request, SayHello { why }));
         };
-        let heard = self.roster.heard.get_mut(&server).expect("a server in a term was heard");
+        let heard = self
+            .roster
+            .heard
+            .get_mut(&server)
+            .expect("a server in a term was heard");
         heard.at = now;
-        (heard.bytes_free, heard.bytes_total, heard.writing) = (m.bytes_free, m.bytes_total, m.chunks_writing);
+        (heard.bytes_free, heard.bytes_total, heard.writing) =
+            (m.bytes_free, m.bytes_total, m.chunks_writing);
         (heard.placed, heard.promised) = (0, 0);
         if let Standing::Joining(connection) | Standing::Up(connection) = &mut heard.standing {
             if m.answered > connection.answered || m.number <= 1 {
                 (connection.answered, connection.answered_at) = (m.answered, now);
             }
         }
-        let answer = HeartbeatAnswer { term: m.term, number: m.number, durable: io.outbox.durable() };
+        let answer = HeartbeatAnswer {
+            term: m.term,
+            number: m.number,
+            durable: io.outbox.durable(),
+        };
         io.outbox.send(link, Msg::new(request, answer));
     }
 
@@ -348,7 +427,11 @@ impl Serving {
         let mut verdicts = Vec::with_capacity(m.items.len());
         for item in &m.items {
             let verdict = verdict(&self.state, server, item);
-            let heard = self.roster.heard.get_mut(&server).expect("a server in a term was heard");
+            let heard = self
+                .roster
+                .heard
+                .get_mut(&server)
+                .expect("a server in a term was heard");
             match verdict {
                 Verdict::Keep { .. } => self.roster.confirm(server, item.chunk, &mut self.copies),
                 Verdict::Stale => {}
@@ -363,7 +446,11 @@ impl Serving {
             }
             verdicts.push((item.chunk, item.version, verdict));
         }
-        let heard = self.roster.heard.get_mut(&server).expect("a server in a term was heard");
+        let heard = self
+            .roster
+            .heard
+            .get_mut(&server)
+            .expect("a server in a term was heard");
         heard.at = io.now.mono;
         if let (Standing::Joining(connection), true) = (heard.standing, m.last) {
             heard.standing = Standing::Up(connection);
@@ -371,15 +458,29 @@ impl Serving {
                 self.copies.gained(*chunk);
             }
         }
-        self.reply(io, link, request, Verdicts { term: m.term, verdicts, accepted: m.last });
+        self.reply(
+            io,
+            link,
+            request,
+            Verdicts {
+                term: m.term,
+                verdicts,
+                accepted: m.last,
+            },
+        );
     }
 
     pub(super) fn damage_reported(&mut self, io: &Io, link: LinkId, m: &ReportDamage) {
         let Some(server) = self.in_term(io, link, m.term) else {
             return;
         };
-        let owned = self.state.owners.get(&m.chunk).and_then(|at| self.state.chunks.get(at));
-        if owned.is_none_or(|chunk| chunk.version != m.version || !chunk.members.contains(&server)) {
+        let owned = self
+            .state
+            .owners
+            .get(&m.chunk)
+            .and_then(|at| self.state.chunks.get(at));
+        if owned.is_none_or(|chunk| chunk.version != m.version || !chunk.members.contains(&server))
+        {
             return;
         }
         tracing::warn!(%server, chunk = %m.chunk, block = m.block, why = m.why, "a replica is damaged");
@@ -394,12 +495,19 @@ impl Serving {
     /// Where a member listens, if it was heard of since the start.
     pub(super) fn place(&self, server: ServerIndex) -> Option<Place> {
         let node = self.state.roster.get(&server)?.node;
-        Some(Place { node, addr: self.roster.get(server)?.addr })
+        Some(Place {
+            node,
+            addr: self.roster.get(server)?.addr,
+        })
     }
     /// Whether servers may still come back that were there before the start.
     pub(super) fn awaits_servers(&self, io: &Io) -> bool {
         let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;
-        let unheard = |server: &ServerIndex| self.roster.get(*server).is_none_or(|heard| matches!(heard.standing, Standing::Joining(_)));
+        let unheard = |server: &ServerIndex| {
+            self.roster
+                .get(*server)
+                .is_none_or(|heard| matches!(heard.standing, Standing::Joining(_)))
+        };
         io.now.mono < self.started + grace && self.state.roster.keys().any(unheard)
     }
     /// The address a link comes from.
@@ -417,16 +525,24 @@ fn drop_link(io: &mut Io, link: LinkId) {
 fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict {
     if let Some(at) = state.owners.get(&item.chunk) {
         let chunk = state.chunks.get(at).expect("an owner has its chunk");
-        let ours = at.0 == item.file && chunk.version == item.version && chunk.members.contains(&server);
+        let ours =
+            at.0 == item.file && chunk.version == item.version && chunk.members.contains(&server);
         let log_len = state.log_len(at.0, at.1, chunk);
         return match item.state {
             _ if !ours => Verdict::Unknown,
-            ReplicaState::Writing | ReplicaState::Good if item.len >= log_len => Verdict::Keep { log_len },
-            ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => Verdict::Damaged { log_len },
+            ReplicaState::Writing | ReplicaState::Good if item.len >= log_len => {
+                Verdict::Keep { log_len }
+            }
+            ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => {
+                Verdict::Damaged { log_len }
+            }
         };
     }
     let issued = |epoch: Epoch, counter: u64| {
-        state.epochs.get(&epoch).is_some_and(|epoch| (1..=epoch.issued).contains(&counter))
+        state
+            .epochs
+            .get(&epoch)
+            .is_some_and(|epoch| (1..=epoch.issued).contains(&counter))
     };
     let epoch = state.incarnations.get(&item.incarnation).copied();
     let from_here = epoch == Some(item.version.epoch())

@@ -11,7 +11,9 @@ use super::{Io, LOG_RESERVE, LinkRole, Serving};
 use crate::ids::{LinkId, LogSeq, RequestNumber, SessionId};
 use crate::limits::{PATH_BYTES_MAX, SESSION_WINDOW_MAX};
 use crate::time::Instant;
-use crate::wire::client_meta::{Done, Mutate, MutateOp, Mutated, OpenSession, Renew, Renewed, SessionGrant, SessionOpened};
+use crate::wire::client_meta::{
+    Done, Mutate, MutateOp, Mutated, OpenSession, Renew, Renewed, SessionGrant, SessionOpened,
+};
 use crate::wire::{Refusal, Status};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,26 +50,51 @@ impl Sessions {
         sessions
     }
     fn add(&mut self, session: SessionId, lowest: RequestNumber, now: Instant, idle: Duration) {
-        let live = Live { link: None, heard: now, lowest, answers: BTreeMap::new() };
+        let live = Live {
+            link: None,
+            heard: now,
+            lowest,
+            answers: BTreeMap::new(),
+        };
         self.live.insert(session, live);
         self.due.insert((now + idle, session));
     }
     /// Something came on a link that is a session's.
     pub(super) fn heard(&mut self, session: SessionId, link: LinkId, now: Instant) {
-        if let Some(live) = self.live.get_mut(&session).filter(|live| live.link == Some(link)) {
+        if let Some(live) = self
+            .live
+            .get_mut(&session)
+            .filter(|live| live.link == Some(link))
+        {
             live.heard = now;
         }
     }
     /// A link that was a session's is gone.
     pub(super) fn unbind(&mut self, session: SessionId, link: LinkId) {
-        if let Some(live) = self.live.get_mut(&session).filter(|live| live.link == Some(link)) {
+        if let Some(live) = self
+            .live
+            .get_mut(&session)
+            .filter(|live| live.link == Some(link))
+        {
             live.link = None;
         }
     }
     /// Keeps an answer that changed nothing, for who asks again. "Busy" is not kept: asking again is the point.
-    pub(super) fn remember(&mut self, session: SessionId, number: RequestNumber, seq: LogSeq, outcome: &Outcome) {
-        let busy = outcome.as_ref().is_err_and(|refusal| refusal.status == Status::Busy);
-        if let Some(live) = self.live.get_mut(&session).filter(|live| !busy && number >= live.lowest) {
+    pub(super) fn remember(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        seq: LogSeq,
+        outcome: &Outcome,
+    ) {
+        let busy = outcome
+            .as_ref()
+            .is_err_and(|refusal| refusal.status == Status::Busy);
+        if let Some(live) = self
+            .live
+            .get_mut(&session)
+            .filter(|live| !busy && number >= live.lowest)
+        {
             live.answers.insert(number, (seq, outcome.clone()));
         }
     }
@@ -78,26 +105,51 @@ impl Sessions {
 }
 
 impl Serving {
-    pub(super) fn open_session(&mut self, io: &mut Io, link: LinkId, request: u64, m: &OpenSession) {
+    pub(super) fn open_session(
+        &mut self,
+        io: &mut Io,
+        link: LinkId,
+        request: u64,
+        m: &OpenSession,
+    ) {
         let outcome = match m.resume {
             Some(session) if self.state.sessions.contains_key(&session) => Ok(session),
             Some(session) => Err(expired(session)),
             None => match self.state.nonces.get(&m.nonce) {
                 Some(session) => Ok(*session),
-                None => self.has_room(128, LOG_RESERVE).map(|()| self.begin_session(io, m.nonce)),
+                None => self
+                    .has_room(128, LOG_RESERVE)
+                    .map(|()| self.begin_session(io, m.nonce)),
             },
         };
         let outcome = outcome.map(|session| {
             self.bind(io, session, link);
-            SessionGrant { session, idle: io.config.timing.session_idle, geometry: self.state.geometry() }
+            SessionGrant {
+                session,
+                idle: io.config.timing.session_idle,
+                geometry: self.state.geometry(),
+            }
         });
-        self.reply(io, link, request, SessionOpened { seq: self.state.seq, outcome });
+        self.reply(
+            io,
+            link,
+            request,
+            SessionOpened {
+                seq: self.state.seq,
+                outcome,
+            },
+        );
     }
 
     fn begin_session(&mut self, io: &mut Io, nonce: u64) -> SessionId {
         let session = SessionId::issued(self.state.epoch, self.state.next_counter());
         self.commit(io, By::NOBODY, SessionOpenedRecord { session, nonce });
-        self.sessions.add(session, RequestNumber(1), io.now.mono, io.config.timing.session_idle);
+        self.sessions.add(
+            session,
+            RequestNumber(1),
+            io.now.mono,
+            io.config.timing.session_idle,
+        );
         session
     }
 
@@ -111,7 +163,11 @@ impl Serving {
         if let Some(link) = io.links.get_mut(&link) {
             link.role = LinkRole::Session(session);
         }
-        let live = self.sessions.live.get_mut(&session).expect("every session of the state is live");
+        let live = self
+            .sessions
+            .live
+            .get_mut(&session)
+            .expect("every session of the state is live");
         live.link = Some(link);
         live.heard = io.now.mono;
     }
@@ -128,7 +184,12 @@ impl Serving {
     }
 
     pub(super) fn mutate(&mut self, io: &mut Io, link: LinkId, request: u64, m: Mutate) {
-        let Mutate { session, number, lowest_unanswered, op } = m;
+        let Mutate {
+            session,
+            number,
+            lowest_unanswered,
+            op,
+        } = m;
         let Some(live) = self.sessions.live.get_mut(&session) else {
             return self.mutated(io, link, request, self.state.seq, Err(expired(session)));
         };
@@ -138,21 +199,39 @@ impl Serving {
             Some(_) => return,
             None => {
                 let what = "the session must be taken up again on this link first";
-                return self.mutated(io, link, request, self.state.seq, Err(Refusal::new(Status::BadRequest, what)));
+                return self.mutated(
+                    io,
+                    link,
+                    request,
+                    self.state.seq,
+                    Err(Refusal::new(Status::BadRequest, what)),
+                );
             }
         }
         if lowest_unanswered > live.lowest {
             live.lowest = lowest_unanswered;
             live.answers = live.answers.split_off(&lowest_unanswered);
         }
-        let known = self.state.sessions.get(&session).expect("a live session is in the state");
+        let known = self
+            .state
+            .sessions
+            .get(&session)
+            .expect("a live session is in the state");
         let lowest = live.lowest.max(known.lowest);
         if number < lowest {
             return;
         }
         if number.0 - lowest.0 >= SESSION_WINDOW_MAX {
-            let what = format!("request {number} is {SESSION_WINDOW_MAX} or more above the oldest unanswered one, {lowest}");
-            return self.mutated(io, link, request, self.state.seq, Err(Refusal::new(Status::Busy, what)));
+            let what = format!(
+                "request {number} is {SESSION_WINDOW_MAX} or more above the oldest unanswered one, {lowest}"
+            );
+            return self.mutated(
+                io,
+                link,
+                request,
+                self.state.seq,
+                Err(Refusal::new(Status::Busy, what)),
+            );
         }
         if let Some((seq, done)) = known.result(number) {
             let done = done.clone();
@@ -161,7 +240,11 @@ impl Serving {
         if let Some((seq, outcome)) = live.answers.get(&number).cloned() {
             return self.mutated(io, link, request, seq, outcome);
         }
-        let by = By { session, request: number, lowest };
+        let by = By {
+            session,
+            request: number,
+            lowest,
+        };
         let asker = Asker { by, link, request };
         if self.rebind(asker) {
             return;
@@ -173,29 +256,78 @@ impl Serving {
 
     /// Does what is asked, or says why not; `None`: it will be answered later.
     fn decide(&mut self, io: &mut Io, asker: Asker, op: MutateOp) -> Option<(LogSeq, Outcome)> {
-        let By { session, request: number, .. } = asker.by;
+        let By {
+            session,
+            request: number,
+            ..
+        } = asker.by;
         let time = io.now.wall;
         let state = &self.state;
         let decided = self.has_room(record_bytes_max(&op), LOG_RESERVE + self.allocations.len());
         let decided = match (decided, op) {
             (Err(refusal), _) => Err(refusal),
-            (Ok(()), MutateOp::Allocate { file, index }) => match self.allocate(io, asker, file, index) {
-                Ok(None) => return None,
-                Ok(Some(done)) => Ok(Decision::Unchanged(done)),
-                Err(refusal) => Err(refusal),
-            },
-            (Ok(()), MutateOp::Mkdir { at, parents, owner }) => namespace::mkdir(state, &at, parents, owner, time),
-            (Ok(()), MutateOp::Create { at, owner, replication, keep }) => {
-                let replication = if replication == 0 { io.config.replication } else { replication };
-                namespace::create(state, &at, NewFile { owner, replication, keep, time })
+            (Ok(()), MutateOp::Allocate { file, index }) => {
+                match self.allocate(io, asker, file, index) {
+                    Ok(None) => return None,
+                    Ok(Some(done)) => Ok(Decision::Unchanged(done)),
+                    Err(refusal) => Err(refusal),
+                }
             }
-            (Ok(()), MutateOp::Rename { from, to, mode }) => namespace::rename(state, &from, &to, mode, time),
+            (Ok(()), MutateOp::Mkdir { at, parents, owner }) => {
+                namespace::mkdir(state, &at, parents, owner, time)
+            }
+            (
+                Ok(()),
+                MutateOp::Create {
+                    at,
+                    owner,
+                    replication,
+                    keep,
+                },
+            ) => {
+                let replication = if replication == 0 {
+                    io.config.replication
+                } else {
+                    replication
+                };
+                namespace::create(
+                    state,
+                    &at,
+                    NewFile {
+                        owner,
+                        replication,
+                        keep,
+                        time,
+                    },
+                )
+            }
+            (Ok(()), MutateOp::Rename { from, to, mode }) => {
+                namespace::rename(state, &from, &to, mode, time)
+            }
             (Ok(()), MutateOp::Remove { at }) => namespace::remove(state, &at, time),
             (Ok(()), MutateOp::Rmdir { at }) => namespace::rmdir(state, &at, time),
-            (Ok(()), MutateOp::SetSize { file, size, basis, writer }) => {
-                namespace::set_size(state, session, &SizeReport { file, size, basis: &basis, writer, time })
+            (
+                Ok(()),
+                MutateOp::SetSize {
+                    file,
+                    size,
+                    basis,
+                    writer,
+                },
+            ) => namespace::set_size(
+                state,
+                session,
+                &SizeReport {
+                    file,
+                    size,
+                    basis: &basis,
+                    writer,
+                    time,
+                },
+            ),
+            (Ok(()), MutateOp::EndSession) => {
+                Ok(Decision::Log(SessionEnded { session, time }.into()))
             }
-            (Ok(()), MutateOp::EndSession) => Ok(Decision::Log(SessionEnded { session, time }.into())),
         };
         match decided {
             Ok(Decision::Log(record)) => {
@@ -208,26 +340,41 @@ impl Serving {
             }
             Ok(Decision::Unchanged(done)) => {
                 let outcome = Ok(done);
-                self.sessions.remember(session, number, self.state.seq, &outcome);
+                self.sessions
+                    .remember(session, number, self.state.seq, &outcome);
                 Some((self.state.seq, outcome))
             }
             Err(refusal) => {
                 let outcome = Err(refusal);
-                self.sessions.remember(session, number, self.state.seq, &outcome);
+                self.sessions
+                    .remember(session, number, self.state.seq, &outcome);
                 Some((self.state.seq, outcome))
             }
         }
     }
 
     /// Answers a mutation.
-    pub(super) fn mutated(&self, io: &mut Io, link: LinkId, request: u64, seq: LogSeq, outcome: Outcome) {
+    pub(super) fn mutated(
+        &self,
+        io: &mut Io,
+        link: LinkId,
+        request: u64,
+        seq: LogSeq,
+        outcome: Outcome,
+    ) {
         assert!(seq <= self.state.seq, "an answer is of a state that was");
         self.reply(io, link, request, Mutated { seq, outcome });
     }
 
     pub(super) fn expire_sessions(&mut self, io: &mut Io) {
         let (now, idle) = (io.now.mono, io.config.timing.session_idle);
-        while let Some((at, session)) = self.sessions.due.first().copied().filter(|(at, _)| *at <= now) {
+        while let Some((at, session)) = self
+            .sessions
+            .due
+            .first()
+            .copied()
+            .filter(|(at, _)| *at <= now)
+        {
             self.sessions.due.remove(&(at, session));
             let Some(heard) = self.sessions.live.get(&session).map(|live| live.heard) else {
                 continue;
@@ -237,7 +384,14 @@ impl Serving {
             } else if self.has_room(128, 0).is_err() {
                 self.sessions.due.insert((now + RETRY_END, session));
             } else {
-                self.commit(io, By::NOBODY, SessionEnded { session, time: io.now.wall });
+                self.commit(
+                    io,
+                    By::NOBODY,
+                    SessionEnded {
+                        session,
+                        time: io.now.wall,
+                    },
+                );
                 self.forget_session(session);
             }
         }
@@ -250,7 +404,10 @@ impl Serving {
 }
 
 fn expired(session: SessionId) -> Refusal {
-    Refusal::new(Status::SessionExpired, format!("session {session} is unknown, or has expired"))
+    Refusal::new(
+        Status::SessionExpired,
+        format!("session {session} is unknown, or has expired"),
+    )
 }
 
 /// The most bytes of the record that this may become.
@@ -259,7 +416,11 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
     match op {
         // A component of one byte and its slash become a name of two bytes and an id of ten.
         MutateOp::Mkdir { at, .. } => {
-            let path = if at.path.len() < PATH_BYTES_MAX { at.path.len() } else { PATH_BYTES_MAX };
+            let path = if at.path.len() < PATH_BYTES_MAX {
+                at.path.len()
+            } else {
+                PATH_BYTES_MAX
+            };
             FIXED + 7 * path
         }
         MutateOp::SetSize { basis, .. } => FIXED + 16 * basis.len(),

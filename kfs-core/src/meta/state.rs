@@ -6,8 +6,8 @@ use super::key::Key;
 use super::record::Logged;
 use super::tree::Tree;
 use crate::ids::{
-    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber, ServerIndex, SessionId,
-    Version,
+    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
+    ServerIndex, SessionId, Version,
 };
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
@@ -76,8 +76,15 @@ pub(crate) struct Inode {
 /// What files and directories do not share.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Node {
-    File { size: u64, replication: u8 },
-    Directory { parent: FileId, entries: u64, subdirectories: u32 },
+    File {
+        size: u64,
+        replication: u8,
+    },
+    Directory {
+        parent: FileId,
+        entries: u64,
+        subdirectories: u32,
+    },
 }
 
 /// A chunk of a file.
@@ -116,7 +123,11 @@ impl Default for State {
     /// Before the first record: an empty root.
     fn default() -> Self {
         let root = Inode {
-            node: Node::Directory { parent: FileId::ROOT, entries: 0, subdirectories: 0 },
+            node: Node::Directory {
+                parent: FileId::ROOT,
+                entries: 0,
+                subdirectories: 0,
+            },
             mode: 0o755,
             uid: 0,
             gid: 0,
@@ -178,8 +189,14 @@ impl State {
             match inode.node {
                 Node::File { size, .. } => bytes += size,
                 Node::Directory { parent, .. } => {
-                    let parent = self.inodes.get(&parent).expect("a directory's parent is there");
-                    assert!(matches!(parent.node, Node::Directory { .. }), "a directory stands in a directory");
+                    let parent = self
+                        .inodes
+                        .get(&parent)
+                        .expect("a directory's parent is there");
+                    assert!(
+                        matches!(parent.node, Node::Directory { .. }),
+                        "a directory stands in a directory"
+                    );
                     for (_, file) in self.tree.after(*id, b"") {
                         let (count, subdirectories) = entries.entry(*id).or_insert((0, 0));
                         *count += 1;
@@ -193,19 +210,39 @@ impl State {
             }
         }
         assert_eq!(bytes, self.bytes);
-        assert_eq!(self.inodes.len(), self.tree.len() + 1, "everything but the root has one name");
+        assert_eq!(
+            self.inodes.len(),
+            self.tree.len() + 1,
+            "everything but the root has one name"
+        );
         for (id, inode) in &self.inodes {
-            if let Node::Directory { entries: counted, subdirectories, .. } = inode.node {
+            if let Node::Directory {
+                entries: counted,
+                subdirectories,
+                ..
+            } = inode.node
+            {
                 let found = entries.get(id).copied().unwrap_or((0, 0));
-                assert_eq!((counted, subdirectories), found, "a directory counts its entries");
+                assert_eq!(
+                    (counted, subdirectories),
+                    found,
+                    "a directory counts its entries"
+                );
                 assert!(self.climbs_to_root(*id), "no directory is in itself");
             }
         }
         assert_eq!(self.chunks.len(), self.owners.len());
         for ((file, index), chunk) in &self.chunks {
-            assert_eq!(self.owners.get(&chunk.chunk), Some(&(*file, *index)), "chunks and owners agree");
+            assert_eq!(
+                self.owners.get(&chunk.chunk),
+                Some(&(*file, *index)),
+                "chunks and owners agree"
+            );
             assert!(self.inodes.contains_key(file), "a chunk's file is there");
-            assert_eq!(self.unnamed.contains(&(*file, *index)), chunk.synced.is_none());
+            assert_eq!(
+                self.unnamed.contains(&(*file, *index)),
+                chunk.synced.is_none()
+            );
         }
         assert_eq!(self.writers.len(), self.writing.len());
         for (file, session) in &self.writers {
@@ -216,7 +253,11 @@ impl State {
         for ((session, file), key) in &self.temporary {
             assert_eq!(self.holders.get(file), Some(session));
             assert!(self.sessions.contains_key(session));
-            assert_eq!(self.tree.get(key), Some(*file), "a temporary file has the name it was made with");
+            assert_eq!(
+                self.tree.get(key),
+                Some(*file),
+                "a temporary file has the name it was made with"
+            );
         }
     }
     fn climbs_to_root(&self, from: FileId) -> bool {
@@ -239,11 +280,14 @@ impl State {
     }
     /// The sizes files are cut into.
     pub(crate) fn geometry(&self) -> Geometry {
-        self.geometry.expect("the first record of a log says the geometry")
+        self.geometry
+            .expect("the first record of a log says the geometry")
     }
     /// The incarnation of the newest epoch.
     pub(crate) fn incarnation(&self) -> Incarnation {
-        self.epochs.get(&self.epoch).map_or(Incarnation(0), |epoch| epoch.incarnation)
+        self.epochs
+            .get(&self.epoch)
+            .map_or(Incarnation(0), |epoch| epoch.incarnation)
     }
     /// How many files there are.
     pub(crate) fn files(&self) -> u64 {
@@ -255,7 +299,9 @@ impl State {
             Some(Node::File { size, .. }) => *size,
             Some(Node::Directory { .. }) | None => 0,
         };
-        self.geometry().chunk_len(size, index).min(chunk.synced.unwrap_or(0))
+        self.geometry()
+            .chunk_len(size, index)
+            .min(chunk.synced.unwrap_or(0))
     }
     /// How many replicas a file asks for.
     pub(crate) fn replication(&self, file: FileId) -> u8 {
@@ -269,7 +315,11 @@ impl State {
         let inode = self.inodes.get(&file)?;
         let (kind, size, replication, links) = match inode.node {
             Node::File { size, replication } => (Kind::File, size, replication, 1),
-            Node::Directory { entries, subdirectories, .. } => (Kind::Directory, entries, 0, 2 + subdirectories),
+            Node::Directory {
+                entries,
+                subdirectories,
+                ..
+            } => (Kind::Directory, entries, 0, 2 + subdirectories),
         };
         Some(Attrs {
             file,

@@ -25,8 +25,15 @@ impl Tree {
         self.0.remove(key)
     }
     /// The entries of a directory in byte order of their names, those after `after`; empty: all.
-    pub(crate) fn after(&self, parent: FileId, after: &[u8]) -> impl Iterator<Item = (&Name, FileId)> {
-        let from = Key { parent, name: Name::raw(after) };
+    pub(crate) fn after(
+        &self,
+        parent: FileId,
+        after: &[u8],
+    ) -> impl Iterator<Item = (&Name, FileId)> {
+        let from = Key {
+            parent,
+            name: Name::raw(after),
+        };
         self.0
             .range((Bound::Excluded(from), Bound::Unbounded))
             .take_while(move |(key, _)| key.parent == parent)
@@ -47,17 +54,25 @@ mod tests {
         let mut tree = Tree::default();
         for parent in [2, 3, 4] {
             for name in [&b"b"[..], b"a", b"c", b"ab"] {
-                let key = Key { parent: FileId(parent), name: Name::raw(name) };
+                let key = Key {
+                    parent: FileId(parent),
+                    name: Name::raw(name),
+                };
                 assert_eq!(tree.insert(key, FileId(100 + parent)), None);
             }
         }
         let names = |after: &[u8]| -> Vec<Vec<u8>> {
-            tree.after(FileId(3), after).map(|(name, _)| name.as_bytes().to_vec()).collect()
+            tree.after(FileId(3), after)
+                .map(|(name, _)| name.as_bytes().to_vec())
+                .collect()
         };
         assert_eq!(names(b""), [&b"a"[..], b"ab", b"b", b"c"]);
         assert_eq!(names(b"a"), [&b"ab"[..], b"b", b"c"]);
         assert_eq!(names(b"bb"), [&b"c"[..]]);
         assert!(names(&[b'z'; 300]).is_empty());
-        assert!(tree.after(FileId(3), b"a").all(|(_, file)| file == FileId(103)));
+        assert!(
+            tree.after(FileId(3), b"a")
+                .all(|(_, file)| file == FileId(103))
+        );
     }
 }

@@ -1,0 +1,324 @@
+//! One node's disk behind the drivers' [`kfs_drive::Disk`]: latencies, order, incarnations, and what a crash
+//! does to the operations in flight.
+//!
+//! The disk outlives the processes on its node. Each process opens it anew; what an older process still asks
+//! for is refused, because futures of a killed node are dropped some time after the kill.
+use super::crash::{Crash, Policy};
+use super::model::DiskModel;
+use crate::keyed::Keyed;
+use bytes::Bytes;
+use kfs_core::ids::Ticket;
+use kfs_core::machine::{DiskOp, FileName, SyncMode};
+use kfs_drive::{Completions, Disk};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How fast a disk is.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    /// Of a read, at most, in microseconds.
+    pub read_us: u64,
+    /// Of a write to the page cache or a change of a name, at most, in microseconds.
+    pub write_us: u64,
+    /// Of a sync, at most, in microseconds.
+    pub sync_us: u64,
+}
+
+/// A node's disk. Cloned freely: there is one.
+#[derive(Clone)]
+pub struct NodeDisk(Arc<Mutex<Shelf>>);
+
+struct Shelf {
+    model: DiskModel,
+    draws: Keyed,
+    speed: Speed,
+    /// Which process may use it.
+    incarnation: u64,
+    /// By when they are due, then by submission: operations on one name are due in their order.
+    in_flight: BTreeMap<(Instant, u64), (Ticket, DiskOp)>,
+    /// When the last operation on a name is due.
+    due: BTreeMap<FileName, Instant>,
+    submitted: u64,
+    counts: Counts,
+    trip: Option<Trip>,
+}
+
+/// What a disk did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Operations that were carried out.
+    pub operations: u64,
+    /// Syncs among them, of files or directories.
+    pub syncs: u64,
+}
+
+/// A crash at an operation: rings when so many more operations that change something were carried out.
+struct Trip {
+    after: u64,
+    bell: Arc<Notify>,
+}
+
+impl NodeDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(model: DiskModel, draws: Keyed, speed: Speed) -> Self {
+        Self(Arc::new(Mutex::new(Shelf {
+            model,
+            draws,
+            speed,
+            incarnation: 0,
+            in_flight: BTreeMap::new(),
+            due: BTreeMap::new(),
+            submitted: 0,
+            counts: Counts::default(),
+            trip: None,
+        })))
+    }
+
+    /// Opens it for a new process, on whose node this must be called; older ones are shut out.
+    #[must_use]
+    pub fn open(&self, completions: Completions) -> Opened {
+        let mut shelf = self.shelf();
+        shelf.incarnation += 1;
+        shelf.in_flight.clear();
+        shelf.due.clear();
+        let work = Arc::new(Notify::new());
+        let opened = Opened {
+            shelf: Arc::clone(&self.0),
+            incarnation: shelf.incarnation,
+            work: Arc::clone(&work),
+        };
+        drop(shelf);
+        tokio::spawn(carry_out(
+            Arc::clone(&self.0),
+            opened.incarnation,
+            work,
+            completions,
+        ));
+        opened
+    }
+
+    /// The process dies: of its operations in flight the first so many are carried out, one in part, and
+    /// nothing more. What is in the page cache stays.
+    pub fn kill(&self) {
+        let mut shelf = self.shelf();
+        shelf.incarnation += 1;
+        shelf.trip = None;
+        let in_flight = std::mem::take(&mut shelf.in_flight);
+        let survivors = shelf.draws.index(in_flight.len() + 1);
+        for (nth, (_, op)) in in_flight.into_values().enumerate() {
+            if nth < survivors {
+                // The dead process does not hear how it went.
+                let _ = shelf.model.apply(&op);
+            } else if nth == survivors {
+                if let Some(part) = cut(&op, &mut shelf.draws) {
+                    let _ = shelf.model.apply(&part);
+                }
+            }
+        }
+    }
+
+    /// The power fails: the process dies and pending operations survive as the policy says.
+    pub fn power_loss(&self, policy: Policy) -> Crash {
+        self.kill();
+        let mut shelf = self.shelf();
+        let shelf = &mut *shelf;
+        shelf.model.power_loss(policy, &mut shelf.draws)
+    }
+
+    /// Rings the bell when so many more operations that change something were carried out; until the process
+    /// is killed the disk then does nothing more.
+    pub fn trip_after(&self, operations: u64, bell: Arc<Notify>) {
+        self.shelf().trip = Some(Trip {
+            after: operations,
+            bell,
+        });
+    }
+
+    /// Changes its speed from now on.
+    pub fn set_speed(&self, speed: Speed) {
+        self.shelf().speed = speed;
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shelf().counts
+    }
+
+    /// A look at the files, for oracles.
+    pub fn look<T>(&self, at: impl FnOnce(&DiskModel) -> T) -> T {
+        at(&self.shelf().model)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        lock(&self.0)
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The part of a write that a dying process gets done; nothing of anything else.
+fn cut(op: &DiskOp, draws: &mut Keyed) -> Option<DiskOp> {
+    let DiskOp::Write {
+        file, offset, data, ..
+    } = op
+    else {
+        return None;
+    };
+    let all: Vec<u8> = data.concat();
+    let kept = draws.index(all.len() + 1);
+    Some(DiskOp::Write {
+        file: file.clone(),
+        offset: *offset,
+        data: vec![Bytes::from(all).slice(..kept)],
+        sync: SyncMode::Later,
+    })
+}
+
+/// One process's handle of its node's disk.
+pub struct Opened {
+    shelf: Arc<Mutex<Shelf>>,
+    incarnation: u64,
+    work: Arc<Notify>,
+}
+
+impl Disk for Opened {
+    fn submit(&mut self, ticket: Ticket, op: DiskOp) {
+        let mut shelf = lock(&self.shelf);
+        let shelf = &mut *shelf;
+        if shelf.incarnation != self.incarnation {
+            return;
+        }
+        let speed = shelf.speed;
+        let most = match &op {
+            DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => speed.read_us,
+            DiskOp::Sync { .. }
+            | DiskOp::SyncDir { .. }
+            | DiskOp::Write {
+                sync: SyncMode::Now,
+                ..
+            } => speed.sync_us,
+            DiskOp::MakeDir { .. }
+            | DiskOp::Create { .. }
+            | DiskOp::Write { .. }
+            | DiskOp::Rename { .. }
+            | DiskOp::Remove { .. }
+            | DiskOp::Truncate { .. } => speed.write_us,
+        };
+        // Mostly far below the most, as disks are.
+        let share = shelf.draws.below(1_000) * shelf.draws.below(1_000);
+        let mut at = Instant::now() + Duration::from_micros(most * share / 1_000_000);
+        for name in changed(&op) {
+            at = at.max(shelf.due.get(name).copied().unwrap_or(at));
+        }
+        for name in changed(&op) {
+            shelf.due.insert(name.clone(), at);
+        }
+        shelf.submitted += 1;
+        shelf.in_flight.insert((at, shelf.submitted), (ticket, op));
+        self.work.notify_one();
+    }
+}
+
+/// The names on which an operation keeps its order.
+fn changed(op: &DiskOp) -> impl Iterator<Item = &FileName> {
+    let (one, other) = match op {
+        DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => (None, None),
+        DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => (Some(dir), None),
+        DiskOp::Create { file, .. }
+        | DiskOp::Write { file, .. }
+        | DiskOp::Sync { file }
+        | DiskOp::Remove { file }
+        | DiskOp::Truncate { file, .. } => (Some(file), None),
+        DiskOp::Rename { from, to } => (Some(from), Some(to)),
+    };
+    one.into_iter().chain(other)
+}
+
+/// Carries out what is due, in order, until the process that opened the disk is gone.
+async fn carry_out(
+    shelf: Arc<Mutex<Shelf>>,
+    incarnation: u64,
+    work: Arc<Notify>,
+    completions: Completions,
+) {
+    loop {
+        let next = {
+            let mut shelf = lock(&shelf);
+            if shelf.incarnation != incarnation {
+                return;
+            }
+            shelf.due_now(&completions)
+        };
+        match next {
+            Next::Stop => return,
+            Next::Idle => work.notified().await,
+            Next::At(at) => {
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(at) => {}
+                    () = work.notified() => {}
+                }
+            }
+        }
+    }
+}
+
+enum Next {
+    At(Instant),
+    Idle,
+    Stop,
+}
+
+impl Shelf {
+    fn due_now(&mut self, completions: &Completions) -> Next {
+        let now = Instant::now();
+        while let Some((&(at, nth), _)) = self.in_flight.first_key_value() {
+            if at > now {
+                return Next::At(at);
+            }
+            let (ticket, op) = self
+                .in_flight
+                .remove(&(at, nth))
+                .expect("it was the first just now");
+            let result = self.model.apply(&op);
+            self.counts.operations += 1;
+            self.counts.syncs += u64::from(matches!(
+                op,
+                DiskOp::Sync { .. }
+                    | DiskOp::SyncDir { .. }
+                    | DiskOp::Write {
+                        sync: SyncMode::Now,
+                        ..
+                    }
+            ));
+            if changed(&op).next().is_some() && self.tripped() {
+                return Next::Stop;
+            }
+            if completions.send((ticket, result)).is_err() {
+                return Next::Stop;
+            }
+        }
+        Next::Idle
+    }
+
+    fn tripped(&mut self) -> bool {
+        let Some(trip) = &mut self.trip else {
+            return false;
+        };
+        if trip.after > 0 {
+            trip.after -= 1;
+            return false;
+        }
+        trip.bell.notify_one();
+        // Shut out, so that nothing more happens before the kill.
+        self.incarnation += 1;
+        true
+    }
+}

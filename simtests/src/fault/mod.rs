@@ -1,0 +1,237 @@
+//! Faults, and the plan of when which one strikes, drawn from the seed before anything runs.
+use crate::disk::Policy;
+use crate::keyed::Keyed;
+
+/// A server of a cluster; 0 is the meta server.
+pub type ServerNumber = usize;
+
+/// What goes wrong, until it is healed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// `kill -9` of a server's process; healed by a start.
+    Kill(ServerNumber),
+    /// The power of these servers fails together; healed by a start of each.
+    PowerLoss(Vec<ServerNumber>, Policy),
+    /// No packet reaches or leaves a server.
+    Isolate(ServerNumber),
+    /// No packet goes from the first server to the second; the other way is open.
+    OneWay(ServerNumber, ServerNumber),
+    /// A server's process stops for a while and goes on as if nothing was.
+    Pause(ServerNumber),
+    /// A server's disk is fifty times slower.
+    SlowDisk(ServerNumber),
+    /// `kill -9` of a client's process; healed by a start of another.
+    KillClient(usize),
+}
+
+impl Fault {
+    /// The kinds there are, as they are counted.
+    pub const KINDS: [&'static str; 8] = [
+        "kill",
+        "power-one",
+        "power-some",
+        "isolate",
+        "one-way",
+        "pause",
+        "slow-disk",
+        "kill-client",
+    ];
+
+    /// Its kind: one of [`Self::KINDS`].
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill",
+            Self::PowerLoss(servers, _) if servers.len() == 1 => "power-one",
+            Self::PowerLoss(..) => "power-some",
+            Self::Isolate(_) => "isolate",
+            Self::OneWay(..) => "one-way",
+            Self::Pause(_) => "pause",
+            Self::SlowDisk(_) => "slow-disk",
+            Self::KillClient(_) => "kill-client",
+        }
+    }
+}
+
+/// When a fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// So many milliseconds after the start.
+    At(u64),
+    /// At the moment a client hears the n-th ack.
+    AtAck(u64),
+    /// After so many more operations of a server's disk, counted from this many milliseconds on.
+    AtOperation(ServerNumber, u64, u64),
+}
+
+/// A fault of a plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// When it strikes.
+    pub trigger: Trigger,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// When it is healed, in milliseconds after it struck.
+    pub lasts_ms: u64,
+}
+
+/// How often which fault is drawn; a weight of 0 never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weights {
+    /// See [`Fault::Kill`], of a chunkserver.
+    pub kill_chunk: u64,
+    /// See [`Fault::Kill`], of the meta server.
+    pub kill_meta: u64,
+    /// See [`Fault::PowerLoss`], of one server.
+    pub power_one: u64,
+    /// See [`Fault::PowerLoss`], of all or many.
+    pub power_some: u64,
+    /// See [`Fault::Isolate`] and [`Fault::OneWay`].
+    pub partition: u64,
+    /// See [`Fault::Pause`].
+    pub pause: u64,
+    /// See [`Fault::SlowDisk`].
+    pub slow_disk: u64,
+    /// See [`Fault::KillClient`].
+    pub kill_client: u64,
+}
+
+/// What a plan is drawn for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Servers, the meta server included.
+    pub servers: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Acks that the workload is expected to reach.
+    pub acks: u64,
+    /// Milliseconds that it is expected to take.
+    pub millis: u64,
+}
+
+/// Draws so many faults.
+#[must_use]
+pub fn plan(weights: Weights, faults: u64, target: Target, draws: &mut Keyed) -> Vec<Planned> {
+    (0..faults)
+        .filter_map(|_| one(weights, target, draws))
+        .collect()
+}
+
+fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
+    // Each fault takes the same number of draws, so that another target does not reshuffle the rest.
+    let kind = draws.bits();
+    let chunk = 1 + draws.index(target.servers - 1);
+    let other = (chunk + 1 + draws.index(target.servers - 1)) % target.servers;
+    let any = draws.index(target.servers);
+    let policy = draws.pick(&Policy::ALL);
+    let spare = draws.index(2 * target.servers);
+    let one_way = draws.percent(40);
+    let client = draws.index(target.clients);
+    let how = draws.below(100);
+    let at_ms = draws.below(target.millis);
+    let at_ack = 1 + draws.below(target.acks);
+    let operations = draws.below(60);
+    let short = draws.percent(50);
+    let lasts_ms = draws.between(5, if short { 300 } else { 7_000 });
+    let choices = [
+        (weights.kill_chunk, Fault::Kill(chunk)),
+        (weights.kill_meta, Fault::Kill(0)),
+        (weights.power_one, Fault::PowerLoss(vec![any], policy)),
+        (
+            weights.power_some,
+            // Mostly everything, sometimes all but one.
+            Fault::PowerLoss(
+                (0..target.servers)
+                    .filter(|server| *server != spare)
+                    .collect(),
+                policy,
+            ),
+        ),
+        (
+            weights.partition,
+            if one_way {
+                Fault::OneWay(chunk, other)
+            } else {
+                Fault::Isolate(any)
+            },
+        ),
+        (weights.pause, Fault::Pause(any)),
+        (weights.slow_disk, Fault::SlowDisk(any)),
+        (weights.kill_client, Fault::KillClient(client)),
+    ];
+    let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut left = kind % total;
+    let fault = choices.into_iter().find_map(|(weight, fault)| {
+        if left < weight {
+            return Some(fault);
+        }
+        left -= weight;
+        None
+    })?;
+    let struck = match &fault {
+        Fault::Kill(server) => Some(*server),
+        Fault::PowerLoss(servers, _) => servers.first().copied(),
+        _ => None,
+    };
+    let trigger = match (struck, how) {
+        (Some(server), 0..35) => Trigger::AtOperation(server, at_ms, operations),
+        (_, 0..70) => Trigger::AtAck(at_ack),
+        _ => Trigger::At(at_ms),
+    };
+    Some(Planned {
+        trigger,
+        fault,
+        lasts_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_of_fault_and_trigger_is_drawn_and_a_weight_of_zero_never() {
+        let all = Weights {
+            kill_chunk: 1,
+            kill_meta: 1,
+            power_one: 1,
+            power_some: 1,
+            partition: 2,
+            pause: 1,
+            slow_disk: 1,
+            kill_client: 1,
+        };
+        let target = Target {
+            servers: 5,
+            clients: 2,
+            acks: 100,
+            millis: 10_000,
+        };
+        let drawn = plan(all, 500, target, &mut Keyed::new(1, "faults"));
+        let kinds: BTreeSet<&str> = drawn.iter().map(|planned| planned.fault.kind()).collect();
+        assert_eq!(kinds, BTreeSet::from(Fault::KINDS));
+        let at = |test: fn(&Trigger) -> bool| drawn.iter().any(|planned| test(&planned.trigger));
+        assert!(at(|t| matches!(t, Trigger::At(_))));
+        assert!(at(|t| matches!(t, Trigger::AtAck(_))));
+        assert!(at(|t| matches!(t, Trigger::AtOperation(..))));
+        assert!(
+            !drawn
+                .iter()
+                .any(|p| matches!(p.fault, Fault::OneWay(a, b) if a == b))
+        );
+        let none = Weights {
+            kill_client: 0,
+            ..all
+        };
+        let drawn = plan(none, 500, target, &mut Keyed::new(1, "faults"));
+        assert!(
+            drawn
+                .iter()
+                .all(|planned| planned.fault.kind() != "kill-client")
+        );
+    }
+}

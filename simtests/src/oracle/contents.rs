@@ -1,0 +1,367 @@
+//! O2 and O3 on what clients read: every byte names its writer; what a sync or a close covered is there for
+//! good; what was not written reads as zeros; and a size is never below one that was acked.
+use super::{Tick, Violation};
+use crate::workload::bytes::Cell;
+use bytes::Bytes;
+use kfs_core::ids::FileId;
+use std::collections::BTreeMap;
+
+/// What was written to every file of a run.
+#[derive(Debug)]
+pub struct Contents {
+    salt: u64,
+    files: BTreeMap<FileId, Written>,
+    /// Bytes that were compared with what their writer wrote.
+    pub verified: u64,
+}
+
+/// What was written to one file, in the order of the calls.
+#[derive(Debug, Default)]
+pub struct Written {
+    writes: Vec<Write>,
+    /// Sizes that were acked, rising.
+    acked: Vec<(Tick, u64)>,
+    /// When it was closed for good.
+    closed: Option<Tick>,
+}
+
+#[derive(Debug)]
+struct Write {
+    called: Tick,
+    offset: u64,
+    data: Bytes,
+    /// When a sync or a close that covers it was acked.
+    synced: Option<Tick>,
+    /// It touches bytes of an earlier write, and must have no effect.
+    refused: bool,
+}
+
+/// What a client read.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Which file.
+    pub file: FileId,
+    /// Its size when it was opened.
+    pub size: u64,
+    /// From where.
+    pub offset: u64,
+    /// How much was asked for.
+    pub len: usize,
+    /// What came.
+    pub bytes: &'a [u8],
+    /// When it was asked for.
+    pub asked: Tick,
+    /// When it came.
+    pub came: Tick,
+}
+
+impl Contents {
+    /// Nothing written yet, in the run of this salt.
+    #[must_use]
+    pub fn new(salt: u64) -> Self {
+        Self {
+            salt,
+            files: BTreeMap::new(),
+            verified: 0,
+        }
+    }
+
+    /// A file was made, empty.
+    pub fn created(&mut self, file: FileId) {
+        self.files.entry(file).or_default();
+    }
+
+    /// A client calls for a write.
+    pub fn write_called(&mut self, file: FileId, called: Tick, offset: u64, data: Bytes) {
+        let written = self.files.entry(file).or_default();
+        let end = offset + data.len() as u64;
+        let refused = written
+            .writes
+            .iter()
+            .any(|other| !other.refused && other.offset < end && offset < other.end());
+        written.writes.push(Write {
+            called,
+            offset,
+            data,
+            synced: None,
+            refused,
+        });
+    }
+
+    /// A sync or a close that was called at `called` is acked.
+    ///
+    /// # Errors
+    /// If it covers a write that cannot have been done.
+    pub fn acked(
+        &mut self,
+        file: FileId,
+        called: Tick,
+        acked: Tick,
+        last: Last,
+    ) -> Result<(), Violation> {
+        let written = self.files.entry(file).or_default();
+        for write in written
+            .writes
+            .iter_mut()
+            .filter(|write| write.called < called)
+        {
+            if write.refused {
+                return Err(Violation::new(
+                    "O2",
+                    "D2",
+                    format!(
+                        "file {file}: a sync was acked though a write at {} of bytes that were written before cannot be done",
+                        write.offset
+                    ),
+                ));
+            }
+            write.synced.get_or_insert(acked);
+        }
+        written.acked.push((acked, written.end_before(called)));
+        if last == Last::Closed {
+            written.closed = Some(acked);
+        }
+        Ok(())
+    }
+
+    /// Checks a size that was told between these two moments.
+    ///
+    /// # Errors
+    /// If it is below an acked one, or above everything written.
+    pub fn check_size(
+        &self,
+        file: FileId,
+        size: u64,
+        asked: Tick,
+        told: Tick,
+    ) -> Result<(), Violation> {
+        let Some(written) = self.files.get(&file) else {
+            return Err(Violation::new(
+                "O2",
+                "D3",
+                format!("file {file} was made by nobody"),
+            ));
+        };
+        let least = written
+            .acked
+            .iter()
+            .filter(|(acked, _)| *acked < asked)
+            .map(|(_, size)| *size)
+            .max()
+            .unwrap_or(0);
+        let most = written.end_before(told);
+        if (least..=most).contains(&size) {
+            return Ok(());
+        }
+        Err(Violation::new(
+            "O3",
+            "D3",
+            format!("file {file} has {size} bytes; acked were {least}, written {most}"),
+        ))
+    }
+
+    /// Checks what was read.
+    ///
+    /// # Errors
+    /// At the first byte that is not what was written there.
+    pub fn check(&mut self, seen: &Seen<'_>) -> Result<(), Violation> {
+        let due = seen.size.saturating_sub(seen.offset).min(seen.len as u64);
+        if seen.bytes.len() as u64 != due {
+            return Err(Violation::new(
+                "O2",
+                "D3",
+                format!(
+                    "file {} of {} bytes: a read of {} at {} gave {}",
+                    seen.file,
+                    seen.size,
+                    seen.len,
+                    seen.offset,
+                    seen.bytes.len()
+                ),
+            ));
+        }
+        self.compare(seen, "a client")?;
+        self.verified += due;
+        Ok(())
+    }
+
+    /// Checks bytes of a file wherever they were found.
+    pub(super) fn compare(&self, seen: &Seen<'_>, reader: &str) -> Result<(), Violation> {
+        let Some(written) = self.files.get(&seen.file) else {
+            return Err(Violation::new(
+                "O2",
+                "D3",
+                format!("file {} was made by nobody", seen.file),
+            ));
+        };
+        // What must be there, and what may be there beside zeros.
+        let mut certain = vec![0_u8; seen.bytes.len()];
+        let mut unsure: Vec<Option<u8>> = vec![None; seen.bytes.len()];
+        for write in &written.writes {
+            if write.refused || write.called > seen.came {
+                continue;
+            }
+            let from = write.offset.max(seen.offset);
+            let to = write.end().min(seen.offset + seen.bytes.len() as u64);
+            for at in from..to {
+                let (here, there) = (at_usize(at - seen.offset), at_usize(at - write.offset));
+                if write.synced.is_some_and(|synced| synced < seen.asked) {
+                    certain[here] = write.data[there];
+                } else {
+                    unsure[here] = Some(write.data[there]);
+                }
+            }
+        }
+        let wrong = (0..seen.bytes.len())
+            .find(|at| seen.bytes[*at] != certain[*at] && Some(seen.bytes[*at]) != unsure[*at]);
+        let Some(at) = wrong else {
+            return Ok(());
+        };
+        let offset = seen.offset + at as u64;
+        let found = Cell::read(self.salt, seen.bytes, seen.offset, offset);
+        let due = Cell::read(self.salt, &certain, seen.offset, offset);
+        let text = |cell: Option<Cell>| cell.map_or("a cut cell".into(), |cell| cell.to_string());
+        let lost = found == Some(Cell::Zeros);
+        Err(Violation::new(
+            if lost { "O3" } else { "O2" },
+            if lost { "D2" } else { "D5" },
+            format!(
+                "file {}, byte {offset}: {reader} found {} (0x{:02x}); due was {} (0x{:02x})",
+                seen.file,
+                text(found),
+                seen.bytes[at],
+                text(due),
+                certain[at]
+            ),
+        ))
+    }
+
+    /// The files that were closed, and their acked sizes.
+    #[must_use]
+    pub fn closed(&self) -> BTreeMap<FileId, u64> {
+        self.files
+            .iter()
+            .filter(|(_, written)| written.closed.is_some())
+            .filter_map(|(file, written)| Some((*file, written.acked.last()?.1)))
+            .collect()
+    }
+}
+
+/// Whether more may come after a sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Last {
+    /// More may come.
+    Synced,
+    /// It was the close.
+    Closed,
+}
+
+impl Written {
+    fn end_before(&self, tick: Tick) -> u64 {
+        self.writes
+            .iter()
+            .filter(|write| write.called < tick && !write.refused)
+            .map(Write::end)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl Write {
+    fn end(&self) -> u64 {
+        self.offset + self.data.len() as u64
+    }
+}
+
+fn at_usize(offset: u64) -> usize {
+    usize::try_from(offset).expect("simulated files fit in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::bytes::Stamp;
+
+    const FILE: FileId = FileId(9);
+
+    fn stamp(operation: u32) -> Stamp {
+        Stamp {
+            salt: 1,
+            client: 1,
+            operation,
+        }
+    }
+    /// 100 bytes synced at tick 5, 100 more called for at tick 6.
+    fn contents() -> Contents {
+        let mut contents = Contents::new(1);
+        contents.created(FILE);
+        contents.write_called(FILE, 1, 0, stamp(1).fill(0, 100));
+        contents.acked(FILE, 2, 5, Last::Synced).unwrap();
+        contents.write_called(FILE, 6, 112, stamp(2).fill(112, 88));
+        contents
+    }
+    fn seen(bytes: &[u8], asked: Tick) -> Seen<'_> {
+        Seen {
+            file: FILE,
+            size: 200,
+            offset: 0,
+            len: bytes.len(),
+            bytes,
+            asked,
+            came: asked + 1,
+        }
+    }
+
+    #[test]
+    fn synced_bytes_must_be_there_and_later_ones_may_be() {
+        let mut contents = contents();
+        let mut bytes = stamp(1).fill(0, 100).to_vec();
+        bytes.resize(200, 0);
+        assert_eq!(contents.check(&seen(&bytes, 7)), Ok(()));
+        bytes[112..].copy_from_slice(&stamp(2).fill(112, 88));
+        assert_eq!(contents.check(&seen(&bytes, 7)), Ok(()));
+        assert_eq!(contents.verified, 400);
+        bytes[40] ^= 1;
+        assert!(
+            contents
+                .check(&seen(&bytes, 7))
+                .is_err_and(|v| v.oracle == "O2")
+        );
+        bytes[32..48].fill(0);
+        assert!(
+            contents
+                .check(&seen(&bytes, 7))
+                .is_err_and(|v| v.oracle == "O3")
+        );
+        // Asked for before the sync was acked: zeros were still right.
+        assert_eq!(contents.check(&seen(&bytes[..100], 4)), Ok(()));
+    }
+
+    #[test]
+    fn bytes_of_another_operation_and_bytes_nobody_wrote_are_seen() {
+        let mut contents = contents();
+        let bytes = stamp(3).fill(0, 100);
+        let violation = contents.check(&seen(&bytes, 7)).unwrap_err();
+        assert!(violation.what.contains("operation 3"), "{violation}");
+        let mut bytes = vec![0; 200];
+        bytes[..100].copy_from_slice(&stamp(1).fill(0, 100));
+        bytes[105] = 1;
+        assert!(contents.check(&seen(&bytes, 7)).is_err());
+    }
+
+    #[test]
+    fn a_size_below_an_acked_one_or_above_all_that_was_written_is_seen() {
+        let contents = contents();
+        assert!(contents.check_size(FILE, 99, 7, 8).is_err());
+        assert!(contents.check_size(FILE, 99, 4, 8).is_ok());
+        assert!(contents.check_size(FILE, 200, 7, 8).is_ok());
+        assert!(contents.check_size(FILE, 201, 7, 8).is_err());
+    }
+
+    #[test]
+    fn an_overwrite_that_is_acked_is_seen() {
+        let mut contents = contents();
+        contents.write_called(FILE, 8, 50, stamp(3).fill(50, 10));
+        assert!(contents.acked(FILE, 9, 10, Last::Closed).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The world: the real machines under the real drivers and the real client library, on a simulated network,
+//! clock and disk.
+//!
+//! [`run`] makes one run from a scenario and a seed. Read [`cluster`] for what is started and how it fails,
+//! [`tap`] for how a run is observed, [`record`] for what is kept of it.
+pub mod cluster;
+pub mod port;
+pub mod record;
+pub mod run;
+pub mod scenario;
+pub mod sweep;
+pub mod tap;

@@ -1,0 +1,261 @@
+//! Scenarios: kinds of runs. A seed draws the rest: sizes, speeds, what clients do and what goes wrong (swarm
+//! testing, Groce et al. 2012: each run leaves some features out, so that the others are met more often).
+use crate::disk::node::Speed;
+use crate::fault::{Planned, Target, Weights, plan};
+use crate::keyed::Keyed;
+use kfs_core::limits::{Geometry, Limits, Timing};
+use std::time::Duration;
+
+/// A kind of run.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// As it is named on the command line, after `world:`.
+    pub name: &'static str,
+    /// For `sim list`.
+    pub about: &'static str,
+    faults_max: u64,
+    weights: Weights,
+    mix: Mix,
+}
+
+/// How often clients do what.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix {
+    /// A temporary file is written and renamed to its final name.
+    pub put: u64,
+    /// A file is written under its name, with syncs between.
+    pub write: u64,
+    /// A file is read and checked.
+    pub read: u64,
+    /// Names are made, moved, removed, listed.
+    pub names: u64,
+    /// Bytes that were written are written again, which must be refused.
+    pub overwrite: u64,
+}
+
+const NO_FAULTS: Weights = Weights {
+    kill_chunk: 0,
+    kill_meta: 0,
+    power_one: 0,
+    power_some: 0,
+    partition: 0,
+    pause: 0,
+    slow_disk: 0,
+    kill_client: 0,
+};
+
+/// All scenarios.
+pub const ALL: [Scenario; 4] = [
+    Scenario {
+        name: "files",
+        about: "files written, read, replaced and removed, while everything that can fails",
+        faults_max: 7,
+        weights: Weights {
+            kill_chunk: 5,
+            kill_meta: 4,
+            power_one: 5,
+            power_some: 4,
+            partition: 4,
+            pause: 2,
+            slow_disk: 3,
+            kill_client: 2,
+        },
+        mix: Mix {
+            put: 4,
+            write: 4,
+            read: 5,
+            names: 5,
+            overwrite: 1,
+        },
+    },
+    Scenario {
+        name: "names",
+        about: "directories and names made, moved, listed and removed, while the meta server crashes",
+        faults_max: 7,
+        weights: Weights {
+            kill_meta: 8,
+            power_one: 3,
+            power_some: 3,
+            partition: 3,
+            pause: 1,
+            slow_disk: 2,
+            kill_client: 3,
+            ..NO_FAULTS
+        },
+        mix: Mix {
+            put: 1,
+            write: 0,
+            read: 1,
+            names: 16,
+            overwrite: 0,
+        },
+    },
+    Scenario {
+        name: "power",
+        about: "files written and closed, while the power of one server or of all fails",
+        faults_max: 6,
+        weights: Weights {
+            power_one: 6,
+            power_some: 6,
+            slow_disk: 2,
+            ..NO_FAULTS
+        },
+        mix: Mix {
+            put: 6,
+            write: 6,
+            read: 3,
+            names: 2,
+            overwrite: 0,
+        },
+    },
+    Scenario {
+        name: "clean",
+        about: "nothing fails: every call is answered, nothing is tried twice",
+        faults_max: 0,
+        weights: NO_FAULTS,
+        mix: Mix {
+            put: 4,
+            write: 4,
+            read: 4,
+            names: 4,
+            overwrite: 1,
+        },
+    },
+];
+
+/// Everything about a run that is decided before it begins.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Of the run.
+    pub seed: u64,
+    /// Whether nothing may fail.
+    pub clean: bool,
+    /// Servers, the meta server included.
+    pub servers: usize,
+    /// Client processes.
+    pub clients: usize,
+    /// Tasks of one client process that work beside one another.
+    pub actors: u32,
+    /// What each of them does before it ends.
+    pub steps: u32,
+    /// Replicas of a file.
+    pub replication: u8,
+    /// The sizes files are cut into.
+    pub geometry: Geometry,
+    /// Of all machines.
+    pub limits: Limits,
+    /// Of all machines.
+    pub timing: Timing,
+    /// Of one packet, in microseconds.
+    pub latency_us: (u64, u64),
+    /// Packets lost, in thousandths.
+    pub loss_permille: u64,
+    /// Of every disk.
+    pub speed: Speed,
+    /// What clients do.
+    pub mix: Mix,
+    /// What goes wrong.
+    pub faults: Vec<Planned>,
+}
+
+impl Scenario {
+    /// The scenario of this name, with or without `world:`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.strip_prefix("world:").unwrap_or(name);
+        ALL.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Whether nothing goes wrong in it.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.faults_max == 0
+    }
+
+    /// Draws a run.
+    #[must_use]
+    pub fn setup(&self, seed: u64) -> Setup {
+        let mut draws = Keyed::new(seed, "setup");
+        let block_bytes = draws.pick(&[256, 512, 1_024, 4_096]);
+        let geometry = Geometry {
+            block_bytes,
+            chunk_blocks: draws.pick(&[8, 16]),
+            piece_bytes: block_bytes * draws.pick(&[1, 2, 4]),
+        };
+        geometry.check();
+        let block = block_bytes as usize;
+        let chunkservers = draws.pick(&[3, 4, 4, 5]);
+        let clients = draws.pick(&[1, 2, 3]);
+        let actors = draws.pick(&[1, 2]);
+        let steps = draws.pick(&[12, 20, 30]);
+        let target = Target {
+            servers: chunkservers + 1,
+            clients,
+            acks: u64::from(actors * steps) * clients as u64,
+            millis: 8_000,
+        };
+        let faults = draws.below(self.faults_max + 1);
+        Setup {
+            seed,
+            clean: self.is_clean(),
+            servers: chunkservers + 1,
+            clients,
+            actors,
+            steps,
+            replication: draws.pick(&[3, 3, 3, 2]),
+            geometry,
+            limits: Limits {
+                piece_buffer_bytes: 16 * block,
+                link_unsent_bytes: 16 * block,
+                link_requests: 64,
+                chunk_tables: 4,
+                log_batch_bytes: draws.pick(&[8 << 10, 32 << 10]),
+                log_first_segment_bytes: draws.pick(&[32 << 10, 64 << 10]),
+                log_segment_bytes: 64 << 10,
+                write_window_bytes: 16 * block,
+                sync_every_bytes: block * draws.pick(&[2, 4, 8]),
+                read_ahead_bytes: 8 * block,
+            },
+            timing: Timing {
+                heartbeat: Duration::from_millis(draws.pick(&[200, 500])),
+                serve_lease: Duration::from_millis(draws.pick(&[1_500, 3_000])),
+                trash_grace: Duration::from_secs(draws.pick(&[2, 60])),
+                session_idle: Duration::from_secs(draws.pick(&[12, 60])),
+            },
+            latency_us: draws.pick(&[(50, 400), (200, 2_000), (1_000, 10_000)]),
+            loss_permille: if self.is_clean() {
+                0
+            } else {
+                draws.pick(&[0, 0, 0, 10])
+            },
+            speed: Speed {
+                read_us: 2_000,
+                write_us: draws.pick(&[300, 3_000]),
+                sync_us: draws.pick(&[2_000, 20_000, 60_000]),
+            },
+            mix: draw_mix(self.mix, &mut draws),
+            faults: plan(
+                self.weights,
+                faults,
+                target,
+                &mut Keyed::new(seed, "faults"),
+            ),
+        }
+    }
+}
+
+/// Leaves some of it out.
+fn draw_mix(mix: Mix, draws: &mut Keyed) -> Mix {
+    let mut keep = |weight: u64| if draws.percent(75) { weight } else { 0 };
+    let drawn = Mix {
+        put: keep(mix.put),
+        write: keep(mix.write),
+        read: keep(mix.read),
+        names: keep(mix.names),
+        overwrite: keep(mix.overwrite),
+    };
+    if drawn.put + drawn.write + drawn.names == 0 {
+        return mix;
+    }
+    drawn
+}

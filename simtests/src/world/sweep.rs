@@ -1,0 +1,151 @@
+//! Many runs: in seed order, on a few threads, ended by the first violation or by a clock.
+use super::run::{Outcome, Run, Totals};
+use super::scenario::Scenario;
+use crate::fault::Fault;
+use crate::oracle::Violation;
+use kfs_core::planted::Bug;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// Which runs.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// Of these kinds, for each seed.
+    pub scenarios: Vec<Scenario>,
+    /// With these seeds.
+    pub seeds: Range<u64>,
+    /// A mistake that is planted in the product.
+    pub bug: Option<Bug>,
+    /// Threads.
+    pub jobs: usize,
+    /// No run is begun after this.
+    pub longest: Option<Duration>,
+}
+
+/// A run that broke a promise.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// Its kind.
+    pub scenario: &'static str,
+    /// Its seed.
+    pub seed: u64,
+    /// What was broken.
+    pub violation: Violation,
+}
+
+/// What came of a sweep.
+#[derive(Clone, Default, Debug)]
+pub struct Swept {
+    /// The first run, in the order of seeds, that broke a promise.
+    pub broken: Option<Broken>,
+    /// What happened in all of them.
+    pub totals: Totals,
+    /// Real time.
+    pub took: Duration,
+}
+
+impl Sweep {
+    /// Runs them.
+    #[must_use]
+    pub fn execute(&self) -> Swept {
+        let begun = Instant::now();
+        let runs: Vec<(u64, Scenario)> = self
+            .seeds
+            .clone()
+            .flat_map(|seed| self.scenarios.iter().map(move |scenario| (seed, *scenario)))
+            .collect();
+        let shared = Mutex::new((0_usize, Swept::default()));
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let (seed, scenario) = {
+                            let mut next = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                            let late = self.longest.is_some_and(|most| begun.elapsed() > most);
+                            let Some(run) = runs.get(next.0).filter(|_| !late) else {
+                                return;
+                            };
+                            if next.1.broken.is_some() {
+                                return;
+                            }
+                            next.0 += 1;
+                            *run
+                        };
+                        let run = Run {
+                            scenario,
+                            seed,
+                            bug: self.bug,
+                            trace: None,
+                        };
+                        let outcome = run.execute();
+                        let mut swept = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                        swept.1.count(scenario.name, seed, outcome);
+                    }
+                });
+            }
+        });
+        let (_, mut swept) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        swept.took = begun.elapsed();
+        swept
+    }
+}
+
+impl Swept {
+    fn count(&mut self, scenario: &'static str, seed: u64, outcome: Outcome) {
+        self.totals.add(&outcome.totals);
+        if let Some(violation) = outcome.violation {
+            let earlier = self
+                .broken
+                .as_ref()
+                .is_some_and(|broken| broken.seed <= seed);
+            if !earlier {
+                self.broken = Some(Broken {
+                    scenario,
+                    seed,
+                    violation,
+                });
+            }
+        }
+    }
+
+    /// What a sweep of so many runs must at least have done: an idle world passes nothing.
+    #[must_use]
+    pub fn shortfalls(&self, scenarios: &[Scenario]) -> Vec<String> {
+        let totals = &self.totals;
+        let runs = totals.runs;
+        let faulty = scenarios
+            .iter()
+            .filter(|scenario| !scenario.is_clean())
+            .count() as u64;
+        // Runs in which something fails.
+        let faulty = runs * faulty / (scenarios.len() as u64).max(1);
+        let mut minima = vec![
+            ("runs", totals.runs, 1),
+            ("acked operations", totals.acked, 10 * runs),
+            ("bytes verified", totals.bytes_verified, 2_000 * runs),
+            ("replies confirmed", totals.replies_certain, 10 * runs),
+            (
+                "crashes that dropped pending operations",
+                totals.crashes_that_dropped,
+                faulty / 4,
+            ),
+            ("simulated seconds", totals.simulated.as_secs(), runs),
+        ];
+        if faulty >= 200 && scenarios.iter().any(|scenario| scenario.name == "files") {
+            for kind in Fault::KINDS {
+                minima.push((
+                    kind,
+                    totals.faults.get(kind).copied().unwrap_or(0),
+                    faulty / 100,
+                ));
+            }
+        }
+        minima
+            .into_iter()
+            .filter(|(_, found, least)| found < least)
+            .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"))
+            .collect()
+    }
+}
