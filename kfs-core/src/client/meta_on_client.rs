@@ -515,7 +515,10 @@ impl MetaOnClient {
         match bound {
             Bound::Asked { .. } => false,
             Bound::Resting { until } if until > now => false,
-            Bound::Not | Bound::Resting { .. } if !wanted => false,
+            Bound::Not | Bound::Resting { .. } if !wanted => {
+                self.bind(Bound::Not);
+                false
+            }
             Bound::Not | Bound::Resting { .. } => {
                 let request = self.request();
                 let open = OpenSession {
