@@ -44,7 +44,7 @@ impl Chunk {
         let writing = self.writing.get_mut(&id)?;
         let (next, position) = writing.next()?;
         if writing.downstream.is_none() {
-            let link = self.links.to_next(&mut self.outbox, next.addr, position);
+            let link = self.links.next(&mut self.outbox, next.addr, position);
             writing.downstream = Some(link);
             self.links
                 .get_mut(link)
@@ -225,7 +225,7 @@ impl Chunk {
         self.send(link, chain_done(id, wseq, Err(refusal.clone())));
     }
 
-    /// The next server speaks of writes.
+    /// The next server speaks of writes; or the one before says that the chain is broken.
     pub(super) fn chain_done(&mut self, link: LinkId, head: ChainDone) {
         let id = ReplicaId {
             chunk: head.chunk,
@@ -235,10 +235,11 @@ impl Chunk {
         let Some(writing) = self.writing.get_mut(&id).or(parked) else {
             return;
         };
-        if writing.downstream != Some(link) {
-            return;
-        }
+        let from_below = writing.downstream == Some(link);
         match head.outcome {
+            _ if !from_below && writing.upstream != Some(link) => {}
+            Err(refusal) => self.break_chain(id, head.wseq, &refusal.detail),
+            Ok(()) if !from_below => {}
             Ok(()) if head.wseq > writing.applied => {
                 let why = format!(
                     "{} heard of write {} of {id}, {} was the last",
@@ -252,7 +253,6 @@ impl Chunk {
                 writing.below = writing.below.max(head.wseq);
                 self.advance(id);
             }
-            Err(refusal) => self.break_chain(id, head.wseq, &refusal.detail),
         }
     }
 
@@ -327,7 +327,8 @@ impl Chunk {
             };
             self.send(ask.link, Msg::new(ask.request, answer));
         }
-        if let Some(link) = writing.upstream {
+        // Up, so that the client hears it; down, so that nobody holds on to a chunk that gets no more.
+        for link in [writing.upstream, writing.downstream].into_iter().flatten() {
             self.send(link, chain_done(id, wseq, Err(refusal.clone())));
         }
         self.inventory.tables.forget(id);

@@ -244,7 +244,7 @@ impl Chunk {
     }
 
     /// A message that only the meta server sends; from anybody else it is nonsense.
-    pub(super) fn from_meta(&mut self, link: LinkId, request: u64, head: Head) {
+    pub(super) fn meta_says(&mut self, link: LinkId, request: u64, head: Head) {
         if self.station.link() != Some(link) {
             return self.close(
                 link,
