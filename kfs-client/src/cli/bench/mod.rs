@@ -81,18 +81,18 @@ pub(crate) enum Part {
         buffer: usize,
     },
     ClientWrite {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
         bytes: u64,
         replication: u8,
     },
     ClientRead {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
         bytes: u64,
     },
     ClientRemove {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
     },
 }
@@ -185,22 +185,22 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
         Part::ClientWrite {
-            meta,
+            at,
             path,
             bytes,
             replication,
         } => super::runtime()?.block_on(client::write(
-            meta,
+            at,
             &client(&path),
             bytes,
             replication,
             common.timeout,
         ))?,
-        Part::ClientRead { meta, path, bytes } => {
-            super::runtime()?.block_on(client::read(meta, &client(&path), bytes, common.timeout))?
+        Part::ClientRead { at, path, bytes } => {
+            super::runtime()?.block_on(client::read(at, &client(&path), bytes, common.timeout))?
         }
-        Part::ClientRemove { meta, path } => {
-            super::runtime()?.block_on(client::remove(meta, &client(&path), common.timeout))?
+        Part::ClientRemove { at, path } => {
+            super::runtime()?.block_on(client::remove(at, &client(&path), common.timeout))?
         }
     };
     let line = serde_json::to_string(&measured).expect("numbers have a JSON form");
