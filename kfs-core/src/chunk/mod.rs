@@ -1,10 +1,43 @@
 //! The chunkserver: chunks as files, written along chains, read with their sums.
-use crate::ids::{ClusterId, NodeId};
-use crate::limits::{Geometry, Limits};
-use crate::machine::{Input, Machine, Output};
+//!
+//! Read in this order: [`header`] and [`name`] (what is on the disk), `table` (blocks and the write-once
+//! rule), `write`, `chain` and `sync` (a piece's way in), `read` (its way out), `recovery` and
+//! `meta_on_chunk` (how a server starts and joins), `inventory` and `trash` (what it has, and what it is
+//! rid of). It never decides what a chunk is for: the meta server's word is carried out or refused.
+mod chain;
+pub mod header;
+mod inventory;
+mod link;
+mod meta_on_chunk;
+pub mod name;
+mod read;
+mod recovery;
+mod sync;
+mod table;
+mod trash;
+mod write;
+
+use self::inventory::{Inventory, Standing};
+use self::link::{HoldId, Links};
+use self::meta_on_chunk::{Damage, Station};
+use self::name::{ChunkName, ReplicaId};
+use self::read::{ReadId, Reads};
+use self::recovery::Start;
+use self::sync::DirSync;
+use self::trash::Trash;
+use self::write::{Parked, Space, Writing};
+use crate::identity::Identity;
+use crate::ids::{CallId, ClusterId, Instance, LinkId, NodeId, Ticket, WriteSeq};
+use crate::limits::{Geometry, Limits, Timing};
+use crate::machine::{
+    CloseReason, DiskDone, DiskError, DiskOp, DiskResult, Fault, FaultKind, Input, Machine, Output,
+};
 use crate::outbox::Outbox;
+use crate::rng::Rng;
 use crate::time::{Instant, Now};
+use crate::wire::{Head, Msg, Peer};
 use core::net::SocketAddr;
+use std::collections::BTreeMap;
 
 /// How a chunkserver is to behave.
 #[derive(Clone, Debug)]
@@ -70,6 +103,8 @@ pub struct ChunkStatus {
     pub chunks_damaged: u64,
     /// Replicas in `trash/`.
     pub chunks_trash: u64,
+    /// Files in the directories of chunks whose names are none of ours: left where they are.
+    pub files_foreign: u64,
     /// Bytes that may still be written.
     pub bytes_free: u64,
     /// Bytes in all.
@@ -95,32 +130,303 @@ pub struct ChunkStatus {
 /// The chunkserver.
 #[derive(Debug)]
 pub struct Chunk {
+    config: Config,
     outbox: Outbox<Event>,
+    rng: Rng,
+    /// Of the input being handled.
+    now: Now,
+    instance: Instance,
+    start: Start,
+    /// As on the disk, once it was read; before that as it will be written.
+    identity: Identity,
+    /// What is left of a replacement of the identity file, in order.
+    identity_steps: std::collections::VecDeque<DiskOp>,
+    station: Station,
+    /// The periods of the last welcome.
+    timing: Timing,
+    links: Links,
+    jobs: BTreeMap<Ticket, Job>,
+    inventory: Inventory,
+    writing: BTreeMap<ReplicaId, Writing>,
+    parked: BTreeMap<ReplicaId, Parked>,
+    /// When chunks that nobody writes to are looked for.
+    park_at: Option<Instant>,
+    dir_sync: DirSync,
+    reads: Reads,
+    trash: Trash,
+    space: Space,
+    counts: ChunkStatus,
+    damage: Damage,
+    /// Whether [`Event::Ready`] was said.
+    ready_said: bool,
+    /// The last reason that [`Event::Waiting`] gave.
+    waiting_said: Option<String>,
+    stopping: Stopping,
+}
+
+/// Whether the process is about to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopping {
+    No,
+    /// What was taken is being made durable; nothing more is taken.
+    Asked(CallId),
+    Stopped,
+}
+
+/// What a disk operation in flight is for.
+#[derive(Clone, Debug)]
+enum Job {
+    Start,
+    Identity,
+    Scan(ChunkName),
+    /// How many bytes had been written when it was issued.
+    Space(u64),
+    Create(ReplicaId),
+    CreateHeader(ReplicaId),
+    Piece {
+        id: ReplicaId,
+        wseq: WriteSeq,
+        hold: HoldId,
+        bytes: u64,
+    },
+    Sync(ReplicaId),
+    DirSync,
+    Table(ReplicaId),
+    Unpark(ReplicaId),
+    Read(ReadId),
+    Trash(trash::Step),
+    /// Nothing rests on it.
+    Tidy,
 }
 
 impl Chunk {
     /// A chunkserver that has not started; its first input is [`Input::Wake`].
     #[must_use]
-    pub fn new(_config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
+        config.geometry.check();
+        let mut rng = Rng::new(config.seed);
         Self {
+            instance: Instance(rng.u64()),
+            start: Start::NotYet,
+            identity: recovery::new_identity(&mut rng),
+            rng,
+            now: Now::default(),
+            identity_steps: std::collections::VecDeque::new(),
+            station: Station::Starting,
+            timing: Timing::REAL,
+            links: Links::new(config.limits.piece_buffer_bytes),
+            jobs: BTreeMap::new(),
+            inventory: Inventory::new(config.limits.chunk_tables),
+            writing: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            park_at: None,
+            dir_sync: DirSync::default(),
+            reads: Reads::default(),
+            trash: Trash::default(),
+            space: Space::default(),
+            counts: ChunkStatus::default(),
+            damage: Damage::new(),
+            ready_said: false,
+            waiting_said: None,
+            stopping: Stopping::No,
             outbox: Outbox::default(),
+            config,
         }
+    }
+
+    fn wake(&mut self) {
+        if matches!(self.start, Start::NotYet) {
+            self.begin();
+        }
+        self.station_on_time();
+        self.trash_on_time();
+        self.park_on_time();
+    }
+
+    fn opened(&mut self, link: LinkId, peer: Peer) {
+        if !link.is_dialed() {
+            self.links.accepted(link, peer);
+        } else if self.station.link() == Some(link) {
+            self.links.opened(&mut self.outbox, link, peer);
+            self.greet();
+        } else {
+            self.next_opened(link, peer);
+        }
+    }
+
+    fn received(&mut self, link: LinkId, msg: Msg) {
+        if self.links.get(link).is_none() {
+            return;
+        }
+        let Msg {
+            request,
+            head,
+            body,
+        } = msg;
+        match head {
+            Head::WritePiece(head) => self.write_piece(link, request, head, body),
+            Head::SyncChunk(head) => self.sync_chunk(link, request, head),
+            Head::ReadRange(head) => self.read_range(link, request, head),
+            Head::ChainPiece(head) => self.chain_piece(link, request, head, body),
+            Head::ChainSync(head) => self.chain_sync(link, request, head),
+            Head::ChainDone(head) => self.chain_done(link, head),
+            Head::ChainSynced(head) => self.chain_synced(link, head),
+            other => self.from_meta(link, request, other),
+        }
+    }
+
+    fn closed(&mut self, link: LinkId, why: &CloseReason) {
+        let Some(gone) = self.links.closed(&mut self.outbox, link) else {
+            return;
+        };
+        self.chains_lost(&gone, why);
+        self.reads_lost(link);
+        if self.station.link() == Some(link) {
+            self.meta_lost(why);
+        }
+    }
+
+    /// Closes a link from this side, for a reason that its peer gave.
+    fn close(&mut self, link: LinkId, why: String) {
+        tracing::warn!(link = link.0, why, "closing a link");
+        self.outbox.push(Output::Close { link });
+        self.closed(link, &CloseReason::Malformed(why));
+    }
+
+    fn completed(&mut self, ticket: Ticket, result: DiskResult) {
+        let Some(job) = self.jobs.remove(&ticket) else {
+            return;
+        };
+        match job {
+            Job::Start => self.started(result),
+            Job::Identity => self.identity_step_done(result),
+            Job::Scan(name) => self.scanned(name, result),
+            Job::Space(written) => self.space_measured(written, result),
+            Job::Create(id) => self.created(id, done(result)),
+            Job::CreateHeader(id) => self.header_created(id, done(result)),
+            Job::Piece {
+                id,
+                wseq,
+                hold,
+                bytes,
+            } => self.piece_written(id, wseq, hold, bytes, done(result)),
+            Job::Sync(id) => self.sync_step_done(id, done(result)),
+            Job::DirSync => self.dir_synced(done(result)),
+            Job::Table(id) => self.table_loaded(id, result),
+            Job::Unpark(id) => self.unparked(id, result),
+            Job::Read(id) => self.read_done(id, result),
+            Job::Trash(step) => self.trash_step_done(step, done(result)),
+            Job::Tidy => {}
+        }
+    }
+
+    fn call(&mut self, id: CallId, call: Call) {
+        match call {
+            Call::Status => {
+                let status = Box::new(self.status());
+                self.outbox.event(id, Event::Status(status));
+            }
+            Call::Stop => self.stopping = Stopping::Asked(id),
+        }
+    }
+
+    fn status(&self) -> ChunkStatus {
+        let standing = |wanted: &[Standing]| {
+            let replicas = self.inventory.replicas.values();
+            replicas
+                .filter(|replica| wanted.contains(&replica.standing))
+                .count() as u64
+        };
+        ChunkStatus {
+            node: self.identity.node,
+            cluster: self.identity.cluster,
+            serving: self.station.accepted(),
+            chunks: standing(&[Standing::Served]),
+            chunks_writing: self.writing.len() as u64,
+            chunks_damaged: standing(&[Standing::Damaged, Standing::Unknown, Standing::BadHeader]),
+            chunks_trash: self.trash.len(),
+            files_foreign: self.inventory.foreign,
+            bytes_free: self.space.bytes_free(),
+            bytes_total: self.space.bytes_total(),
+            piece_buffer_bytes: self.links.room_bytes() as u64,
+            ..self.counts.clone()
+        }
+    }
+
+    fn disk(&mut self, job: Job, op: DiskOp) {
+        let ticket = self.outbox.disk(op);
+        let before = self.jobs.insert(ticket, job);
+        assert!(before.is_none(), "a ticket is used once");
+    }
+
+    fn send(&mut self, link: LinkId, msg: Msg) {
+        self.links.send(&mut self.outbox, link, msg, None);
+    }
+
+    fn halt(&mut self, kind: FaultKind, what: String, help: Option<String>) {
+        self.outbox.halt(Fault { kind, what, help });
+    }
+
+    /// How this server is called in refusals.
+    fn who(&self) -> String {
+        format!("server {}", self.config.listen)
     }
 }
 
 impl Machine for Chunk {
     type Call = Call;
     type Event = Event;
-    fn handle(&mut self, _now: Now, _input: Input<Call>) {
+
+    fn handle(&mut self, now: Now, input: Input<Call>) {
         assert!(
             self.outbox.is_drained(),
             "the outbox is drained between inputs"
         );
+        if self.outbox.halted() {
+            return;
+        }
+        self.now = now;
+        match input {
+            Input::Wake => self.wake(),
+            Input::Opened { link, peer } => self.opened(link, peer),
+            Input::Received { link, msg } => self.received(link, msg),
+            Input::Sent { link, bytes } => {
+                self.links.sent(&mut self.outbox, link, bytes);
+                self.reads.ready(link);
+            }
+            Input::Closed { link, why } => self.closed(link, &why),
+            Input::Disk { ticket, result } => self.completed(ticket, result),
+            Input::Call { id, call } => self.call(id, call),
+        }
+        self.reads_go();
+        self.stop_on();
     }
+
     fn poll(&mut self) -> Option<Output<Event>> {
         self.outbox.pop()
     }
+
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        None
+        if self.outbox.halted() {
+            return None;
+        }
+        let trash = self
+            .trash
+            .due(self.timing.trash_grace)
+            .map(|at| (at, "trash"));
+        let park = self.park_at.map(|at| (at, "idle chunks"));
+        [self.station_due(), trash, park]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+}
+
+/// The result of an operation that gives nothing but its success.
+fn done(result: DiskResult) -> Result<(), DiskError> {
+    match result {
+        Ok(DiskDone::Done) => Ok(()),
+        Ok(_) => Err(DiskError::Io("the disk answered something else".into())),
+        Err(error) => Err(error),
     }
 }

@@ -1,13 +1,50 @@
 //! The meta server: the one namespace, its log, where chunks are.
 //!
-//! A request is *decided* (state, time and randomness are read; a `Record` or a refusal comes out) and the
-//! record is *applied*, live and on replay alike, by one function.
-use crate::ids::{CallId, ClusterId, Epoch, LogSeq};
+//! A request is *decided* ([`namespace`], [`allocate`], [`roster`]: state, time and randomness are read; a
+//! [`record::Record`] or a refusal comes out) and the record is *applied* ([`apply`]), live and on replay
+//! alike, by one function. Every answer, order and verdict leaves when the log is durable up to the state it
+//! was made from; only answers to heartbeats, and "not ready yet", rest on nothing.
+//!
+//! Read [`state`] first, then [`record`] and [`apply`], then [`commit`] and [`recovery`] for the log.
+mod admin;
+mod allocate;
+mod apply;
+mod chunkmap;
+mod commit;
+pub mod key;
+mod namespace;
+pub mod oplog;
+mod placement;
+pub mod record;
+mod recovery;
+mod roster;
+mod session;
+pub mod state;
+mod tree;
+
+use self::allocate::Allocations;
+use self::apply::Freed;
+use self::chunkmap::ChunkMap;
+use self::commit::{Commit, Room};
+use self::record::{By, Logged, Record};
+use self::recovery::{Recovered, Recovery};
+use self::roster::Roster;
+use self::session::Sessions;
+use self::state::State;
+use crate::identity::Identity;
+use crate::ids::Ticket;
+use crate::ids::{
+    CallId, ChunkId, ClusterId, Epoch, LinkId, LogSeq, ServerIndex, SessionId, Version,
+};
 use crate::limits::{Geometry, Limits, Timing};
-use crate::machine::{Input, Machine, Output};
+use crate::machine::{DiskResult, Fault, Input, Machine, Output};
 use crate::outbox::Outbox;
+use crate::rng::Rng;
 use crate::time::{Instant, Now};
-use crate::wire::client_meta::ClusterStatus;
+use crate::wire::chunk_meta::HelloRefused;
+use crate::wire::client_meta::{Answered, ClusterStatus, Done, Mutated, Renewed, SessionOpened};
+use crate::wire::{Head, Msg, Peer, Refusal, Status};
+use std::collections::BTreeMap;
 
 /// How a meta server is to behave.
 #[derive(Clone, Debug)]
@@ -58,15 +95,165 @@ pub enum Event {
 /// The meta server.
 #[derive(Debug)]
 pub struct Meta {
-    outbox: Outbox<Event>,
+    io: Io,
+    phase: Phase,
 }
+
+/// What goes in and out, in every phase.
+#[derive(Debug)]
+struct Io {
+    config: Config,
+    rng: Rng,
+    outbox: Outbox<Event>,
+    now: Now,
+    links: BTreeMap<LinkId, Link>,
+}
+
+/// A link that is up.
+#[derive(Debug)]
+struct Link {
+    peer: Peer,
+    role: LinkRole,
+}
+
+/// What a link is used for, as far as it has said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LinkRole {
+    Unsaid,
+    Session(SessionId),
+    Server(ServerIndex),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Until the first input.
+    Asleep,
+    Starting(Box<Recovery>),
+    Serving(Box<Serving>),
+    /// Asked to stop: what is in the log is still made durable.
+    Stopping(Box<Serving>),
+    Ended,
+}
+
+/// A meta server that has loaded its state.
+#[derive(Debug)]
+struct Serving {
+    identity: Identity,
+    state: State,
+    log: Commit,
+    copies: ChunkMap,
+    roster: Roster,
+    sessions: Sessions,
+    allocations: Allocations,
+    /// Orders to delete that this input gave rise to.
+    deletes: BTreeMap<ServerIndex, Vec<(ChunkId, Version)>>,
+    started: Instant,
+}
+
+/// Chunks in one order to delete.
+const DELETE_BATCH: usize = 1_024;
+/// Batches of one page that requests of clients leave free for what the server itself must log.
+const LOG_RESERVE: usize = 4;
 
 impl Meta {
     /// A meta server that has not started; its first input is [`Input::Wake`].
     #[must_use]
-    pub fn new(_config: Config) -> Self {
-        Self {
+    pub fn new(config: Config) -> Self {
+        config.geometry.check();
+        assert!(
+            config.replication > 0 && config.min_replicas > 0,
+            "a chunk has at least one replica"
+        );
+        let rng = Rng::new(config.seed);
+        let io = Io {
+            config,
+            rng,
             outbox: Outbox::default(),
+            now: Now::default(),
+            links: BTreeMap::new(),
+        };
+        Self {
+            io,
+            phase: Phase::Asleep,
+        }
+    }
+    /// The state as applied, which may be ahead of what is durable; `None` while it is being loaded.
+    #[must_use]
+    pub const fn state(&self) -> Option<&State> {
+        match &self.phase {
+            Phase::Serving(serving) | Phase::Stopping(serving) => Some(&serving.state),
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
+        }
+    }
+
+    fn call(&mut self, id: CallId, call: &Call) {
+        let Io {
+            config,
+            outbox,
+            now,
+            ..
+        } = &mut self.io;
+        match (call, &mut self.phase) {
+            (Call::Status, Phase::Serving(serving) | Phase::Stopping(serving)) => {
+                let status = serving.status(config, *now);
+                outbox.push_after(
+                    serving.state.seq,
+                    event(id, Event::Status(Some(Box::new(status)))),
+                );
+            }
+            (Call::Status, Phase::Asleep | Phase::Starting(_) | Phase::Ended) => {
+                outbox.event(id, Event::Status(None))
+            }
+            (Call::Stop, Phase::Serving(serving) | Phase::Stopping(serving)) => {
+                outbox.push_after(serving.state.seq, event(id, Event::Stopped));
+            }
+            (Call::Stop, Phase::Asleep | Phase::Starting(_) | Phase::Ended) => {
+                outbox.event(id, Event::Stopped);
+                self.phase = Phase::Ended;
+            }
+        }
+        if matches!(call, Call::Stop) {
+            self.phase = match core::mem::replace(&mut self.phase, Phase::Ended) {
+                Phase::Serving(serving) => Phase::Stopping(serving),
+                other
+                @ (Phase::Asleep | Phase::Starting(_) | Phase::Stopping(_) | Phase::Ended) => other,
+            };
+        }
+    }
+
+    fn disk(&mut self, ticket: Ticket, result: DiskResult) {
+        match core::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Starting(recovery) => {
+                self.phase = match recovery.completed(&mut self.io, ticket, result) {
+                    Ok(Recovered::Going(recovery)) => Phase::Starting(recovery),
+                    Ok(Recovered::Done(loaded)) => {
+                        Phase::Serving(Box::new(Serving::begin(&mut self.io, *loaded)))
+                    }
+                    Err(fault) => {
+                        self.io.outbox.halt(fault);
+                        Phase::Ended
+                    }
+                }
+            }
+            Phase::Serving(mut serving) => {
+                self.phase = match serving.disk(&mut self.io, ticket, result) {
+                    Ok(()) => Phase::Serving(serving),
+                    Err(fault) => {
+                        self.io.outbox.halt(fault);
+                        Phase::Ended
+                    }
+                }
+            }
+            Phase::Stopping(mut serving) => {
+                self.phase = match serving.disk(&mut self.io, ticket, result) {
+                    Ok(()) => Phase::Stopping(serving),
+                    Err(fault) => {
+                        self.io.outbox.halt(fault);
+                        Phase::Ended
+                    }
+                }
+            }
+            ended @ (Phase::Asleep | Phase::Ended) => self.phase = ended,
         }
     }
 }
@@ -74,17 +261,347 @@ impl Meta {
 impl Machine for Meta {
     type Call = Call;
     type Event = Event;
-    fn handle(&mut self, _now: Now, _input: Input<Call>) {
+    fn handle(&mut self, now: Now, input: Input<Call>) {
         assert!(
-            self.outbox.is_drained(),
+            self.io.outbox.is_drained(),
             "the outbox is drained between inputs"
         );
-        let _ = CallId::NONE;
+        self.io.now = now;
+        match input {
+            Input::Wake => {
+                if matches!(self.phase, Phase::Asleep) {
+                    self.phase = Phase::Starting(Box::new(Recovery::begin(&mut self.io)));
+                }
+            }
+            Input::Opened { link, peer } => {
+                self.io.links.insert(
+                    link,
+                    Link {
+                        peer,
+                        role: LinkRole::Unsaid,
+                    },
+                );
+            }
+            Input::Received { link, msg } => match &mut self.phase {
+                Phase::Serving(serving) => serving.received(&mut self.io, link, msg),
+                Phase::Asleep | Phase::Starting(_) => not_ready(&mut self.io, link, &msg),
+                Phase::Stopping(_) | Phase::Ended => {}
+            },
+            Input::Sent { .. } => {}
+            Input::Closed { link, .. } => {
+                let closed = self.io.links.remove(&link);
+                if let (Phase::Serving(serving), Some(closed)) = (&mut self.phase, closed) {
+                    serving.closed(&mut self.io, link, closed.role);
+                }
+            }
+            Input::Disk { ticket, result } => self.disk(ticket, result),
+            Input::Call { id, call } => self.call(id, &call),
+        }
+        match &mut self.phase {
+            Phase::Serving(serving) => {
+                serving.tick(&mut self.io);
+                serving.send_deletes(&mut self.io);
+                serving.advance_log(&mut self.io);
+            }
+            Phase::Stopping(serving) => serving.advance_log(&mut self.io),
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => {}
+        }
     }
     fn poll(&mut self) -> Option<Output<Event>> {
-        self.outbox.pop()
+        self.io.outbox.pop()
     }
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        None
+        match &self.phase {
+            Phase::Serving(serving) => serving.deadline(),
+            Phase::Stopping(serving) => serving.log.deadline(),
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
+        }
     }
+}
+
+/// What a start has loaded.
+#[derive(Debug)]
+struct Loaded {
+    identity: Identity,
+    state: State,
+    log: Commit,
+    epoch: Epoch,
+}
+
+impl Serving {
+    fn begin(io: &mut Io, loaded: Loaded) -> Self {
+        let Loaded {
+            identity,
+            state,
+            log,
+            epoch,
+        } = loaded;
+        io.outbox.set_durable(log.durable());
+        assert_eq!(log.durable(), state.seq, "what was read is durable");
+        let mut serving = Self {
+            copies: ChunkMap::of(&state),
+            roster: Roster::default(),
+            sessions: Sessions::of(&state, io.now.mono, io.config.timing.session_idle),
+            allocations: Allocations::default(),
+            deletes: BTreeMap::new(),
+            started: io.now.mono,
+            identity,
+            state,
+            log,
+        };
+        serving.begin_epoch(io, epoch);
+        let (cluster, seq) = (serving.identity.cluster, serving.state.seq);
+        io.outbox.push_after(
+            seq,
+            event(
+                CallId::NONE,
+                Event::Ready {
+                    cluster,
+                    epoch,
+                    seq,
+                },
+            ),
+        );
+        serving
+    }
+
+    fn begin_epoch(&mut self, io: &mut Io, epoch: Epoch) {
+        let incarnation = crate::ids::Incarnation(io.rng.u64().max(1));
+        let (cluster, geometry) = (self.identity.cluster, io.config.geometry);
+        self.commit(
+            io,
+            By::NOBODY,
+            record::EpochBegun {
+                epoch,
+                incarnation,
+                cluster,
+                geometry,
+            },
+        );
+    }
+
+    /// Applies a record that was decided and appends it to the log.
+    fn commit(&mut self, io: &mut Io, by: By, record: impl Into<Record>) -> (LogSeq, Done) {
+        let logged = Logged {
+            seq: self.state.seq.next(),
+            by,
+            record: record.into(),
+        };
+        let applied = match apply::apply(&mut self.state, &logged) {
+            Ok(applied) => applied,
+            Err(misfit) => panic!("a record fits the state it was decided on: {}", misfit.0),
+        };
+        self.log.append(&logged);
+        if let Record::ChunkOpened(opened) = &logged.record {
+            self.copies
+                .opened(opened.chunk, self.state.replication(opened.file));
+        }
+        for freed in applied.freed {
+            self.freed(io, &freed);
+        }
+        (logged.seq, applied.done)
+    }
+
+    /// A chunk has left the table: its members are told to delete it; who is not there learns at its next hello.
+    fn freed(&mut self, io: &mut Io, freed: &Freed) {
+        let Freed {
+            at,
+            chunk,
+            version,
+            members,
+        } = freed;
+        for member in members.iter() {
+            if self.roster.forget(*member, *chunk, &mut self.copies) {
+                self.deletes
+                    .entry(*member)
+                    .or_default()
+                    .push((*chunk, *version));
+            }
+        }
+        self.copies.freed(*chunk);
+        self.cancel(io, *at, *chunk);
+    }
+
+    fn received(&mut self, io: &mut Io, link: LinkId, msg: Msg) {
+        let Some(from) = io.links.get(&link) else {
+            return;
+        };
+        if let LinkRole::Session(session) = from.role {
+            self.sessions.heard(session, link, io.now.mono);
+        }
+        let request = msg.request;
+        match msg.head {
+            Head::OpenSession(m) => self.open_session(io, link, request, &m),
+            Head::Mutate(m) => self.mutate(io, link, request, m),
+            Head::Renew(m) => self.renew(io, link, request, &m),
+            Head::Query(m) => {
+                let outcome = self.query(io, &m.op);
+                self.reply(
+                    io,
+                    link,
+                    request,
+                    Answered {
+                        seq: self.state.seq,
+                        outcome,
+                    },
+                );
+            }
+            Head::Hello(m) => self.hello(io, link, request, &m),
+            Head::EpochBehind(m) => self.epoch_behind(io, link, m.seen),
+            Head::Inventory(m) => self.inventory(io, link, request, &m),
+            Head::Heartbeat(m) => self.heartbeat(io, link, request, &m),
+            Head::ChunkCreated(m) => self.chunk_created(io, link, &m),
+            Head::ReportDamage(m) => self.damage_reported(io, link, &m),
+            // Nothing is kept of an order to delete: what was not done is found at the next hello.
+            Head::ChunksDeleted(_) => {}
+            Head::Negotiate(_)
+            | Head::SessionOpened(_)
+            | Head::Mutated(_)
+            | Head::Answered(_)
+            | Head::Renewed(_)
+            | Head::Welcome(_)
+            | Head::HelloRefused(_)
+            | Head::Verdicts(_)
+            | Head::HeartbeatAnswer(_)
+            | Head::CreateChunk(_)
+            | Head::DeleteChunks(_)
+            | Head::SayHello(_)
+            | Head::WritePiece(_)
+            | Head::PieceDone(_)
+            | Head::ChainPiece(_)
+            | Head::ChainDone(_)
+            | Head::SyncChunk(_)
+            | Head::SyncDone(_)
+            | Head::ChainSync(_)
+            | Head::ChainSynced(_)
+            | Head::ReadRange(_)
+            | Head::RangeRead(_) => {
+                tracing::warn!(%link, "a message that is not for a meta server was dropped")
+            }
+        }
+    }
+
+    fn closed(&mut self, io: &mut Io, link: LinkId, role: LinkRole) {
+        match role {
+            LinkRole::Unsaid => {}
+            LinkRole::Session(session) => self.sessions.unbind(session, link),
+            LinkRole::Server(server) => {
+                if self.roster.link(server) == Some(link) {
+                    self.server_down(io, server, "its link to the meta server closed");
+                }
+            }
+        }
+    }
+
+    fn disk(&mut self, io: &mut Io, ticket: Ticket, result: DiskResult) -> Result<(), Fault> {
+        if !self.log.owns(ticket) {
+            return Ok(());
+        }
+        self.log
+            .completed(io.now.mono, ticket, result, &mut io.outbox)?;
+        assert!(
+            self.log.durable() <= self.state.seq,
+            "nothing is durable that was not applied"
+        );
+        io.outbox.set_durable(self.log.durable());
+        Ok(())
+    }
+
+    /// What is due by the clock.
+    fn tick(&mut self, io: &mut Io) {
+        self.expire_sessions(io);
+        self.silence_servers(io);
+        self.overdue_allocations(io);
+    }
+
+    fn send_deletes(&mut self, io: &mut Io) {
+        for (server, chunks) in core::mem::take(&mut self.deletes) {
+            let Some((link, term)) = self.roster.orders_to(server) else {
+                continue;
+            };
+            for chunks in chunks.chunks(DELETE_BATCH) {
+                let order = crate::wire::chunk_meta::DeleteChunks {
+                    term,
+                    chunks: chunks.to_vec(),
+                };
+                self.reply(io, link, 0, order);
+            }
+        }
+    }
+
+    fn advance_log(&mut self, io: &mut Io) {
+        self.log
+            .advance(io.now.mono, self.state.epoch, &mut io.rng, &mut io.outbox);
+    }
+
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let of = |at: Option<Instant>, what| at.map(|at| (at, what));
+        [
+            self.log.deadline(),
+            of(self.sessions.due(), "see whether a session is silent"),
+            of(self.roster.due(), "see whether a server is silent"),
+            of(
+                self.allocations.due(),
+                "give up on a chunk that is not made",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Sends what rests on the state as it is now: it leaves when that is durable.
+    fn reply(&self, io: &mut Io, link: LinkId, request: u64, head: impl Into<Head>) {
+        io.outbox
+            .send_after(self.state.seq, link, Msg::new(request, head));
+    }
+
+    /// That the log has room for a record, and for what must follow it.
+    fn has_room(&self, record_bytes: usize, reserve: usize) -> Result<(), Refusal> {
+        match self.log.room(record_bytes, reserve) {
+            Room::Enough => Ok(()),
+            Room::Soon => Err(Refusal::new(
+                Status::Busy,
+                "the next segment of the log is being prepared",
+            )),
+            Room::Full => Err(Refusal::new(
+                Status::ReadOnly,
+                "the disk of the meta server's log is full: nothing can be changed until there is room",
+            )),
+        }
+    }
+}
+
+fn event(id: CallId, event: Event) -> Output<Event> {
+    Output::Event { id, event }
+}
+
+/// Answers a request that came before the state is loaded: nothing of it is known.
+fn not_ready(io: &mut Io, link: LinkId, msg: &Msg) {
+    let refusal = Refusal::new(Status::Busy, "the meta server is starting");
+    let seq = LogSeq(0);
+    let head: Head = match &msg.head {
+        Head::OpenSession(_) => SessionOpened {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Mutate(_) => Mutated {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Query(_) => Answered {
+            seq,
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Renew(_) => Renewed {
+            outcome: Err(refusal),
+        }
+        .into(),
+        Head::Hello(_) => HelloRefused { refusal }.into(),
+        _ => return,
+    };
+    io.outbox.send(link, Msg::new(msg.request, head));
 }

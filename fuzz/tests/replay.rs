@@ -1,0 +1,68 @@
+//! Replays the committed corpora on stable, without a fuzzer: once an input broke something, its file stays
+//! in `seeds/<target>/` and is tried for ever. Fails on a corpus that is empty or belongs to no target.
+use kfs_core::wire::Head;
+use kfs_fuzz::TARGETS;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn seeds() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds")
+}
+
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let dir = seeds().join(target);
+    let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
+}
+
+#[test]
+fn every_seed_of_every_target_is_survived() {
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        assert!(!corpus.is_empty(), "the corpus of {name} is empty");
+        for (path, data) in &corpus {
+            println!("{}", path.display());
+            target(data);
+            // What a torn read or a cut connection leaves of it; long ones at some cuts only.
+            for len in (0..data.len()).step_by(1 + data.len() / 512) {
+                target(&data[..len]);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_corpus_belongs_to_a_target() {
+    for entry in fs::read_dir(seeds()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            TARGETS.iter().any(|(target, _)| *target == name),
+            "seeds/{name} has no target"
+        );
+    }
+    for (name, _) in TARGETS {
+        let manifest = include_str!("../Cargo.toml");
+        assert!(
+            manifest.contains(&format!("fuzz_targets/{name}.rs")),
+            "{name} is not handed to the fuzzer"
+        );
+    }
+}
+
+#[test]
+fn every_message_type_is_in_the_corpus() {
+    let codes: BTreeSet<u16> = corpus("message")
+        .iter()
+        .filter_map(|(_, data)| data.first_chunk())
+        .map(|code| u16::from_le_bytes(*code))
+        .collect();
+    for (code, name) in Head::TYPES {
+        assert!(codes.contains(code), "no seed of {name}");
+    }
+}

@@ -1,0 +1,469 @@
+//! The `kfs` command: its arguments, and which verb does what.
+//!
+//! Read [`reach`] next (the cluster a command talks to), then the verb you came for. Nothing here knows the
+//! protocol: the command uses the library as anybody else would.
+mod bench;
+#[cfg(feature = "embedded")]
+mod demo;
+#[cfg(feature = "embedded")]
+mod embedded;
+mod failure;
+mod list;
+mod path;
+mod pieces;
+mod reach;
+mod screen;
+mod signals;
+mod status;
+mod transfer;
+mod tree;
+mod units;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use failure::{Exit, Failure};
+use kfs_core::wire::client_meta::{Parents, RenameMode};
+use path::RemotePath;
+use reach::Reach;
+use screen::{Chatter, Form, Screen};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const AFTER_HELP: &str = "\
+Paths are /a/b or kfs://HOST:PORT/a/b.
+
+Exit codes: 0 done, 1 the operation failed, 2 bad usage, 3 not found, 4 exists, 5 not reachable or timed out, \
+6 corrupt or lost data, 7 refused (permission, full, read-only).";
+
+/// A file system that keeps each file on several machines.
+#[derive(Parser, Debug)]
+#[command(name = "kfs", version, after_help = AFTER_HELP, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// Where the meta server listens [env: KFS_META] [default: 127.0.0.1:20000]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    meta: Option<String>,
+    /// Run on an embedded cluster (a meta server and three chunkservers) whose data is kept in DIR
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "meta")]
+    local: Option<PathBuf>,
+    /// How long an operation may take in all, with its retries
+    #[arg(long, global = true, value_name = "TIME", default_value = "60s", env = "KFS_TIMEOUT", value_parser = units::parse_span)]
+    timeout: Duration,
+    /// Print results, and errors, as lines of JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results only: no remarks, no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// What is logged to standard error, as in 'info' or 'kfs_core=debug'
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        default_value = "error",
+        env = "RUST_LOG"
+    )]
+    log: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// List directories, one name a line when not on a terminal
+    Ls {
+        /// With kind, mode, replicas, owner, size and time
+        #[arg(short)]
+        long: bool,
+        /// Directories below as well
+        #[arg(short = 'R')]
+        recursive: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), default_value = "/")]
+        paths: Vec<RemotePath>,
+    },
+    /// Show the attributes of files and directories
+    Stat {
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
+    /// Write a file to standard output
+    Cat {
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+        /// Begin at this byte
+        #[arg(long, value_name = "BYTES", default_value = "0", value_parser = units::parse_size)]
+        offset: u64,
+        /// At most so many bytes
+        #[arg(long, value_name = "BYTES", value_parser = units::parse_size)]
+        length: Option<u64>,
+    },
+    /// Store a local file or directory, or standard input
+    ///
+    /// It appears under its name when all of it is on disk on every replica, and not before.
+    Put {
+        /// What to store; '-' is standard input
+        #[arg(value_name = "LOCAL")]
+        local: PathBuf,
+        /// Its new name; if this is a directory, it is stored in it under its own name
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+        /// Replace a file that is there, atomically
+        #[arg(long)]
+        force: bool,
+        /// Replicas of each chunk; the cluster's default if not given
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(kfs_core::limits::REPLICATION_MAX)))]
+        replication: Option<u8>,
+    },
+    /// Fetch a file or directory, or write a file to standard output
+    ///
+    /// It appears under its name when all of it is on disk, and not before.
+    Get {
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+        /// Its new name, or a directory to store it in under its own name; '-' is standard output
+        #[arg(value_name = "LOCAL")]
+        local: PathBuf,
+        /// Replace a file that is there, atomically
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove files
+    Rm {
+        /// Directories with everything in them as well
+        #[arg(short)]
+        recursive: bool,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
+    /// Make directories
+    Mkdir {
+        /// Missing parents as well; a directory that is there is no error
+        #[arg(short)]
+        parents: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
+    /// Remove empty directories
+    Rmdir {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
+    /// Rename, replacing a file that is there; into TO, if it is a directory
+    Mv {
+        /// Never replace
+        #[arg(short)]
+        no_replace: bool,
+        #[arg(value_name = "FROM", value_parser = remote())]
+        from: RemotePath,
+        #[arg(value_name = "TO", value_parser = remote())]
+        to: RemotePath,
+    },
+    /// Show the state of the cluster on one screen
+    Status,
+    /// Show on an embedded cluster what this is: store a file, kill a server, read the file back
+    #[cfg(feature = "embedded")]
+    Demo(demo::Demo),
+    /// Measure, beside what a plain program does on the same machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print a script that completes commands in a shell
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// A process of a benchmark, started by it
+    #[command(hide = true, subcommand)]
+    BenchPart(bench::Part),
+}
+
+fn remote() -> impl TypedValueParser<Value = RemotePath> {
+    OsStringValueParser::new().try_map(|argument: OsString| RemotePath::parse(&argument))
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let common = &arguments.common;
+    let form = if common.json { Form::Json } else { Form::Text };
+    let chatter = if common.quiet {
+        Chatter::Quiet
+    } else {
+        Chatter::Shown
+    };
+    let screen = Screen::new(form, chatter);
+    let outcome = log_to_stderr(&common.log).and_then(|()| act(arguments.verb, common, &screen));
+    let outcome = outcome.and_then(|exit| screen.flush().map(|()| exit));
+    let exit = outcome.unwrap_or_else(|failure| {
+        // What was done before the failure is said before it.
+        let _ = screen.flush();
+        screen.failure(&failure);
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// Help and version are answers; anything else is a command line that makes no sense.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return if error.print().is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let line = text.split("\n\n").next().unwrap_or(text).replace('\n', " ");
+        let _ = io::stderr().write_all(Failure::usage(line).json().as_bytes());
+    } else {
+        let _ = write!(
+            io::stderr(),
+            "error[{}]: {text}",
+            kfs_core::wire::Status::BadRequest.code()
+        );
+    }
+    ExitCode::from(Exit::Usage as u8)
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Failure::usage(format!("'{filter}' is not a log filter: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
+
+fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "kfs", &mut script);
+            io::stdout()
+                .write_all(&script)
+                .map_err(|error| Failure::stdout(&error))?;
+            Ok(Exit::Done)
+        }
+        Verb::BenchPart(part) => bench::part(part, common),
+        Verb::Bench(asked) => {
+            own_cluster("bench", common)?;
+            bench::run(&asked, screen)
+        }
+        #[cfg(feature = "embedded")]
+        Verb::Demo(asked) => {
+            own_cluster("demo", common)?;
+            runtime()?.block_on(demo::run(&asked, common.timeout, screen))
+        }
+        verb => runtime()?.block_on(on_cluster(verb, common, screen)),
+    }
+}
+
+/// Refuses to name a cluster to a verb that starts its own.
+fn own_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
+    if common.meta.is_some() || common.local.is_some() {
+        return Err(Failure::usage(format!(
+            "'kfs {verb}' starts a cluster of its own: --meta and --local say nothing to it"
+        ))
+        .help("its --dir says where that cluster keeps its data"));
+    }
+    Ok(())
+}
+
+/// One thread: a command is one client, and what it shares with other threads it would pay for.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("cannot start", &error))
+}
+
+async fn on_cluster(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
+    let named = match &verb {
+        Verb::Ls { paths, .. }
+        | Verb::Stat { paths }
+        | Verb::Rm { paths, .. }
+        | Verb::Mkdir { paths, .. }
+        | Verb::Rmdir { paths, .. } => paths.iter().collect(),
+        Verb::Cat { path, .. } | Verb::Put { path, .. } | Verb::Get { path, .. } => vec![path],
+        Verb::Mv { from, to, .. } => vec![from, to],
+        _ => vec![],
+    };
+    if let Verb::Put { local, .. } = &verb {
+        // Told before servers are started or asked.
+        transfer::check_source(local)?;
+    }
+    let mut signals = signals::Signals::new()?;
+    let reach = tokio::select! {
+        biased;
+        () = signals.raised() => return Err(Failure::interrupted()),
+        reach = Reach::new(&named, common, screen) => reach?,
+    };
+    let outcome = tokio::select! {
+        biased;
+        () = signals.raised() => Err(Failure::interrupted()),
+        outcome = on_reach(verb, &reach, screen) => outcome,
+    };
+    signals.exit_on_the_next();
+    reach.leave().await;
+    outcome
+}
+
+async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Ls {
+            long,
+            recursive,
+            paths,
+        } => {
+            let look = if long {
+                list::Look::Long
+            } else {
+                list::Look::Names
+            };
+            let depth = if recursive {
+                list::Depth::Tree
+            } else {
+                list::Depth::Directory
+            };
+            list::ls(reach, screen, &paths, look, depth).await
+        }
+        Verb::Stat { paths } => list::stat(reach, screen, &paths).await,
+        Verb::Cat {
+            path,
+            offset,
+            length,
+        } => transfer::cat(reach, &path, offset, length).await,
+        Verb::Put {
+            local,
+            path,
+            force,
+            replication,
+        } => {
+            let target = transfer::Target::from_force(force);
+            transfer::put(
+                reach,
+                screen,
+                &local,
+                path,
+                target,
+                replication.unwrap_or(0),
+            )
+            .await
+        }
+        Verb::Get { path, local, force } => {
+            transfer::get(
+                reach,
+                screen,
+                &path,
+                local,
+                transfer::Target::from_force(force),
+            )
+            .await
+        }
+        Verb::Rm {
+            recursive,
+            dry_run,
+            paths,
+        } => {
+            let depth = if recursive {
+                tree::Depth::Tree
+            } else {
+                tree::Depth::File
+            };
+            tree::rm(
+                reach,
+                screen,
+                &paths,
+                depth,
+                tree::Effect::from_dry_run(dry_run),
+            )
+            .await
+        }
+        Verb::Mkdir { parents, paths } => {
+            tree::mkdir(
+                reach,
+                screen,
+                &paths,
+                if parents {
+                    Parents::Make
+                } else {
+                    Parents::MustExist
+                },
+            )
+            .await
+        }
+        Verb::Rmdir { dry_run, paths } => {
+            tree::rmdir(reach, screen, &paths, tree::Effect::from_dry_run(dry_run)).await
+        }
+        Verb::Mv {
+            no_replace,
+            from,
+            to,
+        } => {
+            let mode = if no_replace {
+                RenameMode::NoReplace
+            } else {
+                RenameMode::Replace
+            };
+            tree::mv(reach, screen, &from, &to, mode).await
+        }
+        Verb::Status => status::status(reach, screen).await,
+        _ => unreachable!("verbs that need no cluster are done before one is reached"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_takes_what_its_help_says() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_may_stand_before_and_after_the_verb() {
+        for line in [
+            ["kfs", "--meta", "h:1", "ls", "/"],
+            ["kfs", "ls", "--meta", "h:1", "/"],
+            ["kfs", "ls", "/", "--meta", "h:1"],
+        ] {
+            let arguments = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(arguments.common.meta.as_deref(), Some("h:1"));
+        }
+    }
+
+    #[test]
+    fn a_path_may_be_any_bytes() {
+        use std::os::unix::ffi::OsStringExt;
+        let line = [
+            "kfs".into(),
+            "rm".into(),
+            OsString::from_vec(b"/\xff".to_vec()),
+        ];
+        let Verb::Rm { paths, .. } = Arguments::try_parse_from(line).unwrap().verb else {
+            panic!("rm is rm")
+        };
+        assert_eq!(paths[0].bytes(), b"/\xff");
+    }
+}

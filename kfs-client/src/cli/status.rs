@@ -1,0 +1,412 @@
+//! `status`: the cluster on one screen, its health in one word and the reasons for it, each with a code.
+use super::failure::{Exit, Failure};
+use super::reach::Reach;
+use super::screen::Screen;
+use super::units::size;
+use kfs_core::wire::client_meta::{ClusterStatus, ServerState, ServerStatus};
+use serde::Serialize;
+
+/// A server with less room than this share of its bytes is worth a word: a chunk is 64 MiB, and a disk
+/// this full has been filling for a while.
+const NEARLY_FULL: f64 = 0.05;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+enum Health {
+    #[serde(rename = "HEALTH_OK")]
+    Ok,
+    #[serde(rename = "HEALTH_WARN")]
+    Warn,
+    #[serde(rename = "HEALTH_ERR")]
+    Err,
+}
+
+impl Health {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "HEALTH_OK",
+            Self::Warn => "HEALTH_WARN",
+            Self::Err => "HEALTH_ERR",
+        }
+    }
+}
+
+/// Why the health is not what it should be. Codes and levels are those of the meta server's pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Reason {
+    level: Health,
+    code: &'static str,
+    text: String,
+}
+
+/// The health, as JSON.
+#[derive(Serialize, Debug)]
+struct HealthShape {
+    level: Health,
+    reasons: Vec<Reason>,
+}
+
+/// The cluster, as JSON.
+#[derive(Serialize, Debug)]
+struct Shape<'a> {
+    health: HealthShape,
+    cluster: String,
+    epoch: u32,
+    build: &'a str,
+    log_seq: u64,
+    log_durable: u64,
+    files: u64,
+    directories: u64,
+    chunks: u64,
+    bytes: u64,
+    chunks_under_replicated: u64,
+    chunks_unavailable: u64,
+    replicas_damaged: u64,
+    chunks_unknown: u64,
+    sessions: u64,
+    replication: u8,
+    min_replicas: u8,
+    read_only: Option<&'a str>,
+    servers: Vec<ServerShape<'a>>,
+}
+
+#[derive(Serialize, Debug)]
+struct ServerShape<'a> {
+    node: String,
+    address: Option<String>,
+    rack: &'a str,
+    state: &'static str,
+    chunks: u64,
+    bytes_free: u64,
+    bytes_total: u64,
+    silent_ms: Option<u64>,
+}
+
+/// Shows it.
+pub(crate) async fn status(reach: &Reach, screen: &Screen) -> Result<Exit, Failure> {
+    let status = reach.kfs.status().await?;
+    let reasons = reasons(&status);
+    screen.json(&shape(&status, reasons.clone()))?;
+    for line in lines(&status, &reasons) {
+        screen.line(line)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn reasons(status: &ClusterStatus) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut add = |level, code, text| reasons.push(Reason { level, code, text });
+    let not_up: Vec<&ServerStatus> = status
+        .servers
+        .iter()
+        .filter(|server| server.state != ServerState::Up)
+        .collect();
+    let up = status.servers.len() - not_up.len();
+    if status.chunks_unavailable > 0 {
+        let text = format!(
+            "{} chunks are on no live server: their files cannot be read whole",
+            status.chunks_unavailable
+        );
+        add(Health::Err, "CHUNKS_UNAVAILABLE", text);
+    }
+    if let Some(why) = &status.read_only {
+        add(
+            Health::Err,
+            "READ_ONLY",
+            format!("changes are refused: {why}"),
+        );
+    }
+    if up < usize::from(status.min_replicas) {
+        let text = format!(
+            "{up} chunkservers are up, a new chunk needs {}",
+            status.min_replicas
+        );
+        add(Health::Warn, "FEW_SERVERS", text);
+    }
+    if !not_up.is_empty() {
+        let which: Vec<String> = not_up.iter().map(|server| absence(server)).collect();
+        add(
+            Health::Warn,
+            "SERVERS_DOWN",
+            format!(
+                "{} of {}: {}",
+                not_up.len(),
+                status.servers.len(),
+                which.join(", ")
+            ),
+        );
+    }
+    let full: Vec<String> = status
+        .servers
+        .iter()
+        .filter(|server| server.state == ServerState::Up && free_share(server) < NEARLY_FULL)
+        .map(|server| format!("{} has {} left", address(server), size(server.bytes_free)))
+        .collect();
+    if !full.is_empty() {
+        add(Health::Warn, "SERVERS_FULL", full.join(", "));
+    }
+    for (count, code, what) in [
+        (
+            status.chunks_under_replicated,
+            "UNDER_REPLICATED",
+            "chunks have fewer replicas than their files ask for",
+        ),
+        (
+            status.replicas_damaged,
+            "REPLICAS_DAMAGED",
+            "replicas were reported damaged",
+        ),
+        (
+            status.chunks_unknown,
+            "CHUNKS_UNKNOWN",
+            "chunks on servers are in no log of this cluster; they are left alone",
+        ),
+    ] {
+        if count > 0 {
+            add(Health::Warn, code, format!("{count} {what}"));
+        }
+    }
+    reasons
+}
+
+/// `127.0.0.1:22000 (down for 7 s)`.
+fn absence(server: &ServerStatus) -> String {
+    let since = server.silent.map_or(String::new(), |silent| {
+        format!(" for {} s", silent.as_secs())
+    });
+    format!("{} ({}{since})", address(server), state(server.state))
+}
+
+fn health(reasons: &[Reason]) -> Health {
+    reasons
+        .iter()
+        .map(|reason| reason.level)
+        .max()
+        .unwrap_or(Health::Ok)
+}
+
+fn free_share(server: &ServerStatus) -> f64 {
+    if server.bytes_total == 0 {
+        0.0
+    } else {
+        server.bytes_free as f64 / server.bytes_total as f64
+    }
+}
+
+fn address(server: &ServerStatus) -> String {
+    server
+        .addr
+        .map_or_else(|| server.node.to_string(), |addr| addr.to_string())
+}
+
+const fn state(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Up => "up",
+        ServerState::Joining => "joining",
+        ServerState::Down => "down",
+    }
+}
+
+fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
+    let server = |server: &'a ServerStatus| ServerShape {
+        node: server.node.to_string(),
+        address: server.addr.map(|addr| addr.to_string()),
+        rack: &server.rack,
+        state: state(server.state),
+        chunks: server.chunks,
+        bytes_free: server.bytes_free,
+        bytes_total: server.bytes_total,
+        silent_ms: server
+            .silent
+            .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+    };
+    Shape {
+        health: HealthShape {
+            level: health(&reasons),
+            reasons,
+        },
+        cluster: status.cluster.to_string(),
+        epoch: status.epoch.0,
+        build: &status.build,
+        log_seq: status.log_seq.0,
+        log_durable: status.log_durable.0,
+        files: status.files,
+        directories: status.directories,
+        chunks: status.chunks,
+        bytes: status.bytes,
+        chunks_under_replicated: status.chunks_under_replicated,
+        chunks_unavailable: status.chunks_unavailable,
+        replicas_damaged: status.replicas_damaged,
+        chunks_unknown: status.chunks_unknown,
+        sessions: status.sessions,
+        replication: status.replication,
+        min_replicas: status.min_replicas,
+        read_only: status.read_only.as_deref(),
+        servers: status.servers.iter().map(server).collect(),
+    }
+}
+
+fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
+    let mut lines = vec![health(reasons).word().to_owned()];
+    for reason in reasons {
+        let weight = if reason.level == Health::Err {
+            "error"
+        } else {
+            "warning"
+        };
+        lines.push(format!("  {weight} {}: {}", reason.code, reason.text));
+    }
+    let up = status
+        .servers
+        .iter()
+        .filter(|server| server.state == ServerState::Up)
+        .count();
+    lines.extend([
+        format!(
+            "cluster  {}, epoch {}, {}",
+            status.cluster, status.epoch, status.build
+        ),
+        format!(
+            "log      at {}, durable to {}",
+            status.log_seq, status.log_durable
+        ),
+        format!(
+            "files    {} in {} directories, {}",
+            status.files,
+            status.directories,
+            size(status.bytes)
+        ),
+        format!(
+            "chunks   {}; {} under-replicated, {} unavailable, {} replicas damaged, {} unknown",
+            status.chunks,
+            status.chunks_under_replicated,
+            status.chunks_unavailable,
+            status.replicas_damaged,
+            status.chunks_unknown
+        ),
+        format!("clients  {} sessions", status.sessions),
+        format!(
+            "servers  {up} of {} up; replication {}, at least {} to write",
+            status.servers.len(),
+            status.replication,
+            status.min_replicas
+        ),
+    ]);
+    for server in &status.servers {
+        let rack = if server.rack.is_empty() {
+            String::new()
+        } else {
+            format!("  rack {}", server.rack)
+        };
+        let room = format!(
+            "{} of {} free",
+            size(server.bytes_free),
+            size(server.bytes_total)
+        );
+        lines.push(format!(
+            "  {:<22} {:<8} {:>7} chunks  {room}{rack}",
+            address(server),
+            state(server.state),
+            server.chunks
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kfs_core::ids::{ClusterId, Epoch, LogSeq, NodeId};
+
+    fn server(number: u128, state: ServerState) -> ServerStatus {
+        ServerStatus {
+            node: NodeId(number),
+            addr: None,
+            rack: String::new(),
+            state,
+            chunks: 1,
+            bytes_free: 50,
+            bytes_total: 100,
+            silent: None,
+        }
+    }
+
+    fn cluster() -> ClusterStatus {
+        ClusterStatus {
+            cluster: ClusterId(1),
+            epoch: Epoch(1),
+            build: "kfs".into(),
+            log_seq: LogSeq(3),
+            log_durable: LogSeq(3),
+            files: 1,
+            directories: 1,
+            chunks: 1,
+            bytes: 5,
+            chunks_under_replicated: 0,
+            chunks_unavailable: 0,
+            replicas_damaged: 0,
+            chunks_unknown: 0,
+            sessions: 1,
+            replication: 3,
+            min_replicas: 2,
+            read_only: None,
+            servers: (1..=3).map(|n| server(n, ServerState::Up)).collect(),
+        }
+    }
+
+    fn codes(status: &ClusterStatus) -> (Health, Vec<&'static str>) {
+        let reasons = reasons(status);
+        (
+            health(&reasons),
+            reasons.iter().map(|reason| reason.code).collect(),
+        )
+    }
+
+    #[test]
+    fn a_whole_cluster_is_well() {
+        assert_eq!(codes(&cluster()), (Health::Ok, vec![]));
+    }
+
+    #[test]
+    fn a_lost_server_is_named() {
+        let mut status = cluster();
+        status.servers[0].state = ServerState::Down;
+        status.chunks_under_replicated = 1;
+        assert_eq!(
+            codes(&status),
+            (Health::Warn, vec!["SERVERS_DOWN", "UNDER_REPLICATED"])
+        );
+        assert!(
+            lines(&status, &reasons(&status))
+                .join("\n")
+                .contains(&status.servers[0].node.to_string())
+        );
+        status.servers[1].state = ServerState::Joining;
+        assert_eq!(codes(&status).1[0], "FEW_SERVERS");
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_read_is_an_error_and_comes_first() {
+        let status = ClusterStatus {
+            chunks_unknown: 2,
+            chunks_unavailable: 2,
+            ..cluster()
+        };
+        assert_eq!(
+            codes(&status),
+            (Health::Err, vec!["CHUNKS_UNAVAILABLE", "CHUNKS_UNKNOWN"])
+        );
+    }
+
+    #[test]
+    fn a_full_server_and_a_read_only_log_are_told() {
+        let mut status = ClusterStatus {
+            read_only: Some("no space".into()),
+            ..cluster()
+        };
+        status.servers[2].bytes_free = 4;
+        assert_eq!(
+            codes(&status),
+            (Health::Err, vec!["READ_ONLY", "SERVERS_FULL"])
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! The connection to a cluster: one machine, driven by one task, shared by every clone of [`Kfs`].
+//!
+//! Nothing is decided here: each call goes to the machine as it is, and its one event comes back.
+use crate::dir::Directory;
+use crate::error::{Error, Result};
+use crate::file::{Reader, Writer};
+use kfs_core::client::{Call, Client, Config, Event};
+use kfs_core::limits::Limits;
+use kfs_core::wire::client_meta::{At, Attrs, ClusterStatus, Keep, Ownership, Parents, RenameMode};
+use kfs_core::wire::{Role, Status};
+use kfs_drive::{Caller, Net, NoDisk, Pending};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the meta server listens.
+    pub meta: SocketAddr,
+    /// How long one call may take in all, with its retries. 60 s unless said otherwise.
+    pub timeout: Duration,
+    /// For back-off, the choice of replicas and the session's nonce; drawn from the operating system.
+    pub seed: u64,
+    /// Bounds of what is held in memory.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The defaults, for the cluster of this meta server.
+    #[must_use]
+    pub fn new(meta: SocketAddr) -> Self {
+        Self {
+            meta,
+            timeout: Duration::from_secs(60),
+            seed: kfs_drive::entropy(),
+            limits: Limits::REAL,
+        }
+    }
+}
+
+/// What a new file is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CreateOptions {
+    /// Owner, group and mode.
+    pub owner: Ownership,
+    /// Replicas of each chunk; 0: the cluster's default.
+    pub replication: u8,
+    /// What becomes of it if this client goes away before it is renamed.
+    pub keep: Keep,
+}
+
+impl Default for CreateOptions {
+    /// Root's, mode 0644, the cluster's replication, kept.
+    fn default() -> Self {
+        Self {
+            owner: Ownership {
+                uid: 0,
+                gid: 0,
+                mode: 0o644,
+            },
+            replication: 0,
+            keep: Keep::Always,
+        }
+    }
+}
+
+/// A client of one cluster. Clones share the connection.
+///
+/// Paths are absolute bytes, `/a/b`, without `.` and `..`; names are any bytes but `/` and NUL.
+#[derive(Clone, Debug)]
+pub struct Kfs(Arc<Connection>);
+
+/// The way to the machine.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    caller: Caller<Call, Event>,
+    pub(crate) limits: Limits,
+    /// Calls that let go of files whose owners were dropped; they go out before the next call.
+    dropped: Mutex<Vec<Call>>,
+}
+
+impl Kfs {
+    /// A client of this cluster. It dials when it is first used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime: a task that drives the client is spawned on the current one.
+    #[must_use]
+    pub fn connect(options: Options) -> Self {
+        let client = Client::new(Config {
+            seed: options.seed,
+            limits: options.limits,
+            meta: options.meta,
+            timeout: options.timeout,
+        });
+        // Every event of a client answers a call.
+        let (caller, calls) = kfs_drive::calls(|_event| {});
+        let (_, completions) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(kfs_drive::drive(
+            client,
+            NoDisk,
+            completions,
+            Net::new(Role::Client),
+            calls,
+        ));
+        Self(Arc::new(Connection {
+            caller,
+            limits: options.limits,
+            dropped: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// The attributes of a file or directory.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], or that the meta server cannot be had.
+    pub async fn stat(&self, path: &[u8]) -> Result<Attrs> {
+        match self.0.call_at(path, Call::Stat(at(path)?)).await? {
+            Event::Attrs(attrs) => Ok(attrs),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// [`Status::Exists`] (not with [`Parents::Make`]), [`Status::NotFound`], [`Status::NotADirectory`],
+    /// [`Status::BadName`], or that the meta server cannot be had.
+    pub async fn mkdir(&self, path: &[u8], parents: Parents, owner: Ownership) -> Result<()> {
+        let at = at(path)?;
+        done(
+            self.0
+                .call_at(path, Call::Mkdir { at, parents, owner })
+                .await?,
+        )
+    }
+
+    /// Makes a file to write; the name must not be taken.
+    ///
+    /// # Errors
+    /// [`Status::Exists`], [`Status::NotFound`] (a parent), [`Status::NotADirectory`], [`Status::BadName`], or
+    /// that the meta server cannot be had.
+    pub async fn create(&self, path: &[u8], options: CreateOptions) -> Result<Writer> {
+        let call = Call::Create {
+            at: at(path)?,
+            owner: options.owner,
+            replication: options.replication,
+            keep: options.keep,
+        };
+        match self.0.call_at(path, call).await? {
+            Event::Created {
+                handle,
+                file,
+                replication,
+            } => Ok(Writer::new(Arc::clone(&self.0), handle, file, replication)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Opens a file to read what was synced or closed before.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], [`Status::IsADirectory`], or that the meta server cannot
+    /// be had.
+    pub async fn open(&self, path: &[u8]) -> Result<Reader> {
+        match self.0.call_at(path, Call::Open(at(path)?)).await? {
+            Event::Opened { handle, attrs } => Ok(Reader::new(Arc::clone(&self.0), handle, attrs)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Renames, atomically: a file or an empty directory of the new name is replaced, or not, by `mode`.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::Exists`], [`Status::NotEmpty`], [`Status::IsADirectory`],
+    /// [`Status::NotADirectory`], [`Status::BadRequest`] (into itself), or that the meta server cannot be had.
+    pub async fn rename(&self, from: &[u8], to: &[u8], mode: RenameMode) -> Result<()> {
+        let call = Call::Rename {
+            from: at(from)?,
+            to: at(to)?,
+            mode,
+        };
+        done(self.0.call_at(from, call).await?)
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::IsADirectory`], or that the meta server cannot be had.
+    pub async fn remove(&self, path: &[u8]) -> Result<()> {
+        done(self.0.call_at(path, Call::Remove(at(path)?)).await?)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], [`Status::NotEmpty`], or that the meta server cannot be had.
+    pub async fn rmdir(&self, path: &[u8]) -> Result<()> {
+        done(self.0.call_at(path, Call::Rmdir(at(path)?)).await?)
+    }
+
+    /// The entries of a directory, asked for page by page as they are taken.
+    /// Errors come from [`Directory::next`].
+    #[must_use]
+    pub fn list(&self, path: &[u8]) -> Directory {
+        Directory::new(Arc::clone(&self.0), path)
+    }
+
+    /// The state of the cluster.
+    ///
+    /// # Errors
+    /// If the meta server cannot be had.
+    pub async fn status(&self) -> Result<ClusterStatus> {
+        match self.0.call(Call::Status).await? {
+            Event::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends the session and closes all links. Files that are still open, here or in clones, are lost to their
+    /// owners: what was not synced is not kept. A client that is merely dropped is found out by its silence.
+    pub async fn disconnect(self) {
+        // Whatever comes back, nothing is connected any more.
+        let _ = self.0.caller.call(Call::Disconnect).await;
+    }
+}
+
+impl Connection {
+    /// Begins a call: calls reach the machine in the order of their begins.
+    pub(crate) async fn begin(&self, call: Call) -> Pending<Event> {
+        let dropped =
+            std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
+        for call in dropped {
+            // Nobody waits for these.
+            drop(self.caller.begin(call).await);
+        }
+        self.caller.begin(call).await
+    }
+
+    pub(crate) async fn call(&self, call: Call) -> Result<Event> {
+        outcome(self.begin(call).await).await
+    }
+
+    /// A call about this path, which its error names.
+    pub(crate) async fn call_at(&self, path: &[u8], call: Call) -> Result<Event> {
+        self.call(call).await.map_err(|error| error.at(path))
+    }
+
+    /// Makes this call some time later: for owners that are dropped and cannot wait.
+    pub(crate) fn call_later(&self, call: Call) {
+        self.dropped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(call);
+    }
+}
+
+/// What a begun call comes to.
+pub(crate) async fn outcome(pending: Pending<Event>) -> Result<Event> {
+    match pending.await {
+        Ok(Event::Failed(failure)) => Err(failure.into()),
+        Ok(event) => Ok(event),
+        Err(_) => Err(Error::gone()),
+    }
+}
+
+/// The event of a call that gives nothing.
+pub(crate) fn done(event: Event) -> Result<()> {
+    match event {
+        Event::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn unexpected(event: &Event) -> Error {
+    Error::new(
+        Status::Protocol,
+        format!("the client answered {event:?} to another call"),
+    )
+}
+
+/// The place of an absolute path.
+pub(crate) fn at(path: &[u8]) -> Result<At> {
+    match path {
+        [b'/', rest @ ..] => Ok(At::root(rest)),
+        _ => {
+            let path = String::from_utf8_lossy(path);
+            let what = format!("'{path}' is not an absolute path");
+            Err(Error::new(Status::BadName, what))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_is_refused_before_anything_is_sent() {
+        for path in [&b""[..], b"a/b", b"./a"] {
+            assert_eq!(at(path).unwrap_err().status, Status::BadName);
+        }
+        assert_eq!(at(b"/").unwrap(), At::root(""));
+        assert_eq!(at(b"/a/b").unwrap(), At::root("a/b"));
+    }
+}

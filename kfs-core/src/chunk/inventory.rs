@@ -1,0 +1,191 @@
+//! What this server has: a small entry per replica, and the tables of those at rest that were read lately.
+//!
+//! Entries say what is durable: a replica being written has its progress in [`super::write`].
+use super::header::Header;
+use super::name::{ChunkName, ReplicaId};
+use super::read::ReadId;
+use crate::ids::{FileId, Incarnation, LinkId, WriteSeq};
+use crate::wire::chunk_meta::{InventoryItem, ReplicaState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A replica, as its header has it.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub file: FileId,
+    pub incarnation: Incarnation,
+    pub wseq: WriteSeq,
+    /// The committed length in bytes.
+    pub len: u64,
+    pub standing: Standing,
+    /// Why it takes no pieces, if its chain broke in this process.
+    pub broken: Option<Box<Broken>>,
+}
+
+/// What may be served of a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// Found on the disk, and no verdict was heard yet.
+    Unconfirmed,
+    /// Confirmed by a verdict, or made in this process.
+    Served,
+    /// Its committed length is shorter than the log's.
+    Damaged,
+    /// The meta server does not know it.
+    Unknown,
+    /// Its header cannot be read, or not any more.
+    BadHeader,
+}
+
+/// A chain that broke.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub why: String,
+    /// The link up the chain that was told.
+    pub told: Option<LinkId>,
+}
+
+/// All replicas, by the id that messages use.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    pub replicas: BTreeMap<ReplicaId, Replica>,
+    pub tables: Tables,
+    /// Files in `chunks/` and `trash/` that are none of ours.
+    pub foreign: u64,
+}
+
+impl Replica {
+    /// As a scan finds it.
+    pub(super) fn found(name: ChunkName, header: Option<&Header>) -> Self {
+        let (incarnation, wseq, len) = header.map_or_else(Default::default, |header| {
+            (header.incarnation, header.wseq, header.len)
+        });
+        let standing = if header.is_some() {
+            Standing::Unconfirmed
+        } else {
+            Standing::BadHeader
+        };
+        Self {
+            file: name.file,
+            incarnation,
+            wseq,
+            len,
+            standing,
+            broken: None,
+        }
+    }
+    /// What is said of it, by whether it is being written.
+    pub(super) const fn item(&self, id: ReplicaId, whole: ReplicaState) -> InventoryItem {
+        let item = InventoryItem {
+            file: self.file,
+            chunk: id.chunk,
+            version: id.version,
+            incarnation: self.incarnation,
+            wseq: self.wseq,
+            len: self.len,
+            state: whole,
+        };
+        match self.standing {
+            Standing::BadHeader => InventoryItem {
+                incarnation: Incarnation(0),
+                wseq: WriteSeq(0),
+                len: 0,
+                state: ReplicaState::BadHeader,
+                ..item
+            },
+            Standing::Unconfirmed | Standing::Served | Standing::Damaged | Standing::Unknown => {
+                item
+            }
+        }
+    }
+}
+
+impl Inventory {
+    pub(super) fn new(tables_max: usize) -> Self {
+        Self {
+            tables: Tables {
+                max: tables_max,
+                ..Tables::default()
+            },
+            ..Self::default()
+        }
+    }
+    /// All names, sorted as an inventory is said.
+    pub(super) fn names(&self) -> Vec<ChunkName> {
+        let mut names: Vec<_> = self
+            .replicas
+            .iter()
+            .map(|(id, replica)| id.of(replica.file))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+/// Headers of replicas at rest: those used lately, and those being read.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    max: usize,
+    loaded: BTreeMap<ReplicaId, (Arc<Header>, u64)>,
+    /// By last use, to forget the one not used for longest.
+    used: BTreeMap<u64, ReplicaId>,
+    uses: u64,
+    loading: BTreeMap<ReplicaId, Vec<ReadId>>,
+}
+
+/// What [`Tables::get`] has.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    Loaded(Arc<Header>),
+    /// It is being loaded; the read is noted.
+    Loading,
+    /// It is not there: load it, the read is noted.
+    Load,
+}
+
+impl Tables {
+    pub(super) fn get(&mut self, id: ReplicaId, read: ReadId) -> Lookup {
+        if let Some((header, use_no)) = self.loaded.get_mut(&id) {
+            self.used.remove(use_no);
+            self.uses += 1;
+            *use_no = self.uses;
+            self.used.insert(self.uses, id);
+            return Lookup::Loaded(Arc::clone(header));
+        }
+        if let Some(waiting) = self.loading.get_mut(&id) {
+            waiting.push(read);
+            return Lookup::Loading;
+        }
+        self.loading.insert(id, vec![read]);
+        Lookup::Load
+    }
+    /// The load ended: keeps the table if there is one, and gives who waited.
+    pub(super) fn loaded(&mut self, id: ReplicaId, header: Option<Arc<Header>>) -> Vec<ReadId> {
+        let waiting = self.loading.remove(&id).unwrap_or_default();
+        if let Some(header) = header {
+            self.forget(id);
+            self.uses += 1;
+            self.loaded.insert(id, (header, self.uses));
+            self.used.insert(self.uses, id);
+            while self.loaded.len() > self.max.max(1) {
+                let (_, oldest) = self
+                    .used
+                    .pop_first()
+                    .expect("each table loaded has a last use");
+                self.loaded.remove(&oldest);
+            }
+            assert_eq!(
+                self.loaded.len(),
+                self.used.len(),
+                "one last use for each table"
+            );
+        }
+        waiting
+    }
+    /// The replica changed, or is gone.
+    pub(super) fn forget(&mut self, id: ReplicaId) {
+        if let Some((_, use_no)) = self.loaded.remove(&id) {
+            self.used.remove(&use_no);
+        }
+    }
+}

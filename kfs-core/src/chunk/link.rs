@@ -1,0 +1,295 @@
+//! Links as a chunkserver sees them, and the room that pieces take.
+//!
+//! Room is counted apart per chain position, and position k waits only for the disk and for the link to
+//! position k+1; so a chain A→B and a chain B→A never wait for each other.
+use super::name::ReplicaId;
+use super::read::ReadId;
+use crate::ids::LinkId;
+use crate::machine::Output;
+use crate::outbox::Outbox;
+use crate::wire::{Msg, Peer};
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What a link is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Dialed to the meta server.
+    Meta,
+    /// Dialed to the next server of chains, which is at this position in them.
+    Next(SocketAddr, u8),
+    /// Accepted; nothing came on it yet that says more.
+    Accepted,
+    /// Accepted, and pieces for this chain position come on it; 0: from clients.
+    Pieces(u8),
+}
+
+/// A piece's bytes, held until they are on the disk and handed to the next server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct HoldId(u64);
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub purpose: Purpose,
+    /// Who is at the other end; `None`: dialed and not up yet.
+    pub peer: Option<Peer>,
+    /// Replicas whose chain runs over this link, to either side.
+    pub replicas: BTreeSet<ReplicaId>,
+    /// Reads that wait for room on the link, in order.
+    pub reads_queued: VecDeque<ReadId>,
+    /// All reads of the link that are not answered.
+    pub reads_open: usize,
+    /// Bytes that reads in progress will put on the link.
+    pub reads_bytes: usize,
+    /// What was handed to the network and is not sent yet, in order, with its weight.
+    unsent: VecDeque<(usize, Option<HoldId>)>,
+    unsent_bytes: usize,
+    /// Bytes reported as sent that do not make up a whole message yet.
+    sent_bytes: usize,
+    /// Messages for a link that is not up yet.
+    early: Vec<Msg>,
+    paused: bool,
+}
+
+impl Link {
+    fn new(purpose: Purpose, peer: Option<Peer>) -> Self {
+        Self {
+            purpose,
+            peer,
+            replicas: BTreeSet::new(),
+            reads_queued: VecDeque::new(),
+            reads_open: 0,
+            reads_bytes: 0,
+            unsent: VecDeque::new(),
+            unsent_bytes: 0,
+            sent_bytes: 0,
+            early: Vec::new(),
+            paused: false,
+        }
+    }
+    /// Bytes that are on their way out, or will be when reads in progress end.
+    pub(super) const fn outgoing_bytes(&self) -> usize {
+        self.unsent_bytes + self.reads_bytes
+    }
+    /// For people.
+    pub(super) fn addr(&self) -> String {
+        match (&self.peer, &self.purpose) {
+            (_, Purpose::Next(addr, _)) => addr.to_string(),
+            (Some(peer), _) => peer.addr.to_string(),
+            (None, _) => "a server".into(),
+        }
+    }
+}
+
+/// All links, and the room per position.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    links: BTreeMap<LinkId, Link>,
+    next: BTreeMap<(SocketAddr, u8), LinkId>,
+    rooms: BTreeMap<u8, Room>,
+    holds: BTreeMap<HoldId, Hold>,
+    holds_made: u64,
+    room_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    bytes: usize,
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Hold {
+    position: u8,
+    bytes: usize,
+    /// Who still needs the bytes: the disk, the next link.
+    users: u8,
+}
+
+impl Links {
+    pub(super) fn new(room_bytes_max: usize) -> Self {
+        Self {
+            room_bytes_max,
+            ..Self::default()
+        }
+    }
+    pub(super) fn get(&self, link: LinkId) -> Option<&Link> {
+        self.links.get(&link)
+    }
+    pub(super) fn get_mut(&mut self, link: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(&link)
+    }
+    /// Bytes of pieces in memory.
+    pub(super) fn room_bytes(&self) -> usize {
+        self.rooms.values().map(|room| room.bytes).sum()
+    }
+    pub(super) fn accepted(&mut self, link: LinkId, peer: Peer) {
+        self.links
+            .insert(link, Link::new(Purpose::Accepted, Some(peer)));
+    }
+    pub(super) fn dialed_meta(&mut self, link: LinkId) {
+        self.links.insert(link, Link::new(Purpose::Meta, None));
+    }
+    /// The link to the next server of a chain: one per (address, position), dialed when first used.
+    pub(super) fn to_next<E>(
+        &mut self,
+        outbox: &mut Outbox<E>,
+        addr: SocketAddr,
+        position: u8,
+    ) -> LinkId {
+        assert!(position > 0, "the head is dialed by clients");
+        if let Some(link) = self.next.get(&(addr, position)) {
+            return *link;
+        }
+        let link = outbox.dial(addr);
+        self.next.insert((addr, position), link);
+        self.links
+            .insert(link, Link::new(Purpose::Next(addr, position), None));
+        link
+    }
+    /// A dialed link is up: what waited for it leaves.
+    pub(super) fn opened<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId, peer: Peer) {
+        if let Some(at) = self.links.get_mut(&link) {
+            at.peer = Some(peer);
+            for msg in core::mem::take(&mut at.early) {
+                outbox.send(link, msg);
+            }
+        }
+    }
+    /// Sends; `hold` is let go of when the message is handed over, or the link is gone.
+    pub(super) fn send<E>(
+        &mut self,
+        outbox: &mut Outbox<E>,
+        link: LinkId,
+        msg: Msg,
+        hold: Option<HoldId>,
+    ) {
+        let Some(at) = self.links.get_mut(&link) else {
+            return self.let_go(outbox, hold);
+        };
+        at.unsent.push_back((msg.cost(), hold));
+        at.unsent_bytes += msg.cost();
+        if at.peer.is_some() {
+            outbox.send(link, msg);
+        } else {
+            at.early.push(msg);
+        }
+    }
+    /// So many bytes were handed to the network.
+    pub(super) fn sent<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId, bytes: usize) {
+        let Some(at) = self.links.get_mut(&link) else {
+            return;
+        };
+        at.sent_bytes = at.sent_bytes.saturating_add(bytes);
+        let mut done = Vec::new();
+        while let Some((cost, hold)) = at
+            .unsent
+            .front()
+            .copied()
+            .filter(|(cost, _)| *cost <= at.sent_bytes)
+        {
+            at.unsent.pop_front();
+            at.sent_bytes -= cost;
+            at.unsent_bytes -= cost;
+            done.push(hold);
+        }
+        if at.unsent.is_empty() {
+            at.sent_bytes = 0;
+        }
+        for hold in done {
+            self.let_go(outbox, hold);
+        }
+    }
+    /// Forgets a link that is gone.
+    pub(super) fn closed<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId) -> Option<Link> {
+        let mut gone = self.links.remove(&link)?;
+        if let Purpose::Next(addr, position) = gone.purpose {
+            self.next.remove(&(addr, position));
+        }
+        for (_, hold) in core::mem::take(&mut gone.unsent) {
+            self.let_go(outbox, hold);
+        }
+        Some(gone)
+    }
+    /// Notes that pieces of this position come on the link. A link carries one position for all its life.
+    pub(super) fn carries(&mut self, link: LinkId, position: u8) -> Result<(), String> {
+        let Some(at) = self.links.get_mut(&link) else {
+            return Err("the link is gone".into());
+        };
+        match at.purpose {
+            Purpose::Accepted => {
+                at.purpose = Purpose::Pieces(position);
+                Ok(())
+            }
+            Purpose::Pieces(other) if other == position => Ok(()),
+            Purpose::Pieces(other) => Err(format!(
+                "pieces for chain position {position} on a link of position {other}"
+            )),
+            Purpose::Meta | Purpose::Next(..) => {
+                Err("pieces come on links that were accepted".into())
+            }
+        }
+    }
+    /// Counts a piece of `bytes` that came on `link`, until `users` have let go of it.
+    pub(super) fn hold<E>(
+        &mut self,
+        outbox: &mut Outbox<E>,
+        position: u8,
+        bytes: usize,
+        users: u8,
+    ) -> HoldId {
+        assert!(users > 0, "bytes that nobody needs are not held");
+        self.holds_made += 1;
+        let id = HoldId(self.holds_made);
+        self.holds.insert(
+            id,
+            Hold {
+                position,
+                bytes,
+                users,
+            },
+        );
+        let room = self.rooms.entry(position).or_default();
+        room.bytes += bytes;
+        room.full |= room.bytes > self.room_bytes_max;
+        if room.full {
+            for (link, at) in &mut self.links {
+                if at.purpose == Purpose::Pieces(position) && !at.paused {
+                    at.paused = true;
+                    outbox.push(Output::Pause { link: *link });
+                }
+            }
+        }
+        id
+    }
+    /// One user less of a piece's bytes.
+    pub(super) fn let_go<E>(&mut self, outbox: &mut Outbox<E>, hold: Option<HoldId>) {
+        let Some(id) = hold else { return };
+        let held = self
+            .holds
+            .get_mut(&id)
+            .expect("bytes are held until their last user lets go");
+        held.users -= 1;
+        if held.users > 0 {
+            return;
+        }
+        let Hold {
+            position, bytes, ..
+        } = self.holds.remove(&id).expect("it was just there");
+        let room = self
+            .rooms
+            .get_mut(&position)
+            .expect("made when the bytes were held");
+        assert!(room.bytes >= bytes, "room is given back once");
+        room.bytes -= bytes;
+        if room.full && room.bytes <= self.room_bytes_max / 2 {
+            room.full = false;
+            for (link, at) in &mut self.links {
+                if at.purpose == Purpose::Pieces(position) && at.paused {
+                    at.paused = false;
+                    outbox.push(Output::Resume { link: *link });
+                }
+            }
+        }
+    }
+}

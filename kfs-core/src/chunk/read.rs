@@ -1,0 +1,444 @@
+//! Reads: whole blocks from the disk, each checked against its sum before a byte of it is served.
+//!
+//! A block counts up to its filled end; past it, and in a hole, it is zeros whatever the disk holds. A read
+//! that meets a block whose newest write is not yet everywhere below waits. No more is read from the disk
+//! than the link takes: see [`super::link`].
+use super::inventory::{Lookup, Standing};
+use super::name::ReplicaId;
+use super::table::Expected;
+use super::{Chunk, Job};
+use crate::block::{self, EMPTY, Sums, spans};
+use crate::ids::LinkId;
+use crate::limits::HEADER_BYTES;
+use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult};
+use crate::wire::client_chunk::{RangeRead, ReadRange};
+use crate::wire::{Msg, Refusal, Status};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A read that is not answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ReadId(u64);
+
+/// All reads that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    open: BTreeMap<ReadId, Read>,
+    made: u64,
+    /// Links that may take another read.
+    ready: BTreeSet<LinkId>,
+    /// Reads whose wait is over.
+    again: Vec<ReadId>,
+}
+
+#[derive(Debug)]
+struct Read {
+    link: LinkId,
+    request: u64,
+    ask: ReadRange,
+    /// How each block must look; filled when the disk is asked.
+    expected: Vec<Expected>,
+}
+
+/// Why bytes that were read are not served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct BadBlock {
+    pub block: usize,
+    pub why: String,
+}
+
+impl Reads {
+    /// The link's queue may move.
+    pub(super) fn ready(&mut self, link: LinkId) {
+        self.ready.insert(link);
+    }
+    /// What these reads waited for has come, or never will.
+    pub(super) fn again(&mut self, reads: Vec<ReadId>) {
+        self.again.extend(reads);
+    }
+}
+
+impl Chunk {
+    pub(super) fn read_range(&mut self, link: LinkId, request: u64, ask: ReadRange) {
+        let refusal = match self.may_read(&ask) {
+            Err(refusal) => Some(refusal),
+            Ok(()) => {
+                let open = self.links.get(link).map_or(0, |link| link.reads_open);
+                let busy = open >= self.config.limits.link_requests;
+                busy.then(|| {
+                    Refusal::new(
+                        Status::Busy,
+                        format!("{open} reads of this link wait already"),
+                    )
+                })
+            }
+        };
+        if let Some(refusal) = refusal {
+            return self.send(link, range_read(request, Err(refusal)));
+        }
+        self.reads.made += 1;
+        let id = ReadId(self.reads.made);
+        self.reads.open.insert(
+            id,
+            Read {
+                link,
+                request,
+                ask,
+                expected: Vec::new(),
+            },
+        );
+        let at = self.links.get_mut(link).expect("a message just came on it");
+        at.reads_open += 1;
+        at.reads_queued.push_back(id);
+        self.reads.ready(link);
+    }
+
+    /// Whether a range may be served now. Asked again after every wait.
+    fn may_read(&self, ask: &ReadRange) -> Result<(), Refusal> {
+        let id = ReplicaId {
+            chunk: ask.chunk,
+            version: ask.version,
+        };
+        let who = self.who();
+        let refuse = |status, why: String| Err(Refusal::new(status, why));
+        let Some(replica) = self.inventory.replicas.get(&id) else {
+            return refuse(Status::NotServed, format!("{id} is not on {who}"));
+        };
+        match replica.standing {
+            Standing::Served => {}
+            Standing::Unconfirmed => {
+                return refuse(
+                    Status::NotServed,
+                    format!("{id} is not yet confirmed on {who}"),
+                );
+            }
+            Standing::Damaged => {
+                return refuse(Status::NotServed, format!("{id} is damaged on {who}"));
+            }
+            Standing::Unknown => {
+                return refuse(
+                    Status::NotServed,
+                    format!("{id} on {who} is not known to the cluster"),
+                );
+            }
+            Standing::BadHeader => {
+                return refuse(
+                    Status::NotServed,
+                    format!("{id} has no readable header on {who}"),
+                );
+            }
+        }
+        if let Err(why) = self.fits(ask.offset, u64::from(ask.len)) {
+            return refuse(Status::BadRequest, format!("a read of {id}: {why}"));
+        }
+        if ask.log_len > replica.len {
+            let why = format!(
+                "{id} has {} committed bytes on {who}, the log says {}",
+                replica.len, ask.log_len
+            );
+            return refuse(Status::NotServed, why);
+        }
+        if ask.offset + u64::from(ask.len) > ask.log_len {
+            let why = format!(
+                "{id} is served up to {}, not {} bytes from {}",
+                ask.log_len, ask.len, ask.offset
+            );
+            return refuse(Status::NotServed, why);
+        }
+        Ok(())
+    }
+
+    /// Takes on the reads that may go on, after each input.
+    pub(super) fn reads_go(&mut self) {
+        loop {
+            if let Some(id) = self.reads.again.pop() {
+                self.read_step(id);
+            } else if let Some(link) = self.reads.ready.pop_first() {
+                self.reads_of(link);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn reads_of(&mut self, link: LinkId) {
+        while let Some(at) = self.links.get_mut(link) {
+            if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes {
+                return;
+            }
+            let Some(id) = at.reads_queued.pop_front() else {
+                return;
+            };
+            let Some(read) = self.reads.open.get(&id) else {
+                continue;
+            };
+            at.reads_bytes += read.ask.len as usize;
+            self.read_step(id);
+        }
+    }
+
+    /// Goes on with a read as far as it gets without waiting.
+    fn read_step(&mut self, id: ReadId) {
+        let Some(read) = self.reads.open.get(&id) else {
+            return;
+        };
+        if let Err(refusal) = self.may_read(&read.ask) {
+            return self.read_ends(id, Err(refusal));
+        }
+        let replica = ReplicaId {
+            chunk: read.ask.chunk,
+            version: read.ask.version,
+        };
+        let geometry = self.config.geometry;
+        let blocks: Vec<_> = spans(geometry, read.ask.offset, u64::from(read.ask.len))
+            .map(|span| span.block)
+            .collect();
+        let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
+        let expected: Vec<Expected> = if let Some(writing) = self.writing.get_mut(&replica) {
+            if writing.is_dirty(first, last) {
+                return writing.reads.push(id);
+            }
+            blocks
+                .iter()
+                .map(|block| writing.table.expected(*block))
+                .collect()
+        } else {
+            match self.inventory.tables.get(replica, id) {
+                Lookup::Loaded(header) => blocks
+                    .iter()
+                    .map(|block| Expected::by(geometry, &header, *block))
+                    .collect(),
+                Lookup::Loading => return,
+                Lookup::Load => return self.load_table(replica),
+            }
+        };
+        let block_bytes = geometry.block_bytes as usize;
+        let filled = expected.iter().rposition(|block| block.sum.is_some());
+        let read = self.reads.open.get_mut(&id).expect("it was just found");
+        let Some(last_filled) = filled else {
+            read.expected = expected;
+            return self.read_done(id, Ok(DiskDone::Data(Bytes::new())));
+        };
+        let len = last_filled * block_bytes + expected[last_filled].filled as usize;
+        read.expected = expected;
+        let file = replica.of(self.inventory.replicas[&replica].file).path();
+        let offset = HEADER_BYTES + first as u64 * block_bytes as u64;
+        self.disk(Job::Read(id), DiskOp::Read { file, offset, len });
+    }
+
+    fn load_table(&mut self, id: ReplicaId) {
+        let file = id.of(self.inventory.replicas[&id].file).path();
+        let len = usize::try_from(HEADER_BYTES).expect("a header is small");
+        self.disk(
+            Job::Table(id),
+            DiskOp::Read {
+                file,
+                offset: 0,
+                len,
+            },
+        );
+    }
+
+    pub(super) fn table_loaded(&mut self, id: ReplicaId, result: DiskResult) {
+        let replica = self
+            .inventory
+            .replicas
+            .get(&id)
+            .map(|replica| (id.of(replica.file), replica.len));
+        let header = match replica {
+            // Deleted, or being written: what waits looks again.
+            None => None,
+            Some(_) if self.writing.contains_key(&id) => None,
+            Some((name, len)) => match self.read_header(name, result) {
+                Ok(header) if header.len >= len => Some(header),
+                Ok(header) => {
+                    let why = format!(
+                        "{}: the newest header is gone: {} bytes committed, {len} before",
+                        name.path(),
+                        header.len
+                    );
+                    self.replica_rotted(id, why);
+                    None
+                }
+                Err(why) => {
+                    self.replica_rotted(id, why);
+                    None
+                }
+            },
+        };
+        let waiting = self.inventory.tables.loaded(id, header);
+        self.reads.again(waiting);
+    }
+
+    /// A replica whose header is not what it was: nothing of it is served any more.
+    fn replica_rotted(&mut self, id: ReplicaId, why: String) {
+        tracing::error!(%id, why, "a replica is damaged");
+        if let Some(replica) = self.inventory.replicas.get_mut(&id) {
+            replica.standing = Standing::BadHeader;
+        }
+        self.report_damage(id, None, why);
+    }
+
+    pub(super) fn read_done(&mut self, id: ReadId, result: DiskResult) {
+        let Some(read) = self.reads.open.get(&id) else {
+            return;
+        };
+        if let Err(refusal) = self.may_read(&read.ask) {
+            return self.read_ends(id, Err(refusal));
+        }
+        let (geometry, ask) = (self.config.geometry, &read.ask);
+        let replica = ReplicaId {
+            chunk: ask.chunk,
+            version: ask.version,
+        };
+        let first = usize::try_from(ask.offset / u64::from(geometry.block_bytes))
+            .expect("a chunk has few blocks");
+        let checked = match result {
+            Ok(DiskDone::Data(bytes)) => {
+                check(geometry, ask.offset, ask.len, &read.expected, &bytes)
+            }
+            Ok(_) => Err(BadBlock {
+                block: first,
+                why: "the disk answered something else".into(),
+            }),
+            Err(DiskError::NotFound) => Err(BadBlock {
+                block: first,
+                why: "the file is gone".into(),
+            }),
+            Err(error) => Err(BadBlock {
+                block: first,
+                why: format!("cannot be read: {error}"),
+            }),
+        };
+        match checked {
+            Ok(whole) => self.read_ends(id, Ok(whole)),
+            Err(bad) => {
+                self.counts.blocks_bad += 1;
+                let why = format!(
+                    "block {} of {replica} on {}: {}",
+                    bad.block,
+                    self.who(),
+                    bad.why
+                );
+                tracing::error!(why, "a block is bad");
+                self.report_damage(replica, u32::try_from(bad.block).ok(), why.clone());
+                self.read_ends(id, Err(Refusal::new(Status::Corrupt, why)));
+            }
+        }
+    }
+
+    fn read_ends(&mut self, id: ReadId, outcome: Result<(Sums, Bytes), Refusal>) {
+        let read = self.reads.open.remove(&id).expect("a read ends once");
+        let Some(at) = self.links.get_mut(read.link) else {
+            return;
+        };
+        at.reads_open -= 1;
+        at.reads_bytes -= read.ask.len as usize;
+        if let Ok((_, body)) = &outcome {
+            assert_eq!(
+                body.len(),
+                read.ask.len as usize,
+                "as many bytes as were asked for"
+            );
+            self.counts.reads += 1;
+            self.counts.bytes_read += u64::from(read.ask.len);
+        }
+        self.send(read.link, range_read(read.request, outcome));
+        self.reads.ready(read.link);
+    }
+
+    /// The link is gone; reads of it that are at work find out when they end.
+    pub(super) fn reads_lost(&mut self, link: LinkId) {
+        self.reads.open.retain(|_, read| read.link != link);
+        self.reads.ready.remove(&link);
+    }
+}
+
+/// Checks whole blocks, `bytes` from the start of the first, and cuts the range asked for out of them.
+///
+/// The padded sums are computed here from the bytes, not as they were when the header was made.
+fn check(
+    geometry: crate::limits::Geometry,
+    offset: u64,
+    len: u32,
+    expected: &[Expected],
+    bytes: &Bytes,
+) -> Result<(Sums, Bytes), BadBlock> {
+    let block_bytes = geometry.block_bytes as usize;
+    let within = usize::try_from(offset % u64::from(geometry.block_bytes)).expect("within a block");
+    let mut sums = Vec::with_capacity(expected.len());
+    let mut zeros = Vec::new();
+    for (index, (span, expected)) in spans(geometry, offset, u64::from(len))
+        .zip(expected)
+        .enumerate()
+    {
+        let filled = expected.filled as usize;
+        let begin = index * block_bytes;
+        let (from, to) = (span.from as usize, (span.from + span.len) as usize);
+        let plain = match expected.sum {
+            None => EMPTY,
+            Some(sum) => {
+                let Some(block) = bytes.get(begin..begin + filled) else {
+                    return Err(BadBlock {
+                        block: span.block,
+                        why: "the file ends before it does".into(),
+                    });
+                };
+                let plain = block::sum(block);
+                let found = block::pad(plain, (block_bytes - filled) as u64);
+                if found != sum {
+                    let why = format!("its sum is 0x{found:08X}, its header says 0x{sum:08X}");
+                    return Err(BadBlock {
+                        block: span.block,
+                        why,
+                    });
+                }
+                plain
+            }
+        };
+        let read_end = to.min(filled).max(from);
+        let share = if from == 0 && read_end == filled {
+            plain
+        } else if read_end > from {
+            block::sum(&bytes[begin + from..begin + read_end])
+        } else {
+            EMPTY
+        };
+        sums.push(block::pad(share, (to - read_end) as u64));
+        if read_end < to {
+            zeros.push((begin + read_end - within, begin + to - within));
+        }
+    }
+    assert_eq!(sums.len(), expected.len(), "every block was checked");
+    let body = if zeros.is_empty() {
+        bytes.slice(within..within + len as usize)
+    } else {
+        let mut body = BytesMut::zeroed(len as usize);
+        let there = bytes.get(within..).unwrap_or_default();
+        let there = &there[..there.len().min(len as usize)];
+        body[..there.len()].copy_from_slice(there);
+        for (begin, end) in zeros {
+            body[begin..end].fill(0);
+        }
+        body.freeze()
+    };
+    Ok((
+        Sums {
+            blocks: sums,
+            crc: block::crc(&body),
+        },
+        body,
+    ))
+}
+
+fn range_read(request: u64, outcome: Result<(Sums, Bytes), Refusal>) -> Msg {
+    match outcome {
+        Ok((sums, body)) => Msg::with_body(request, RangeRead { outcome: Ok(sums) }, body),
+        Err(refusal) => Msg::new(
+            request,
+            RangeRead {
+                outcome: Err(refusal),
+            },
+        ),
+    }
+}

@@ -1,0 +1,438 @@
+//! Syncs: what was taken becomes durable on every replica of the chain, all at once beside one another.
+//!
+//! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → sync of the
+//! file → the header into the slot that does not hold the newest → sync → the first time, sync of the
+//! directory. If the order changed, a header could promise bytes that a power loss takes. Any failure
+//! breaks the chain; a sync is never tried again.
+use super::header::Slot;
+use super::name::{CHUNKS, ReplicaId};
+use super::write::{Synced, Writing};
+use super::{Chunk, Event, Job, Stopping};
+use crate::ids::{ClusterId, LinkId, PieceNumber, WriteSeq};
+use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
+use crate::planted::{self, Bug};
+use crate::wire::client_chunk::{ChainSync, ChainSynced, SyncChunk, SyncDone};
+use crate::wire::{Msg, Refusal, Status};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Cuts that a replica holds beside the one at work; a head that waits for each never has more than one.
+const CUTS_MAX: usize = 16;
+
+/// A sync being made.
+#[derive(Debug)]
+pub(super) struct Cut {
+    wseq: WriteSeq,
+    piece: PieceNumber,
+    len: u64,
+    slot: Slot,
+    header: Bytes,
+    reach: Reach,
+    stage: Stage,
+}
+
+/// Who makes a sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    /// This replica only, because it stops.
+    Here,
+    /// This replica, and all below have made it, or there are none.
+    Chain,
+    /// This replica, and those below have not yet said that they made it.
+    Below,
+}
+
+/// How far a sync is here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Writes of the cut are on their way to the disk.
+    Writes,
+    /// The data is being synced.
+    Data,
+    /// The header is being written.
+    Header,
+    /// The header is being synced.
+    HeaderSync,
+    /// The directory is being synced.
+    Name,
+    Durable,
+}
+
+/// A client that waits for everything up to a piece to be durable everywhere.
+#[derive(Debug)]
+pub(super) struct SyncAsk {
+    pub link: LinkId,
+    pub request: u64,
+    up_to: PieceNumber,
+}
+
+/// Syncs of the directory, shared by all chunks that wait for one.
+#[derive(Debug, Default)]
+pub(super) struct DirSync {
+    /// Whose names the sync in flight covers; empty: none is in flight.
+    running: Vec<ReplicaId>,
+    /// Whose names the next one will cover.
+    next: Vec<ReplicaId>,
+}
+
+impl Cut {
+    fn take(writing: &mut Writing, cluster: ClusterId, reach: Reach) -> Self {
+        let header = writing.next_header(cluster);
+        Self {
+            wseq: header.wseq,
+            piece: writing.last_piece,
+            len: header.len,
+            slot: Slot::of(header.generation),
+            header: Bytes::from(header.encode()),
+            reach,
+            stage: Stage::Writes,
+        }
+    }
+}
+
+impl Chunk {
+    /// A client wants everything up to a piece to be durable on every replica.
+    pub(super) fn sync_chunk(&mut self, link: LinkId, request: u64, head: SyncChunk) {
+        let id = ReplicaId {
+            chunk: head.chunk,
+            version: head.version,
+        };
+        if self.parked.contains_key(&id) {
+            return self.unpark(id, link, 0, Msg::new(request, head));
+        }
+        let synced = match self.head_of(id, head.session) {
+            Ok(writing) => writing.synced,
+            Err(refusal) => return self.send(link, sync_done(request, id, Err(refusal))),
+        };
+        if let Some(synced) = synced.filter(|synced| head.up_to <= synced.piece) {
+            return self.send(link, sync_done(request, id, Ok(synced.len)));
+        }
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        writing.asks.push(SyncAsk {
+            link,
+            request,
+            up_to: head.up_to,
+        });
+        self.sync_asked(id);
+    }
+
+    /// Begins a sync at the head, if one is asked for, what it is to cover is taken, and none is at work.
+    pub(super) fn sync_asked(&mut self, id: ReplicaId) {
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        let taken = writing.last_piece;
+        if writing.syncs.is_empty() && writing.asks.iter().any(|ask| ask.up_to <= taken) {
+            self.cut(id);
+        }
+    }
+
+    /// The server before in the chain wants everything up to a write to be durable.
+    pub(super) fn chain_sync(&mut self, link: LinkId, request: u64, head: ChainSync) {
+        if let Err(why) = self.carries(link, head.position) {
+            return self.close(link, why);
+        }
+        let id = ReplicaId {
+            chunk: head.chunk,
+            version: head.version,
+        };
+        if self.parked.contains_key(&id) {
+            return self.unpark(id, link, head.position, Msg::new(request, head));
+        }
+        if let Err(refusal) = self.joins_chain(id, link, head.position) {
+            return self.refuse_up(id, link, head.wseq, &refusal);
+        }
+        let writing = self.writing.get(&id).expect("it joined the chain");
+        if head.wseq != writing.applied || writing.syncs.len() >= CUTS_MAX {
+            let why = format!(
+                "{} cannot sync {id} up to write {}: the last is {}",
+                writing.who(),
+                head.wseq,
+                writing.applied
+            );
+            return self.refuse_up(id, link, head.wseq, &Refusal::new(Status::ChainBroken, why));
+        }
+        self.cut(id);
+    }
+
+    /// Takes a cut now, and sends the sync down before the work here begins.
+    fn cut(&mut self, id: ReplicaId) {
+        let downstream = self.downstream(id);
+        let cluster = self.identity.cluster;
+        let writing = self
+            .writing
+            .get_mut(&id)
+            .expect("only a chunk being written is synced");
+        let reach = if downstream.is_some() {
+            Reach::Below
+        } else {
+            Reach::Chain
+        };
+        let cut = Cut::take(writing, cluster, reach);
+        let (wseq, position) = (cut.wseq, writing.position + 1);
+        writing.syncs.push_back(cut);
+        if let Some(link) = downstream {
+            let sync = ChainSync {
+                chunk: id.chunk,
+                version: id.version,
+                position,
+                wseq,
+            };
+            self.send(link, Msg::new(0, sync));
+        }
+        self.sync_step(id);
+    }
+
+    /// Begins the work of the first sync that is not durable, once all its writes are on the disk.
+    pub(super) fn sync_step(&mut self, id: ReplicaId) {
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        let Some(cut) = at_work(&mut writing.syncs).filter(|cut| cut.stage == Stage::Writes) else {
+            return;
+        };
+        if writing
+            .pieces
+            .iter()
+            .any(|piece| piece.wseq <= cut.wseq && !piece.written)
+        {
+            return;
+        }
+        cut.stage = Stage::Data;
+        let file = writing.name.path();
+        self.disk(Job::Sync(id), DiskOp::Sync { file });
+    }
+
+    /// One step of the sync at work ended.
+    pub(super) fn sync_step_done(&mut self, id: ReplicaId, result: Result<(), DiskError>) {
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        if let Err(error) = result {
+            let (wseq, why) = (
+                writing.below.next(),
+                format!("{} cannot sync {id}: {error}", writing.who()),
+            );
+            return self.break_chain(id, wseq, &why);
+        }
+        let (file, named) = (writing.name.path(), writing.named);
+        let Some(cut) = at_work(&mut writing.syncs) else {
+            return;
+        };
+        match cut.stage {
+            Stage::Data => {
+                cut.stage = Stage::Header;
+                let (offset, data) = (cut.slot.offset() as u64, vec![cut.header.clone()]);
+                self.disk(
+                    Job::Sync(id),
+                    DiskOp::Write {
+                        file,
+                        offset,
+                        data,
+                        sync: SyncMode::Later,
+                    },
+                );
+            }
+            Stage::Header => {
+                cut.stage = Stage::HeaderSync;
+                self.disk(Job::Sync(id), DiskOp::Sync { file });
+            }
+            Stage::HeaderSync if named || planted::is(Bug::NoDirSyncOnCreate) => self.durable(id),
+            Stage::HeaderSync => {
+                cut.stage = Stage::Name;
+                self.dir_sync.next.push(id);
+                self.dir_sync_begin();
+            }
+            Stage::Writes | Stage::Name | Stage::Durable => {}
+        }
+    }
+
+    /// Starts a sync of the directory, unless one is in flight: that one may have begun too early.
+    fn dir_sync_begin(&mut self) {
+        if self.dir_sync.running.is_empty() && !self.dir_sync.next.is_empty() {
+            self.dir_sync.running = core::mem::take(&mut self.dir_sync.next);
+            self.disk(
+                Job::DirSync,
+                DiskOp::SyncDir {
+                    dir: FileName::new(CHUNKS),
+                },
+            );
+        }
+    }
+
+    pub(super) fn dir_synced(&mut self, result: Result<(), DiskError>) {
+        for id in core::mem::take(&mut self.dir_sync.running) {
+            let Some(writing) = self.writing.get_mut(&id) else {
+                continue;
+            };
+            if let Err(error) = &result {
+                let why = format!(
+                    "{} cannot sync the directory of {id}: {error}",
+                    writing.who()
+                );
+                let wseq = writing.below.next();
+                self.break_chain(id, wseq, &why);
+            } else if at_work(&mut writing.syncs).is_some_and(|cut| cut.stage == Stage::Name) {
+                self.durable(id);
+            }
+        }
+        self.dir_sync_begin();
+    }
+
+    /// The sync at work is durable here.
+    fn durable(&mut self, id: ReplicaId) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let cut = at_work(&mut writing.syncs).expect("it was just found");
+        cut.stage = Stage::Durable;
+        writing.named = true;
+        self.counts.syncs += 1;
+        let replica = self
+            .inventory
+            .replicas
+            .get_mut(&id)
+            .expect("what is written is in the inventory");
+        assert!(
+            replica.wseq <= cut.wseq && replica.len <= cut.len,
+            "a chunk being written only grows"
+        );
+        (replica.wseq, replica.len) = (cut.wseq, cut.len);
+        if planted::is(Bug::HeadAcksEarly) && writing.position == 0 {
+            let (piece, len) = (cut.piece, cut.len);
+            self.answer_syncs(id, piece, len);
+        }
+        self.sync_ends(id);
+    }
+
+    /// The next server, and all below it, have made a sync, or could not.
+    pub(super) fn chain_synced(&mut self, link: LinkId, head: ChainSynced) {
+        let id = ReplicaId {
+            chunk: head.chunk,
+            version: head.version,
+        };
+        let Some(writing) = self
+            .writing
+            .get_mut(&id)
+            .filter(|writing| writing.downstream == Some(link))
+        else {
+            return;
+        };
+        let cut = writing
+            .syncs
+            .iter_mut()
+            .find(|cut| cut.wseq == head.wseq && cut.reach == Reach::Below);
+        match (cut, head.outcome) {
+            (Some(cut), Ok(len)) if len == cut.len => {
+                cut.reach = Reach::Chain;
+                self.sync_ends(id);
+            }
+            (Some(cut), Ok(len)) => {
+                let why = format!("{id} has {} bytes here and {len} below", cut.len);
+                self.break_chain(id, head.wseq, &why);
+            }
+            (_, Err(refusal)) => self.break_chain(id, head.wseq, &refusal.detail),
+            (None, Ok(_)) => {}
+        }
+    }
+
+    /// Ends the syncs that are durable here and below: says so, and goes on with the next.
+    fn sync_ends(&mut self, id: ReplicaId) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let over = |cut: &Cut| cut.stage == Stage::Durable && cut.reach != Reach::Below;
+        let mut ended = Vec::new();
+        while writing.syncs.front().is_some_and(over) {
+            ended.extend(
+                writing
+                    .syncs
+                    .pop_front()
+                    .filter(|cut| cut.reach == Reach::Chain),
+            );
+        }
+        for cut in ended {
+            let writing = self.writing.get_mut(&id).expect("answers break no chain");
+            writing.synced = Some(Synced {
+                piece: cut.piece,
+                wseq: cut.wseq,
+                len: cut.len,
+            });
+            if writing.position == 0 {
+                self.answer_syncs(id, cut.piece, cut.len);
+            } else if let Some(link) = writing.upstream {
+                let (chunk, version, wseq) = (id.chunk, id.version, cut.wseq);
+                self.send(
+                    link,
+                    Msg::new(
+                        0,
+                        ChainSynced {
+                            chunk,
+                            version,
+                            wseq,
+                            outcome: Ok(cut.len),
+                        },
+                    ),
+                );
+            }
+        }
+        self.sync_step(id);
+        self.sync_asked(id);
+        self.park_if_full(id);
+    }
+
+    fn answer_syncs(&mut self, id: ReplicaId, piece: PieceNumber, len: u64) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let covered: Vec<_> = writing
+            .asks
+            .extract_if(.., |ask| ask.up_to <= piece)
+            .collect();
+        for ask in covered {
+            self.send(ask.link, sync_done(ask.request, id, Ok(len)));
+        }
+    }
+
+    /// While stopping: syncs what is not durable here, and says so when nothing is left.
+    pub(super) fn stop_on(&mut self) {
+        let Stopping::Asked(call) = self.stopping else {
+            return;
+        };
+        let cluster = self.identity.cluster;
+        let lacks_cut = |writing: &Writing| {
+            let durable = self
+                .inventory
+                .replicas
+                .get(&writing.id())
+                .map(|replica| replica.wseq);
+            let covered = writing.syncs.back().map(|cut| cut.wseq).or(durable);
+            covered != Some(writing.applied)
+        };
+        let ids: Vec<_> = self
+            .writing
+            .values()
+            .filter(|writing| lacks_cut(writing))
+            .map(Writing::id)
+            .collect();
+        for id in ids {
+            let writing = self.writing.get_mut(&id).expect("it was just found");
+            let cut = Cut::take(writing, cluster, Reach::Here);
+            writing.syncs.push_back(cut);
+            self.sync_step(id);
+        }
+        let busy = |writing: &Writing| writing.syncs.iter().any(|cut| cut.stage != Stage::Durable);
+        if !self.writing.values().any(busy) && self.identity_steps.is_empty() {
+            self.stopping = Stopping::Stopped;
+            self.outbox.event(call, Event::Stopped);
+        }
+    }
+}
+
+fn at_work(syncs: &mut VecDeque<Cut>) -> Option<&mut Cut> {
+    syncs.iter_mut().find(|cut| cut.stage != Stage::Durable)
+}
+
+fn sync_done(request: u64, id: ReplicaId, outcome: Result<u64, Refusal>) -> Msg {
+    Msg::new(
+        request,
+        SyncDone {
+            chunk: id.chunk,
+            outcome,
+        },
+    )
+}

@@ -1,0 +1,192 @@
+//! The blocks of a chunk that is being written: how far each is filled, its sum, and what a sync has
+//! covered. Sums of appended pieces are combined, so no byte is read twice.
+//!
+//! **Write once.** Within a block writes only go forward, and nothing below a *cut* is touched again: no
+//! byte of a block that has a sum and lies below the committed end, nor the page that holds that end. So a
+//! torn write can never reach what a sync promised.
+use super::header::Header;
+use crate::block::{self, BlockSpan, EMPTY, spans};
+use crate::limits::Geometry;
+
+/// What a disk may tear is at most this many bytes, aligned.
+const PAGE_BYTES: u32 = 4_096;
+
+/// See the file's head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Table {
+    geometry: Geometry,
+    /// Up to the last block written to.
+    blocks: Vec<Block>,
+    /// The largest end of a write, in bytes.
+    end: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Block {
+    /// Bytes from the block's start that are written, or zeros between writes. 0: a hole.
+    filled: u32,
+    /// Adler-32 of those bytes, unpadded.
+    plain: u32,
+    /// Bytes from the block's start that a cut covers: not below it may be written.
+    covered: u32,
+}
+
+const HOLE: Block = Block {
+    filled: 0,
+    plain: EMPTY,
+    covered: 0,
+};
+
+/// What a block must look like when it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Expected {
+    /// Bytes from the block's start that count; after them it is zeros whatever the disk holds.
+    pub filled: u32,
+    /// The sum of the block, padded with zeros; `None`: a hole.
+    pub sum: Option<u32>,
+}
+
+/// A write that would touch what may not be touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Covered {
+    pub block: usize,
+    /// Writes to the block may begin here, in bytes from its start.
+    pub from: u32,
+}
+
+impl Table {
+    pub(super) const fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            blocks: Vec::new(),
+            end: 0,
+        }
+    }
+    /// The table of a chunk of which everything is committed.
+    pub(super) fn of(geometry: Geometry, header: &Header) -> Self {
+        let block = |(index, sum): (usize, &Option<u32>)| match *sum {
+            None => HOLE,
+            Some(sum) => {
+                let filled = committed_share(geometry, header.len, index);
+                let plain = block::unpad(sum, u64::from(geometry.block_bytes - filled));
+                Block {
+                    filled,
+                    plain,
+                    covered: covered(geometry, filled),
+                }
+            }
+        };
+        let blocks = header.sums.iter().enumerate().map(block).collect();
+        Self {
+            geometry,
+            blocks,
+            end: header.len,
+        }
+    }
+    /// The largest end of a write, in bytes.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+    /// Whether `len` bytes from `offset` may be written.
+    pub(super) fn may_write(&self, offset: u64, len: u64) -> Result<(), Covered> {
+        for span in spans(self.geometry, offset, len) {
+            let from = self.free_from(span.block);
+            if span.from < from {
+                return Err(Covered {
+                    block: span.block,
+                    from,
+                });
+            }
+        }
+        Ok(())
+    }
+    /// Notes a write that [`Table::may_write`] allowed; `sums` are of its share of each block.
+    pub(super) fn write(&mut self, offset: u64, len: u64, sums: &[u32]) {
+        assert!(
+            self.may_write(offset, len).is_ok(),
+            "checked before it was taken"
+        );
+        let mut shares = 0;
+        for (
+            BlockSpan {
+                block, from, len, ..
+            },
+            sum,
+        ) in spans(self.geometry, offset, len).zip(sums)
+        {
+            if self.blocks.len() <= block {
+                self.blocks.resize(block + 1, HOLE);
+            }
+            let slot = &mut self.blocks[block];
+            let gap = u64::from(from - slot.filled);
+            slot.plain = block::combine(block::pad(slot.plain, gap), *sum, u64::from(len));
+            slot.filled = from + len;
+            assert!(
+                slot.filled <= self.geometry.block_bytes,
+                "a share stays in its block"
+            );
+            shares += 1;
+        }
+        assert_eq!(shares, sums.len(), "one sum for each block touched");
+        self.end = self.end.max(offset + len);
+    }
+    /// Takes a cut: what is written now is covered from here on. Gives the padded sums for the header.
+    pub(super) fn cut(&mut self) -> Vec<Option<u32>> {
+        let block_bytes = self.geometry.block_bytes;
+        for (index, block) in self.blocks.iter_mut().enumerate() {
+            if block.filled > 0 {
+                // A block wholly below the committed end is covered to its own end: the rest of it was
+                // committed as zeros.
+                block.covered = covered(
+                    self.geometry,
+                    committed_share(self.geometry, self.end, index),
+                );
+            }
+        }
+        let sum = |block: &Block| {
+            (block.filled > 0)
+                .then(|| block::pad_to_block(block.plain, u64::from(block.filled), block_bytes))
+        };
+        self.blocks.iter().map(sum).collect()
+    }
+    /// How a block must look now.
+    pub(super) fn expected(&self, block: usize) -> Expected {
+        let Block { filled, plain, .. } = self.blocks.get(block).copied().unwrap_or(HOLE);
+        let sum = (filled > 0)
+            .then(|| block::pad_to_block(plain, u64::from(filled), self.geometry.block_bytes));
+        Expected { filled, sum }
+    }
+    fn free_from(&self, block: usize) -> u32 {
+        self.blocks
+            .get(block)
+            .map_or(0, |block| block.filled.max(block.covered))
+    }
+}
+
+impl Expected {
+    /// How a block at rest must look, by its header.
+    pub(super) fn by(geometry: Geometry, header: &Header, block: usize) -> Self {
+        let sum = header.sum(block);
+        let filled = if sum.is_some() {
+            committed_share(geometry, header.len, block)
+        } else {
+            0
+        };
+        Self { filled, sum }
+    }
+}
+
+/// How many bytes of a block lie below the committed end.
+fn committed_share(geometry: Geometry, len: u64, block: usize) -> u32 {
+    let before = block as u64 * u64::from(geometry.block_bytes);
+    let share = len
+        .saturating_sub(before)
+        .min(u64::from(geometry.block_bytes));
+    u32::try_from(share).expect("at most a block")
+}
+
+/// What a cut covers of a block of which `share` bytes are committed: the page of the end as well.
+fn covered(geometry: Geometry, share: u32) -> u32 {
+    let page = PAGE_BYTES.min(geometry.block_bytes);
+    share.next_multiple_of(page).min(geometry.block_bytes)
+}

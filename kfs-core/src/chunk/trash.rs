@@ -1,0 +1,187 @@
+//! Getting rid of replicas: renamed to `trash/`, both directories synced, unlinked after a grace period.
+//!
+//! Only what the meta server named is moved. The trash is synced before `chunks/`, so that a power loss
+//! leaves a replica under one name or the other.
+use super::name::{CHUNKS, ChunkName, ReplicaId, TRASH};
+use super::{Chunk, Job};
+use crate::ids::{ChunkId, LinkId, Version, WriteSeq};
+use crate::machine::{DiskError, DiskOp, FileName};
+use crate::time::Instant;
+use crate::wire::Msg;
+use crate::wire::chunk_meta::{ChunksDeleted, DeleteChunks};
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Moves of one order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct MoveId(u64);
+
+/// What a disk operation of the trash was.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// A replica was renamed.
+    Renamed(MoveId, ChunkName, u64),
+    /// The trash was synced.
+    TrashSynced(MoveId),
+    /// `chunks/` was synced.
+    ChunksSynced(MoveId),
+    /// A file was unlinked.
+    Unlinked(ChunkName, u64),
+}
+
+/// What is in the trash, and on its way there.
+#[derive(Debug, Default)]
+pub(super) struct Trash {
+    /// By the time they came, oldest first.
+    files: VecDeque<(Instant, ChunkName, u64)>,
+    moves: BTreeMap<MoveId, Move>,
+    moves_made: u64,
+    /// The highest number a file in the trash has or had.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Move {
+    renames_left: usize,
+    /// Whom to tell, what; `None`: a verdict, nobody waits.
+    answer: Option<(LinkId, u64, Vec<(ChunkId, Version)>)>,
+}
+
+impl Trash {
+    /// A file that was there at the start. When it came is not known: its grace begins now.
+    pub(super) fn found(&mut self, now: Instant, name: ChunkName, n: u64) {
+        self.last = self.last.max(n);
+        self.files.push_back((now, name, n));
+    }
+    pub(super) fn len(&self) -> u64 {
+        self.files.len() as u64
+    }
+    /// When the oldest file's grace ends.
+    pub(super) fn due(&self, grace: Duration) -> Option<Instant> {
+        self.files.front().map(|(since, ..)| *since + grace)
+    }
+}
+
+impl Chunk {
+    /// An order of the meta server. The term was checked.
+    pub(super) fn delete_chunks(&mut self, link: LinkId, request: u64, order: DeleteChunks) {
+        let id = |(chunk, version): &(ChunkId, Version)| ReplicaId {
+            chunk: *chunk,
+            version: *version,
+        };
+        let ids: Vec<_> = order.chunks.iter().map(id).collect();
+        self.move_to_trash(&ids, Some((link, request, order.chunks)));
+    }
+
+    /// Moves replicas to the trash; those that are not here are fine.
+    pub(super) fn move_to_trash(
+        &mut self,
+        ids: &[ReplicaId],
+        answer: Option<(LinkId, u64, Vec<(ChunkId, Version)>)>,
+    ) {
+        self.trash.moves_made += 1;
+        let to = MoveId(self.trash.moves_made);
+        let mut renames_left = 0;
+        for id in ids {
+            let Some(replica) = self.inventory.replicas.get(id) else {
+                continue;
+            };
+            let name = id.of(replica.file);
+            let why = format!("{} was told to delete {id}", self.who());
+            self.break_chain(*id, WriteSeq(0), &why);
+            self.forget_replica(*id);
+            self.trash.last += 1;
+            let n = self.trash.last;
+            renames_left += 1;
+            let op = DiskOp::Rename {
+                from: name.path(),
+                to: name.trash_path(n),
+            };
+            self.disk(Job::Trash(Step::Renamed(to, name, n)), op);
+        }
+        self.trash.moves.insert(
+            to,
+            Move {
+                renames_left,
+                answer,
+            },
+        );
+        if renames_left == 0 {
+            // What is not here may have gone a moment ago: its move must be durable before it is confirmed.
+            self.sync_trash(to);
+        }
+    }
+
+    /// A replica is no more: neither its entry nor its table is needed.
+    pub(super) fn forget_replica(&mut self, id: ReplicaId) {
+        assert!(
+            !self.writing.contains_key(&id) && !self.parked.contains_key(&id),
+            "its chain was broken before"
+        );
+        self.inventory.replicas.remove(&id);
+        self.inventory.tables.forget(id);
+        self.damage.retain(|(damaged, _), _| *damaged != id);
+    }
+
+    pub(super) fn trash_step_done(&mut self, step: Step, result: Result<(), DiskError>) {
+        match (step, result) {
+            (Step::Renamed(to, name, n), result) => {
+                match result {
+                    Ok(()) => self.trash.files.push_back((self.now.mono, name, n)),
+                    Err(DiskError::NotFound) => {}
+                    Err(error) => {
+                        tracing::warn!(%name, %error, "cannot move a chunk to the trash");
+                        self.trash.moves.remove(&to);
+                    }
+                }
+                let Some(moving) = self.trash.moves.get_mut(&to) else {
+                    return;
+                };
+                moving.renames_left -= 1;
+                if moving.renames_left == 0 {
+                    self.sync_trash(to);
+                }
+            }
+            (Step::TrashSynced(to), Ok(())) => {
+                let dir = FileName::new(CHUNKS);
+                self.disk(Job::Trash(Step::ChunksSynced(to)), DiskOp::SyncDir { dir });
+            }
+            (Step::ChunksSynced(to), Ok(())) => {
+                let answer = self.trash.moves.remove(&to).and_then(|moved| moved.answer);
+                let (Some((link, request, chunks)), Some(term)) = (answer, self.station.term())
+                else {
+                    return;
+                };
+                self.send(link, Msg::new(request, ChunksDeleted { term, chunks }));
+            }
+            (Step::TrashSynced(to) | Step::ChunksSynced(to), Err(error)) => {
+                tracing::warn!(%error, "cannot sync a directory: what was moved to the trash may come back");
+                self.trash.moves.remove(&to);
+            }
+            (Step::Unlinked(..), Ok(())) => {}
+            (Step::Unlinked(name, n), Err(error)) => {
+                tracing::warn!(file = %name.trash_path(n), %error, "cannot unlink");
+            }
+        }
+    }
+
+    fn sync_trash(&mut self, to: MoveId) {
+        let dir = FileName::new(TRASH);
+        self.disk(Job::Trash(Step::TrashSynced(to)), DiskOp::SyncDir { dir });
+    }
+
+    /// Unlinks what has been in the trash for the grace period.
+    pub(super) fn trash_on_time(&mut self) {
+        while self
+            .trash
+            .due(self.timing.trash_grace)
+            .is_some_and(|due| due <= self.now.mono)
+        {
+            let (_, name, n) = self.trash.files.pop_front().expect("it has a due time");
+            let op = DiskOp::Remove {
+                file: name.trash_path(n),
+            };
+            self.disk(Job::Trash(Step::Unlinked(name, n)), op);
+        }
+    }
+}

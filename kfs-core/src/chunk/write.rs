@@ -1,0 +1,856 @@
+//! A chunk that is being written: how it is made, and how the head of its chain takes a client's pieces.
+//!
+//! Whatever a piece may be refused for is decided before it is given a write sequence number; from then on
+//! a failure breaks the chain. Read [`super::chain`] next.
+use super::header::{FIRST_GENERATION, Header, PieceEntry, Slot};
+use super::inventory::{Replica, Standing};
+use super::link::HoldId;
+use super::name::{ChunkName, ReplicaId};
+use super::read::ReadId;
+use super::sync::{Cut, SyncAsk};
+use super::table::Table;
+use super::{Chunk, Job, Stopping};
+use crate::block::Sums;
+use crate::ids::{Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
+use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
+use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
+use crate::time::Instant;
+use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
+use crate::wire::client_chunk::{PieceDone, WritePiece};
+use crate::wire::client_meta::Place;
+use crate::wire::{Head, Msg, Refusal, Status};
+use bytes::Bytes;
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A chunk whose bytes are all durable, and that nobody wrote to for this long, gives its table back.
+const PARK_AFTER: Duration = Duration::from_secs(10);
+
+/// A replica that takes pieces: made in this process, its chain unbroken.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub name: ChunkName,
+    incarnation: Incarnation,
+    session: SessionId,
+    pub chain: Vec<Place>,
+    /// This server's place in the chain; 0: the head.
+    pub position: u8,
+    made: Made,
+    /// Of the newest header that was written, or is being written.
+    pub generation: u64,
+    /// The last write taken.
+    pub applied: WriteSeq,
+    /// Its number as the client gave it.
+    pub last_piece: PieceNumber,
+    /// Everything up to it is written by all below.
+    pub below: WriteSeq,
+    /// Writes that are not yet written here and by all below, in order.
+    pub pieces: VecDeque<Piece>,
+    pub table: Table,
+    pub upstream: Option<LinkId>,
+    pub downstream: Option<LinkId>,
+    /// Syncs being made; the first one is at work.
+    pub syncs: VecDeque<Cut>,
+    /// Clients that wait for a sync.
+    pub asks: Vec<SyncAsk>,
+    /// The last sync that all have made.
+    pub synced: Option<Synced>,
+    /// Whether its name is durable.
+    pub named: bool,
+    /// Reads that wait for a block to be clean.
+    pub reads: Vec<ReadId>,
+    used: Instant,
+}
+
+/// How far the making of a replica is.
+#[derive(Debug)]
+enum Made {
+    /// Who asked, and is answered when it is made.
+    Making(Vec<(LinkId, u64)>),
+    Made,
+}
+
+/// A write on its way.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub wseq: WriteSeq,
+    number: PieceNumber,
+    /// Blocks touched, first and last.
+    pub blocks: (usize, usize),
+    /// Whether it is written here.
+    pub written: bool,
+    /// Clients to be answered.
+    pub asks: Vec<(LinkId, u64)>,
+}
+
+/// A sync that this replica and all below have made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Synced {
+    pub piece: PieceNumber,
+    pub wseq: WriteSeq,
+    pub len: u64,
+}
+
+/// A replica that may be written to, and has given its table back meanwhile.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub writing: Writing,
+    /// Messages that wait for the table to be read again, with the room they take.
+    pub waiting: Vec<(LinkId, Msg, HoldId)>,
+}
+
+/// A piece that was checked.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub session: SessionId,
+    pub number: PieceNumber,
+    pub offset: u64,
+    pub sums: Sums,
+    pub body: Bytes,
+    pub ask: Option<(LinkId, u64)>,
+}
+
+/// The room on the disk: as last measured, less what was taken since.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    measured: Option<Measured>,
+    /// Bytes of pieces taken, and of those written, since the start.
+    taken: u64,
+    written: u64,
+}
+
+#[derive(Debug)]
+struct Measured {
+    bytes_free: u64,
+    bytes_total: u64,
+    /// What had been written when it was measured.
+    written: u64,
+}
+
+impl Space {
+    pub(super) fn bytes_free(&self) -> u64 {
+        let free = |measured: &Measured| {
+            measured
+                .bytes_free
+                .saturating_sub(self.taken - measured.written)
+        };
+        self.measured.as_ref().map_or(0, free)
+    }
+    pub(super) fn bytes_total(&self) -> u64 {
+        self.measured
+            .as_ref()
+            .map_or(0, |measured| measured.bytes_total)
+    }
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+    pub(super) fn measure(&mut self, written: u64, result: DiskResult) {
+        match result {
+            Ok(DiskDone::Space {
+                bytes_free,
+                bytes_total,
+            }) => {
+                self.measured = Some(Measured {
+                    bytes_free,
+                    bytes_total,
+                    written,
+                });
+            }
+            other => tracing::warn!(?other, "cannot tell how much room the disk has"),
+        }
+    }
+    /// Whether a piece of `len` bytes would not fit. As long as nothing was measured, the disk will tell.
+    fn lacks(&self, len: u64) -> bool {
+        self.measured.is_some() && self.bytes_free() < len + HEADER_BYTES
+    }
+}
+
+impl Writing {
+    pub(super) const fn id(&self) -> ReplicaId {
+        self.name.id()
+    }
+    /// The next server of the chain and its position.
+    pub(super) fn next(&self) -> Option<(Place, u8)> {
+        let position = self.position + 1;
+        Some((*self.chain.get(usize::from(position))?, position))
+    }
+    /// How this server is called by the others of the chain.
+    pub(super) fn who(&self) -> String {
+        format!("server {}", self.chain[usize::from(self.position)].addr)
+    }
+    /// Whether a block has a write that is not yet everywhere below.
+    pub(super) fn is_dirty(&self, first: usize, last: usize) -> bool {
+        self.pieces
+            .iter()
+            .any(|piece| piece.blocks.0 <= last && first <= piece.blocks.1)
+    }
+    /// Whether nothing is on its way and all is durable, here and below.
+    fn is_at_rest(&self) -> bool {
+        let synced = self
+            .synced
+            .is_some_and(|synced| synced.wseq == self.applied);
+        let idle = self.pieces.is_empty()
+            && self.syncs.is_empty()
+            && self.asks.is_empty()
+            && self.reads.is_empty();
+        synced && idle && matches!(self.made, Made::Made)
+    }
+    /// The header that says all that was taken so far, in the slot that does not hold the newest one.
+    pub(super) fn next_header(&mut self, cluster: crate::ids::ClusterId) -> Header {
+        self.generation += 1;
+        let entry = PieceEntry {
+            session: self.session,
+            last: self.last_piece,
+            append_offset: 0,
+        };
+        Header {
+            name: self.name,
+            len: self.table.end(),
+            sums: self.table.cut(),
+            generation: self.generation,
+            incarnation: self.incarnation,
+            cluster,
+            wseq: self.applied,
+            pieces: if self.last_piece.0 > 0 {
+                vec![entry]
+            } else {
+                Vec::new()
+            },
+        }
+    }
+    /// Whom to tell when making it failed or ended.
+    pub(super) fn take_made(&mut self) -> Vec<(LinkId, u64)> {
+        match core::mem::replace(&mut self.made, Made::Made) {
+            Made::Making(asks) => asks,
+            Made::Made => Vec::new(),
+        }
+    }
+}
+
+impl Chunk {
+    /// An order of the meta server: makes a replica. The term was checked.
+    pub(super) fn create_chunk(&mut self, link: LinkId, request: u64, order: CreateChunk) {
+        let id = ReplicaId {
+            chunk: order.chunk,
+            version: order.version,
+        };
+        let refusal = match self.may_create(id, &order) {
+            Ok(Create::New(position)) => return self.make(link, request, order, position),
+            Ok(Create::Making) => {
+                let writing = self.writing.get_mut(&id).expect("it is being made");
+                if let Made::Making(asks) = &mut writing.made {
+                    asks.push((link, request));
+                }
+                return;
+            }
+            Ok(Create::Made) => None,
+            Err(refusal) => Some(refusal),
+        };
+        self.answer_created(id, &[(link, request)], refusal);
+    }
+
+    fn may_create(&self, id: ReplicaId, order: &CreateChunk) -> Result<Create, Refusal> {
+        let place = order
+            .chain
+            .iter()
+            .position(|place| place.node == self.identity.node);
+        let position = place
+            .and_then(|place| u8::try_from(place).ok())
+            .filter(|place| *place < REPLICATION_MAX);
+        let Some(position) = position.filter(|_| order.chain.len() <= usize::from(REPLICATION_MAX))
+        else {
+            return Err(Refusal::new(
+                Status::BadRequest,
+                format!("{} is not in the chain of {id}", self.who()),
+            ));
+        };
+        if self.stopping != Stopping::No {
+            return Err(Refusal::new(
+                Status::Busy,
+                format!("{} is stopping", self.who()),
+            ));
+        }
+        let same = |writing: &Writing| {
+            writing.name.file == order.file
+                && writing.chain == order.chain
+                && writing.session == order.session
+        };
+        let parked = self.parked.get(&id).map(|parked| &parked.writing);
+        match self.writing.get(&id).or(parked) {
+            Some(writing) if same(writing) => match writing.made {
+                Made::Making(_) => Ok(Create::Making),
+                Made::Made => Ok(Create::Made),
+            },
+            None if !self.inventory.replicas.contains_key(&id) => Ok(Create::New(position)),
+            _ => Err(Refusal::new(
+                Status::Exists,
+                format!("{} has {id} already", self.who()),
+            )),
+        }
+    }
+
+    fn make(&mut self, link: LinkId, request: u64, order: CreateChunk, position: u8) {
+        let name = ChunkName {
+            file: order.file,
+            chunk: order.chunk,
+            version: order.version,
+        };
+        let writing = Writing {
+            name,
+            incarnation: order.incarnation,
+            session: order.session,
+            chain: order.chain,
+            position,
+            made: Made::Making(vec![(link, request)]),
+            generation: FIRST_GENERATION,
+            applied: WriteSeq(0),
+            last_piece: PieceNumber(0),
+            below: WriteSeq(0),
+            pieces: VecDeque::new(),
+            table: Table::new(self.config.geometry),
+            upstream: None,
+            downstream: None,
+            syncs: VecDeque::new(),
+            asks: Vec::new(),
+            synced: None,
+            named: false,
+            reads: Vec::new(),
+            used: self.now.mono,
+        };
+        let replica = Replica {
+            file: name.file,
+            incarnation: writing.incarnation,
+            wseq: WriteSeq(0),
+            len: 0,
+            standing: Standing::Served,
+            broken: None,
+        };
+        self.inventory.replicas.insert(name.id(), replica);
+        self.writing.insert(name.id(), writing);
+        self.park_at.get_or_insert(self.now.mono + PARK_AFTER);
+        self.disk(
+            Job::Create(name.id()),
+            DiskOp::Create {
+                file: name.path(),
+                zeroed: 0,
+            },
+        );
+    }
+
+    pub(super) fn created(&mut self, id: ReplicaId, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            return self.not_created(id, &error);
+        }
+        let Some(writing) = self.writing.get(&id) else {
+            return;
+        };
+        let header = Header {
+            name: writing.name,
+            len: 0,
+            sums: Vec::new(),
+            generation: FIRST_GENERATION,
+            incarnation: writing.incarnation,
+            cluster: self.identity.cluster,
+            wseq: WriteSeq(0),
+            pieces: Vec::new(),
+        };
+        let op = DiskOp::Write {
+            file: writing.name.path(),
+            offset: Slot::of(FIRST_GENERATION).offset() as u64,
+            data: vec![Bytes::from(header.encode())],
+            sync: SyncMode::Later,
+        };
+        self.disk(Job::CreateHeader(id), op);
+    }
+
+    pub(super) fn header_created(&mut self, id: ReplicaId, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            if let Some(writing) = self.writing.get(&id) {
+                let file = writing.name.path();
+                self.disk(Job::Tidy, DiskOp::Remove { file });
+            }
+            return self.not_created(id, &error);
+        }
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        let asks = writing.take_made();
+        self.answer_created(id, &asks, None);
+    }
+
+    fn not_created(&mut self, id: ReplicaId, error: &DiskError) {
+        let why = format!("{} cannot make {id}: {error}", self.who());
+        tracing::warn!(why, "a chunk was not made");
+        let status = match error {
+            DiskError::NoSpace => Status::NoRoom,
+            DiskError::Exists => Status::Exists,
+            DiskError::NotFound | DiskError::Io(_) => Status::LocalIo,
+        };
+        if let Some(writing) = self.writing.get_mut(&id) {
+            let asks = writing.take_made();
+            self.answer_created(id, &asks, Some(Refusal::new(status, why.clone())));
+        }
+        self.break_chain(id, WriteSeq(1), &why);
+        self.forget_replica(id);
+    }
+
+    pub(super) fn answer_created(
+        &mut self,
+        id: ReplicaId,
+        asks: &[(LinkId, u64)],
+        refusal: Option<Refusal>,
+    ) {
+        let Some(term) = self.station.term() else {
+            return;
+        };
+        for (link, request) in asks {
+            let outcome = refusal.clone().map_or(Ok(()), Err);
+            let created = ChunkCreated {
+                term,
+                chunk: id.chunk,
+                version: id.version,
+                outcome,
+            };
+            self.send(*link, Msg::new(*request, created));
+        }
+    }
+
+    /// A client's piece, at the head.
+    pub(super) fn write_piece(
+        &mut self,
+        link: LinkId,
+        request: u64,
+        head: WritePiece,
+        body: Bytes,
+    ) {
+        if let Err(why) = self.links.carries(link, 0) {
+            return self.close(link, why);
+        }
+        let id = ReplicaId {
+            chunk: head.chunk,
+            version: head.version,
+        };
+        if self.parked.contains_key(&id) {
+            return self.unpark(id, link, 0, Msg::with_body(request, head, body));
+        }
+        let piece = (head.chunk, head.piece);
+        match self.may_write(id, &head, &body) {
+            Ok(Write::New) => {
+                let WritePiece {
+                    session,
+                    piece,
+                    offset,
+                    sums,
+                    ..
+                } = head;
+                let ask = Some((link, request));
+                self.take_piece(
+                    id,
+                    Incoming {
+                        session,
+                        number: piece,
+                        offset,
+                        sums,
+                        body,
+                        ask,
+                    },
+                );
+            }
+            Ok(Write::OnItsWay) => {
+                let writing = self.writing.get_mut(&id).expect("it was just found");
+                let piece = writing
+                    .pieces
+                    .iter_mut()
+                    .find(|piece| piece.number == head.piece);
+                piece.expect("it was just found").asks.push((link, request));
+            }
+            Ok(Write::Done) => self.send(link, piece_done(request, piece, Ok(()))),
+            Err(refusal) => {
+                if refusal.status == Status::Corrupt {
+                    self.counts.pieces_bad += 1;
+                }
+                self.send(link, piece_done(request, piece, Err(refusal)));
+            }
+        }
+    }
+
+    /// All that a piece may be refused for. A piece refused here has changed nothing anywhere.
+    fn may_write(&self, id: ReplicaId, head: &WritePiece, body: &Bytes) -> Result<Write, Refusal> {
+        let who = self.who();
+        let refuse = |status, why: String| Err(Refusal::new(status, why));
+        if self.stopping != Stopping::No {
+            return refuse(Status::Busy, format!("{who} is stopping"));
+        }
+        let writing = self.head_of(id, head.session)?;
+        if head.piece <= writing.last_piece {
+            let on_its_way = writing
+                .pieces
+                .iter()
+                .any(|piece| piece.number == head.piece);
+            return Ok(if on_its_way {
+                Write::OnItsWay
+            } else {
+                Write::Done
+            });
+        }
+        let expected = writing.last_piece.next();
+        if head.piece != expected {
+            return refuse(
+                Status::BadRequest,
+                format!("piece {} of {id}: piece {expected} comes next", head.piece),
+            );
+        }
+        let len = body.len() as u64;
+        if let Err(why) = self.fits(head.offset, len) {
+            return refuse(
+                Status::BadRequest,
+                format!("piece {} of {id}: {why}", head.piece),
+            );
+        }
+        if self.space.lacks(len) {
+            let free = self.space.bytes_free();
+            return refuse(
+                Status::NoRoom,
+                format!(
+                    "{who} has {free} bytes free, piece {} of {id} has {len}",
+                    head.piece
+                ),
+            );
+        }
+        if !head
+            .sums
+            .match_bytes(self.config.geometry, head.offset, body)
+        {
+            return refuse(
+                Status::Corrupt,
+                format!(
+                    "{who}: piece {} of {id} does not match its sums",
+                    head.piece
+                ),
+            );
+        }
+        if let Err(covered) = writing.table.may_write(head.offset, len) {
+            let why = format!(
+                "piece {} of {id} at offset {}: bytes of block {} below {} in it are written for good",
+                head.piece, head.offset, covered.block, covered.from
+            );
+            return refuse(Status::Overwrite, why);
+        }
+        Ok(Write::New)
+    }
+
+    /// The chunk, if this is the head of its chain and the session may write to it.
+    pub(super) fn head_of(&self, id: ReplicaId, session: SessionId) -> Result<&Writing, Refusal> {
+        let writing = self.writing.get(&id).ok_or_else(|| self.not_writable(id))?;
+        if writing.position != 0 {
+            let head = writing.chain[0].addr;
+            return Err(Refusal::new(
+                Status::BadRequest,
+                format!("the head of {id} is {head}, not {}", writing.who()),
+            ));
+        }
+        if writing.session != session {
+            return Err(Refusal::new(
+                Status::BadRequest,
+                format!("session {session} was not granted {id}"),
+            ));
+        }
+        Ok(writing)
+    }
+
+    /// Why a replica takes no pieces.
+    pub(super) fn not_writable(&self, id: ReplicaId) -> Refusal {
+        let who = self.who();
+        match self.inventory.replicas.get(&id) {
+            None => Refusal::new(Status::NotServed, format!("{id} is not on {who}")),
+            Some(Replica {
+                broken: Some(broken),
+                ..
+            }) => Refusal::new(Status::ChainBroken, broken.why.clone()),
+            Some(_) => Refusal::new(
+                Status::ChainBroken,
+                format!("{who} restarted since {id} was made: its chain is broken"),
+            ),
+        }
+    }
+
+    /// Whether a range of bytes can be one piece of a chunk.
+    pub(super) fn fits(&self, offset: u64, len: u64) -> Result<(), String> {
+        let geometry = self.config.geometry;
+        let end = offset.checked_add(len);
+        if len == 0 || len > u64::from(geometry.piece_bytes) {
+            return Err(format!(
+                "{len} bytes, a piece has 1 to {}",
+                geometry.piece_bytes
+            ));
+        }
+        if end.is_none_or(|end| end > geometry.chunk_bytes()) {
+            return Err(format!(
+                "{len} bytes at offset {offset} end past the chunk of {}",
+                geometry.chunk_bytes()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes a piece as the next write: passes it on at once, and writes it here.
+    pub(super) fn take_piece(&mut self, id: ReplicaId, piece: Incoming) {
+        let Incoming {
+            session,
+            number,
+            offset,
+            sums,
+            body,
+            ask,
+        } = piece;
+        let block_bytes = u64::from(self.config.geometry.block_bytes);
+        let len = body.len() as u64;
+        let writing = self
+            .writing
+            .get_mut(&id)
+            .expect("only a chunk being written takes pieces");
+        writing.applied = writing.applied.next();
+        writing.last_piece = number;
+        writing.used = self.now.mono;
+        writing.table.write(offset, len, &sums.blocks);
+        let wseq = writing.applied;
+        let block = |at: u64| usize::try_from(at / block_bytes).expect("a chunk has few blocks");
+        writing.pieces.push_back(Piece {
+            wseq,
+            number,
+            blocks: (block(offset), block(offset + len - 1)),
+            written: false,
+            asks: ask.into_iter().collect(),
+        });
+        let (file, position, next) = (writing.name.path(), writing.position, writing.next());
+        self.space.taken += len;
+        let users = if next.is_some() { 2 } else { 1 };
+        let hold = self
+            .links
+            .hold(&mut self.outbox, position, body.len(), users);
+        // The next server gets it before the disk here does: its way is the longer one.
+        if next.is_some() {
+            self.pass_on(
+                id,
+                wseq,
+                Incoming {
+                    session,
+                    number,
+                    offset,
+                    sums,
+                    body: body.clone(),
+                    ask: None,
+                },
+                hold,
+            );
+        }
+        let op = DiskOp::Write {
+            file,
+            offset: HEADER_BYTES + offset,
+            data: vec![body],
+            sync: SyncMode::Later,
+        };
+        self.disk(
+            Job::Piece {
+                id,
+                wseq,
+                hold,
+                bytes: len,
+            },
+            op,
+        );
+    }
+
+    pub(super) fn piece_written(
+        &mut self,
+        id: ReplicaId,
+        wseq: WriteSeq,
+        hold: HoldId,
+        bytes: u64,
+        result: Result<(), DiskError>,
+    ) {
+        self.space.written += bytes;
+        self.links.let_go(&mut self.outbox, Some(hold));
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        if let Err(error) = result {
+            let why = format!("{} cannot write to {id}: {error}", writing.who());
+            return self.break_chain(id, wseq, &why);
+        }
+        self.counts.pieces_written += 1;
+        self.counts.bytes_written += bytes;
+        if let Some(piece) = writing.pieces.iter_mut().find(|piece| piece.wseq == wseq) {
+            piece.written = true;
+        }
+        self.advance(id);
+        self.sync_step(id);
+    }
+
+    /// Asks the disk how much room it has.
+    pub(super) fn measure_space(&mut self) {
+        let written = self.space.written();
+        self.disk(Job::Space(written), DiskOp::Space);
+    }
+
+    /// Gives back the table of a chunk that is at rest.
+    pub(super) fn park(&mut self, id: ReplicaId) {
+        let Some(mut writing) = self.writing.remove(&id) else {
+            return;
+        };
+        assert!(
+            writing.is_at_rest(),
+            "what is not durable is in the table only"
+        );
+        writing.table = Table::new(self.config.geometry);
+        self.inventory.tables.forget(id);
+        self.parked.insert(
+            id,
+            Parked {
+                writing,
+                waiting: Vec::new(),
+            },
+        );
+    }
+
+    /// Parks a chunk that cannot be written to any more because it is full.
+    pub(super) fn park_if_full(&mut self, id: ReplicaId) {
+        let full = |writing: &Writing| writing.table.end() == self.config.geometry.chunk_bytes();
+        if self
+            .writing
+            .get(&id)
+            .is_some_and(|writing| writing.is_at_rest() && full(writing))
+        {
+            self.park(id);
+        }
+    }
+
+    pub(super) fn park_on_time(&mut self) {
+        if self.park_at.is_none_or(|at| self.now.mono < at) {
+            return;
+        }
+        let idle = |writing: &Writing| {
+            writing.is_at_rest() && self.now.mono.since(writing.used) >= PARK_AFTER
+        };
+        let ids: Vec<_> = self
+            .writing
+            .values()
+            .filter(|writing| idle(writing))
+            .map(Writing::id)
+            .collect();
+        for id in ids {
+            self.park(id);
+        }
+        self.park_at = (!self.writing.is_empty()).then(|| self.now.mono + PARK_AFTER);
+    }
+
+    /// A message for a parked chunk: it waits until the table is read again.
+    pub(super) fn unpark(&mut self, id: ReplicaId, link: LinkId, position: u8, msg: Msg) {
+        let hold = self
+            .links
+            .hold(&mut self.outbox, position, msg.body.len(), 1);
+        let Some(parked) = self.parked.get_mut(&id) else {
+            return;
+        };
+        parked.waiting.push((link, msg, hold));
+        if parked.waiting.len() == 1 {
+            let file = parked.writing.name.path();
+            let len = usize::try_from(HEADER_BYTES).expect("a header is small");
+            self.disk(
+                Job::Unpark(id),
+                DiskOp::Read {
+                    file,
+                    offset: 0,
+                    len,
+                },
+            );
+        }
+    }
+
+    pub(super) fn unparked(&mut self, id: ReplicaId, result: DiskResult) {
+        let Some(Parked {
+            mut writing,
+            waiting,
+        }) = self.parked.remove(&id)
+        else {
+            return;
+        };
+        let header = self.read_header(writing.name, result).and_then(|header| {
+            let same = header.wseq == writing.applied && header.generation == writing.generation;
+            if same {
+                Ok(header)
+            } else {
+                Err("its newest header is gone".into())
+            }
+        });
+        writing.used = self.now.mono;
+        self.park_at.get_or_insert(self.now.mono + PARK_AFTER);
+        let (applied, who) = (writing.applied, writing.who());
+        if let Ok(header) = &header {
+            writing.table = Table::of(self.config.geometry, header);
+        }
+        self.writing.insert(id, writing);
+        if let Err(why) = header {
+            self.break_chain(
+                id,
+                applied.next(),
+                &format!("{who} cannot write to {id} again: {why}"),
+            );
+        }
+        for (link, msg, hold) in waiting {
+            self.links.let_go(&mut self.outbox, Some(hold));
+            self.received(link, msg);
+        }
+    }
+
+    /// The header of a replica's file, from what was read of it.
+    pub(super) fn read_header(
+        &self,
+        name: ChunkName,
+        result: DiskResult,
+    ) -> Result<Arc<Header>, String> {
+        match result {
+            Ok(DiskDone::Data(bytes)) => Header::choose(&bytes, name, self.config.geometry)
+                .map(Arc::new)
+                .map_err(|error| format!("{}: {error}", name.path())),
+            Ok(_) => Err(format!("{}: the disk answered something else", name.path())),
+            Err(error) => Err(format!("{}: {error}", name.path())),
+        }
+    }
+}
+
+/// What is to be done with an order to make a chunk.
+enum Create {
+    New(u8),
+    Making,
+    Made,
+}
+
+/// What is to be done with a piece.
+enum Write {
+    New,
+    OnItsWay,
+    Done,
+}
+
+pub(super) fn piece_done(
+    request: u64,
+    (chunk, piece): (crate::ids::ChunkId, PieceNumber),
+    outcome: Result<(), Refusal>,
+) -> Msg {
+    Msg::new(
+        request,
+        Head::from(PieceDone {
+            chunk,
+            piece,
+            outcome,
+        }),
+    )
+}
+
+impl Piece {
+    pub(super) const fn number(&self) -> PieceNumber {
+        self.number
+    }
+}

@@ -1,0 +1,551 @@
+//! One chunk that is being written: its grant, its pieces in order, its syncs, and the link to its head.
+//!
+//! Pieces are numbered from 1 and sent in order; a piece that is not known to be on every replica is sent
+//! again with the same number when the link was lost, so it takes effect once. A refusal of the head is
+//! final, but for "busy" and for bytes that were damaged on the way.
+//!
+//! A sync in the background falls on a block edge: a head's cut covers the rest of the block it ends in, and
+//! what a cut covers cannot be written again.
+use super::links::Use;
+use super::write::{Identity, PIECE_COST};
+use super::{Errand, Failure, Reach, backoff};
+use crate::block::{Sums, spans};
+use crate::ids::PieceNumber;
+use crate::limits::Geometry;
+use crate::time::Instant;
+use crate::wire::client_chunk::{PieceDone, SyncChunk, SyncDone, WritePiece};
+use crate::wire::client_meta::{Grant, SyncedChunk};
+use crate::wire::{Refusal, Status};
+use bytes::Bytes;
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A head that cannot be reached for this long is given up: its chain does not outlive its process.
+const RECONNECT: Duration = Duration::from_secs(10);
+/// Times that damaged bytes are sent again.
+const RESENDS_MAX: u32 = 3;
+
+/// When a chunk is synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rule {
+    /// When enough was sent and it ends at a block edge.
+    AtBlockEdges,
+    /// Now, wherever it ends: nothing more can be sent before.
+    WindowFull,
+    /// Now, all of it: the caller asked for it.
+    Covered,
+}
+
+#[derive(Debug)]
+pub(super) struct OpenChunk {
+    index: u64,
+    grant: Option<Grant>,
+    /// In order of their numbers, without a gap: first those on every replica, then those sent, then the rest.
+    pieces: VecDeque<Piece>,
+    done: usize,
+    sent: usize,
+    next: PieceNumber,
+    sync: Option<Sync>,
+    /// Bytes sent since the last sync was begun.
+    since_sync: usize,
+    counted_to: PieceNumber,
+    /// Blocks written in part, and how far.
+    partial: BTreeMap<usize, u32>,
+    /// Where the last byte written ends, and bytes written in all.
+    end: u64,
+    filled: u64,
+    /// What syncs have covered: where its last byte ends, and the length the replicas said.
+    synced_end: u64,
+    synced_len: Option<u64>,
+    /// Weight of pieces that a sync has covered since this was last asked.
+    released: usize,
+    /// The length that a size report has given it.
+    pub(super) named: Option<u64>,
+    line: Line,
+    /// When the head last got something done, or was first asked to.
+    progress: Instant,
+}
+
+#[derive(Debug)]
+struct Piece {
+    offset: u64,
+    bytes: Bytes,
+    sums: Sums,
+    request: u64,
+    number: PieceNumber,
+}
+
+#[derive(Debug)]
+struct Sync {
+    up_to: PieceNumber,
+    /// `None`: to be sent (again).
+    request: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Line {
+    Good,
+    /// Nothing was done since this; tried again at `until`, and then `None`.
+    Bad {
+        since: Instant,
+        tries: u32,
+        why: Refusal,
+        until: Option<Instant>,
+    },
+}
+
+impl OpenChunk {
+    pub(super) const fn new(index: u64, now: Instant) -> Self {
+        Self {
+            index,
+            grant: None,
+            pieces: VecDeque::new(),
+            done: 0,
+            sent: 0,
+            next: PieceNumber(1),
+            sync: None,
+            since_sync: 0,
+            counted_to: PieceNumber(0),
+            partial: BTreeMap::new(),
+            end: 0,
+            filled: 0,
+            synced_end: 0,
+            synced_len: None,
+            released: 0,
+            named: None,
+            line: Line::Good,
+            progress: now,
+        }
+    }
+
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+    pub(super) const fn is_untouched(&self) -> bool {
+        self.next.0 == 1
+    }
+    pub(super) const fn is_syncing(&self) -> bool {
+        self.sync.is_some()
+    }
+    /// Whether a sync has covered everything; a chunk that nothing was written to is not synced.
+    pub(super) fn is_synced(&self) -> bool {
+        self.pieces.is_empty() && self.sync.is_none() && self.synced_len.is_some()
+    }
+    /// What a size report says of it.
+    pub(super) fn synced(&self) -> Option<SyncedChunk> {
+        let grant = self.grant.as_ref()?;
+        let synced_len = self.synced_len?;
+        Some(SyncedChunk {
+            index: self.index,
+            chunk: grant.chunk,
+            version: grant.version,
+            synced_len,
+        })
+    }
+    /// As [`Self::synced`], once nothing more can be written to it.
+    pub(super) fn full_and_synced(&self, geometry: Geometry) -> Option<SyncedChunk> {
+        if self.is_full(geometry) && self.is_synced() && self.released == 0 {
+            self.synced()
+        } else {
+            None
+        }
+    }
+    pub(super) const fn take_released(&mut self) -> usize {
+        core::mem::replace(&mut self.released, 0)
+    }
+
+    /// Takes up the next piece.
+    pub(super) fn put(&mut self, offset: u64, bytes: Bytes, geometry: Geometry) {
+        let len = bytes.len() as u64;
+        assert!(
+            len > 0 && len <= u64::from(geometry.piece_bytes),
+            "a piece has bytes, and not too many"
+        );
+        for span in spans(geometry, offset, len) {
+            if span.from + span.len == geometry.block_bytes {
+                self.partial.remove(&span.block);
+            } else {
+                self.partial.insert(span.block, span.from + span.len);
+            }
+        }
+        self.end = self.end.max(offset + len);
+        self.filled += len;
+        let sums = Sums::of(geometry, offset, &bytes);
+        self.pieces.push_back(Piece {
+            offset,
+            bytes,
+            sums,
+            request: 0,
+            number: self.next,
+        });
+        self.next = self.next.next();
+    }
+
+    /// The chunk may be written.
+    pub(super) fn granted(
+        &mut self,
+        now: Instant,
+        grant: Grant,
+        who: &Identity,
+    ) -> Result<(), Failure> {
+        if grant.index != self.index || grant.chain.is_empty() {
+            let what = format!(
+                "the meta server granted a chunk that was not asked for: {grant:?} of {}",
+                who.name
+            );
+            return Err(Failure {
+                status: Status::Protocol,
+                what,
+            });
+        }
+        self.progress = now;
+        self.grant = Some(grant);
+        Ok(())
+    }
+
+    /// Sends what may be sent, and begins a sync by `rule`.
+    pub(super) fn send(&mut self, now: Instant, rule: Rule, who: &Identity, reach: &mut Reach) {
+        let Some(grant) = &self.grant else { return };
+        if let Line::Bad {
+            until: rest @ Some(_),
+            ..
+        } = &mut self.line
+        {
+            if rest.is_some_and(|until| until > now) {
+                return;
+            }
+            *rest = None;
+        }
+        if !self.is_asked() {
+            self.progress = now;
+        }
+        let head = (Use::Write, grant.chain[0].addr);
+        let (chunk, version, session) = (grant.chunk, grant.version, who.session);
+        let block = u64::from(who.geometry.block_bytes);
+        while let Some(piece) = self.pieces.get_mut(self.sent) {
+            // The cut of a sync under way may cover a later piece too, and with it the rest of its last block.
+            let ends_in_block = !(piece.offset + piece.bytes.len() as u64).is_multiple_of(block);
+            let is_later = self
+                .sync
+                .as_ref()
+                .is_some_and(|sync| sync.up_to < piece.number);
+            if is_later && ends_in_block && rule != Rule::Covered {
+                break;
+            }
+            let ask = WritePiece {
+                chunk,
+                version,
+                session,
+                piece: piece.number,
+                offset: piece.offset,
+                sums: piece.sums.clone(),
+            };
+            let errand = Errand::Piece {
+                handle: who.handle,
+                index: self.index,
+                number: piece.number,
+            };
+            piece.request = reach.links.ask(
+                now,
+                head,
+                (ask.into(), piece.bytes.clone()),
+                errand,
+                &mut reach.outbox,
+            );
+            if piece.number > self.counted_to {
+                self.counted_to = piece.number;
+                self.since_sync += piece.bytes.len();
+            }
+            self.sent += 1;
+        }
+        if self.sync.is_none() && self.sent > 0 && self.is_sync_due(rule, who.geometry, reach) {
+            self.sync = Some(Sync {
+                up_to: self.pieces[self.sent - 1].number,
+                request: None,
+            });
+            self.since_sync = 0;
+        }
+        if let Some(Sync {
+            up_to,
+            request: request @ None,
+        }) = &mut self.sync
+        {
+            let ask = SyncChunk {
+                chunk,
+                version,
+                session,
+                up_to: *up_to,
+            };
+            let errand = Errand::Sync {
+                handle: who.handle,
+                index: self.index,
+            };
+            *request = Some(reach.links.ask(
+                now,
+                head,
+                (ask.into(), Bytes::new()),
+                errand,
+                &mut reach.outbox,
+            ));
+        }
+        assert!(
+            self.done <= self.sent && self.sent <= self.pieces.len(),
+            "done, sent and cut, in this order"
+        );
+    }
+
+    /// The head answered a piece.
+    pub(super) fn piece_done(
+        &mut self,
+        now: Instant,
+        number: PieceNumber,
+        done: PieceDone,
+        who: &Identity,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        let first = self.next.0 - self.pieces.len() as u64;
+        // Covered by a sync, or known to be everywhere: nothing new.
+        let Some(at) = number
+            .0
+            .checked_sub(first)
+            .and_then(|at| usize::try_from(at).ok())
+        else {
+            return Ok(());
+        };
+        if at < self.done || at >= self.sent {
+            return Ok(());
+        }
+        match done.outcome {
+            Ok(()) if self.is_granted(done.chunk) && done.piece == number => {
+                self.done = at + 1;
+                self.progressed(now);
+                Ok(())
+            }
+            Ok(()) => Err(self.confused(
+                who,
+                &format!("answered for piece {} when asked for {number}", done.piece),
+            )),
+            Err(refusal) => self.refused(now, refusal, who, reach),
+        }
+    }
+
+    /// The head answered the sync.
+    pub(super) fn sync_done(
+        &mut self,
+        now: Instant,
+        done: SyncDone,
+        who: &Identity,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        let Some(sync) = &self.sync else {
+            return Ok(());
+        };
+        let up_to = sync.up_to;
+        let len = match done.outcome {
+            Ok(len) => len,
+            Err(refusal) => return self.refused(now, refusal, who, reach),
+        };
+        let covered = self.pieces.iter().take_while(|piece| piece.number <= up_to);
+        let end = covered
+            .map(|piece| piece.offset + piece.bytes.len() as u64)
+            .max()
+            .unwrap_or(0);
+        let end = end.max(self.synced_end);
+        if !self.is_granted(done.chunk) || len < end || len > who.geometry.chunk_bytes() {
+            let what = format!(
+                "says {len} bytes of {} are durable where {end} were synced",
+                done.chunk
+            );
+            return Err(self.confused(who, &what));
+        }
+        while self
+            .pieces
+            .front()
+            .is_some_and(|piece| piece.number <= up_to)
+        {
+            let piece = self.pieces.pop_front().expect("the front was just seen");
+            self.released += piece.bytes.len() + PIECE_COST;
+            self.done = self.done.saturating_sub(1);
+            self.sent = self
+                .sent
+                .checked_sub(1)
+                .expect("a sync covers what was sent");
+        }
+        self.synced_end = end;
+        self.synced_len = Some(len);
+        self.sync = None;
+        self.progressed(now);
+        Ok(())
+    }
+
+    /// The link to the head is gone: what is not known to be done is sent again on the next one.
+    pub(super) fn lost(&mut self, now: Instant, why: &str, reach: &mut Reach) {
+        if self.is_asked() {
+            self.rewind(now, Refusal::new(Status::Unreachable, why), reach);
+        }
+    }
+
+    /// Gives up on a head that gets nothing done.
+    pub(super) fn tick(&self, now: Instant, who: &Identity, reach: &Reach) -> Result<(), Failure> {
+        match &self.line {
+            Line::Bad { since, why, .. } if *since + patience(why, reach.timeout) <= now => {
+                let why = Refusal::new(
+                    why.status,
+                    format!("{}, for {:?}", why.detail, now.since(*since)),
+                );
+                Err(self.broken(&why, who))
+            }
+            _ if self.is_asked() && self.progress + reach.timeout <= now => {
+                let why = format!("nothing got done within {:?}", reach.timeout);
+                Err(self.broken(&Refusal::new(Status::TimedOut, why), who))
+            }
+            Line::Bad { .. } | Line::Good => Ok(()),
+        }
+    }
+
+    pub(super) fn deadline(&self, timeout: Duration) -> Option<(Instant, &'static str)> {
+        let line = match &self.line {
+            Line::Good => None,
+            Line::Bad {
+                until: Some(until), ..
+            } => Some((*until, "send to the head again")),
+            Line::Bad {
+                since,
+                why,
+                until: None,
+                ..
+            } => Some((*since + patience(why, timeout), "give up the head")),
+        };
+        let progress = self
+            .is_asked()
+            .then(|| (self.progress + timeout, "the head gets nothing done"));
+        line.into_iter().chain(progress).min_by_key(|(at, _)| *at)
+    }
+
+    /// Nobody waits for the head's answers any more.
+    pub(super) fn drop_asked(&self, reach: &mut Reach) {
+        let Some(grant) = &self.grant else { return };
+        let head = (Use::Write, grant.chain[0].addr);
+        let pieces = self
+            .pieces
+            .iter()
+            .skip(self.done)
+            .take(self.sent - self.done)
+            .map(|piece| piece.request);
+        for request in pieces.chain(self.sync.as_ref().and_then(|sync| sync.request)) {
+            reach.links.forget(head, request);
+        }
+    }
+
+    fn is_full(&self, geometry: Geometry) -> bool {
+        self.end == geometry.chunk_bytes() && self.filled >= geometry.chunk_bytes()
+    }
+    fn is_asked(&self) -> bool {
+        self.sent > self.done
+            || self
+                .sync
+                .as_ref()
+                .is_some_and(|sync| sync.request.is_some())
+    }
+    fn is_granted(&self, chunk: crate::ids::ChunkId) -> bool {
+        self.grant
+            .as_ref()
+            .is_some_and(|grant| grant.chunk == chunk)
+    }
+
+    fn is_sync_due(&self, rule: Rule, geometry: Geometry, reach: &Reach) -> bool {
+        let all_sent = self.sent == self.pieces.len();
+        match rule {
+            Rule::WindowFull => true,
+            Rule::Covered => all_sent,
+            Rule::AtBlockEdges => {
+                let enough =
+                    self.since_sync >= reach.limits.sync_every_bytes || self.is_full(geometry);
+                all_sent && enough && self.partial.is_empty()
+            }
+        }
+    }
+
+    fn progressed(&mut self, now: Instant) {
+        self.progress = now;
+        self.line = Line::Good;
+    }
+
+    fn refused(
+        &mut self,
+        now: Instant,
+        refusal: Refusal,
+        who: &Identity,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        let tries = if let Line::Bad { tries, .. } = self.line {
+            tries
+        } else {
+            0
+        };
+        let again = match refusal.status {
+            Status::Busy => true,
+            Status::Corrupt => tries < RESENDS_MAX,
+            _ => false,
+        };
+        if !again {
+            return Err(self.broken(&refusal, who));
+        }
+        self.rewind(now, refusal, reach);
+        Ok(())
+    }
+
+    fn rewind(&mut self, now: Instant, why: Refusal, reach: &mut Reach) {
+        self.drop_asked(reach);
+        self.sent = self.done;
+        if let Some(sync) = &mut self.sync {
+            sync.request = None;
+        }
+        let (since, tries) = match &self.line {
+            Line::Good => (now, 0),
+            Line::Bad { since, tries, .. } => (*since, *tries),
+        };
+        let until = Some(now + backoff(tries, &mut reach.rng));
+        self.line = Line::Bad {
+            since,
+            tries: tries.saturating_add(1),
+            why,
+            until,
+        };
+    }
+
+    /// Why the chunk cannot be written any further: which server, what it said.
+    fn broken(&self, refusal: &Refusal, who: &Identity) -> Failure {
+        let chain: Vec<_> = self
+            .grant
+            .iter()
+            .flat_map(|grant| &grant.chain)
+            .map(|place| place.addr.to_string())
+            .collect();
+        let head = chain.first().map_or("its head", String::as_str);
+        let what = format!(
+            "chunk {} of {} cannot be written further: {head}, head of the chain {}: {}",
+            self.index,
+            who.name,
+            chain.join(" -> "),
+            refusal.detail
+        );
+        Failure {
+            status: refusal.status,
+            what,
+        }
+    }
+
+    fn confused(&self, who: &Identity, what: &str) -> Failure {
+        self.broken(&Refusal::new(Status::Protocol, what), who)
+    }
+}
+
+/// How long a head that gets nothing done is tried again.
+fn patience(why: &Refusal, timeout: Duration) -> Duration {
+    if why.status == Status::Unreachable {
+        RECONNECT.min(timeout)
+    } else {
+        timeout
+    }
+}

@@ -1,0 +1,637 @@
+//! Writing a file: its bytes are cut into pieces, the pieces go to the heads of its chunks, syncs move the
+//! window, and a size report makes what is synced visible.
+//!
+//! 1. Bytes of one file are cut in the order of the calls (`cut`); a piece never crosses a chunk's edge.
+//! 2. At most a window of bytes is held that no sync covers yet; a further write waits.
+//! 3. A chunk's own progress (grant, pieces, syncs, lost links) is in [`super::open_chunk`].
+//! 4. A sync or close waits until every chunk is synced, then reports the size with all chunks it rests on.
+//! 5. What fails for good fails the file: every later call on it fails the same way.
+use super::cut::Cutter;
+use super::meta_on_client::Ask;
+use super::open_chunk::{OpenChunk, Rule};
+use super::{Asker, Event, Failure, Handle, Reach};
+use crate::ids::{CallId, FileId, PieceNumber, SessionId};
+use crate::limits::{Geometry, SIZE_BASIS_MAX};
+use crate::time::Instant;
+use crate::wire::Status;
+use crate::wire::client_chunk::{PieceDone, SyncDone};
+use crate::wire::client_meta::{Done, MutateOp, SyncedChunk, WriterStays};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// No byte of a file stands at or past this.
+const FILE_BYTES_MAX: u64 = 1 << 62;
+/// What a piece weighs against the window besides its bytes, so that tiny ones are bounded too.
+pub(super) const PIECE_COST: usize = 256;
+
+/// What a file that is being written is, for its whole life.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) handle: Handle,
+    pub(super) file: FileId,
+    pub(super) session: SessionId,
+    pub(super) geometry: Geometry,
+    /// Its path, for people.
+    pub(super) name: String,
+}
+
+/// A file that this client writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    who: Identity,
+    stage: Stage,
+    calls: VecDeque<(CallId, Todo)>,
+    cutter: Cutter,
+    /// Chunks that may still change.
+    open: BTreeMap<u64, OpenChunk>,
+    /// Chunks that are full and synced, and whether a size report has named them.
+    full: BTreeMap<u64, (SyncedChunk, Named)>,
+    /// Bytes of pieces that no sync covers yet, and of the cutter's tail.
+    held: usize,
+    /// Where the file ends, by what was written.
+    end: u64,
+    /// The size that the meta server knows.
+    reported: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Writing,
+    /// A size report is on its way.
+    Reporting(Report),
+    Failed(Failure),
+}
+
+#[derive(Debug)]
+struct Report {
+    size: u64,
+    /// Index and length of each chunk it names.
+    chunks: Vec<(u64, u64)>,
+    writer: WriterStays,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Named {
+    Yes,
+    No,
+}
+
+/// A call in its turn.
+#[derive(Debug)]
+enum Todo {
+    Write { offset: u64, data: Bytes },
+    Sync,
+    Close,
+}
+
+/// Whether the file is still there after an input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    Stays,
+    Closed,
+}
+
+impl Writer {
+    pub(super) fn new(who: Identity, reach: &Reach) -> Self {
+        let cutter = Cutter::new(who.geometry, reach.limits.write_window_bytes);
+        Self {
+            who,
+            stage: Stage::Writing,
+            calls: VecDeque::new(),
+            cutter,
+            open: BTreeMap::new(),
+            full: BTreeMap::new(),
+            held: 0,
+            end: 0,
+            reported: 0,
+        }
+    }
+
+    pub(super) const fn session(&self) -> SessionId {
+        self.who.session
+    }
+
+    pub(super) fn write(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        offset: u64,
+        data: Bytes,
+        reach: &mut Reach,
+    ) -> Fate {
+        if offset
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > FILE_BYTES_MAX)
+        {
+            let what = format!(
+                "{} bytes at {offset} of {} are past what a file can be",
+                data.len(),
+                self.who.name
+            );
+            reach.outbox.event(
+                id,
+                Event::Failed(Failure {
+                    status: Status::BadRequest,
+                    what,
+                }),
+            );
+            return Fate::Stays;
+        }
+        self.take_up(now, id, Todo::Write { offset, data }, reach)
+    }
+    pub(super) fn sync(&mut self, now: Instant, id: CallId, reach: &mut Reach) -> Fate {
+        self.take_up(now, id, Todo::Sync, reach)
+    }
+    pub(super) fn close(&mut self, now: Instant, id: CallId, reach: &mut Reach) -> Fate {
+        if let Stage::Failed(failure) = &self.stage {
+            reach.outbox.event(id, Event::Failed(failure.clone()));
+            self.let_go(now, reach);
+            return Fate::Closed;
+        }
+        self.take_up(now, id, Todo::Close, reach)
+    }
+
+    /// Forgets the file as it is: it stays as last reported.
+    pub(super) fn abandon(mut self, now: Instant, id: CallId, reach: &mut Reach) {
+        let why = Failure {
+            status: Status::BadRequest,
+            what: format!("{} was abandoned", self.who.name),
+        };
+        self.fail(why, reach);
+        self.let_go(now, reach);
+        reach.outbox.event(id, Event::Done);
+    }
+
+    /// Fails the file for good; the first failure is the one that stays.
+    pub(super) fn fail(&mut self, failure: Failure, reach: &mut Reach) {
+        if !matches!(self.stage, Stage::Failed(_)) {
+            for (id, _) in self.calls.drain(..) {
+                reach.outbox.event(id, Event::Failed(failure.clone()));
+            }
+            for (_, chunk) in core::mem::take(&mut self.open) {
+                chunk.drop_asked(reach);
+            }
+            self.cutter = Cutter::new(self.who.geometry, reach.limits.write_window_bytes);
+            self.held = 0;
+            self.stage = Stage::Failed(failure);
+        }
+    }
+
+    /// The meta server answered the request for chunk `index`.
+    pub(super) fn allocated(
+        &mut self,
+        now: Instant,
+        index: u64,
+        outcome: Result<Done, Failure>,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Some(chunk) = self.open.get_mut(&index) else {
+            return Fate::Stays;
+        };
+        let granted = match outcome {
+            Ok(Done::Granted(grant)) => chunk.granted(now, grant, &self.who),
+            Ok(other) => Err(Failure {
+                status: Status::Protocol,
+                what: format!("the meta server answered {other:?} where a chunk was asked for"),
+            }),
+            Err(_) if chunk.is_untouched() => {
+                // Asked for ahead and not needed yet: it is asked for again when it is.
+                self.open.remove(&index);
+                return Fate::Stays;
+            }
+            Err(Failure { status, what }) => Err(Failure {
+                status,
+                what: format!("no chunk {index} for {}: {what}", self.who.name),
+            }),
+        };
+        self.go_on(now, granted, reach)
+    }
+
+    /// The head answered a piece.
+    pub(super) fn piece_done(
+        &mut self,
+        now: Instant,
+        (index, number): (u64, PieceNumber),
+        done: PieceDone,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Some(chunk) = self.open.get_mut(&index) else {
+            return Fate::Stays;
+        };
+        let outcome = chunk.piece_done(now, number, done, &self.who, reach);
+        self.go_on(now, outcome, reach)
+    }
+
+    /// The head answered a sync.
+    pub(super) fn sync_done(
+        &mut self,
+        now: Instant,
+        index: u64,
+        done: SyncDone,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Some(chunk) = self.open.get_mut(&index) else {
+            return Fate::Stays;
+        };
+        let outcome = chunk.sync_done(now, done, &self.who, reach);
+        self.go_on(now, outcome, reach)
+    }
+
+    /// The link to the head of this chunk is gone.
+    pub(super) fn lost(&mut self, now: Instant, index: u64, why: &str, reach: &mut Reach) {
+        if let Some(chunk) = self.open.get_mut(&index) {
+            chunk.lost(now, why, reach);
+        }
+    }
+
+    /// The meta server answered a size report.
+    pub(super) fn reported(
+        &mut self,
+        now: Instant,
+        outcome: Result<Done, Failure>,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Stage::Reporting(report) = &self.stage else {
+            return Fate::Stays;
+        };
+        match outcome {
+            Ok(_) => {
+                assert!(self.reported <= report.size, "a size never falls");
+                self.reported = report.size;
+                for (index, len) in &report.chunks {
+                    if let Some((_, named)) = self.full.get_mut(index) {
+                        *named = Named::Yes;
+                    } else if let Some(chunk) = self.open.get_mut(index) {
+                        chunk.named = Some(*len);
+                    }
+                }
+                let closed = report.writer == WriterStays::Closed;
+                self.stage = Stage::Writing;
+                if closed {
+                    let (id, _) = self.calls.pop_front().expect("a close made the report");
+                    reach.outbox.event(id, Event::Done);
+                    let what = format!("{} is closed", self.who.name);
+                    self.fail(
+                        Failure {
+                            status: Status::BadRequest,
+                            what,
+                        },
+                        reach,
+                    );
+                    return Fate::Closed;
+                }
+                self.advance(now, reach)
+            }
+            Err(Failure { status, what }) => {
+                let size = report.size;
+                let what = format!(
+                    "the size {size} of {} was not reported: {what}",
+                    self.who.name
+                );
+                self.go_on(now, Err(Failure { status, what }), reach)
+            }
+        }
+    }
+
+    /// Gives up on heads that are silent too long, and tries again where that is due.
+    pub(super) fn tick(&mut self, now: Instant, reach: &mut Reach) -> Fate {
+        let mut due = false;
+        let mut outcome = Ok(());
+        for chunk in self.open.values_mut() {
+            if chunk
+                .deadline(reach.timeout)
+                .is_some_and(|(at, _)| at <= now)
+            {
+                due = true;
+                outcome = outcome.and_then(|()| chunk.tick(now, &self.who, reach));
+            }
+        }
+        if due {
+            self.go_on(now, outcome, reach)
+        } else {
+            Fate::Stays
+        }
+    }
+
+    pub(super) fn deadline(&self, reach: &Reach) -> Option<(Instant, &'static str)> {
+        self.open
+            .values()
+            .filter_map(|chunk| chunk.deadline(reach.timeout))
+            .min_by_key(|(at, _)| *at)
+    }
+
+    fn take_up(&mut self, now: Instant, id: CallId, todo: Todo, reach: &mut Reach) -> Fate {
+        if let Stage::Failed(failure) = &self.stage {
+            reach.outbox.event(id, Event::Failed(failure.clone()));
+            return Fate::Stays;
+        }
+        self.calls.push_back((id, todo));
+        self.advance(now, reach)
+    }
+
+    /// Goes on after an input, or fails the file for good; a close that waits is answered then, and is its end.
+    pub(super) fn go_on(
+        &mut self,
+        now: Instant,
+        outcome: Result<(), Failure>,
+        reach: &mut Reach,
+    ) -> Fate {
+        match outcome {
+            Ok(()) => self.advance(now, reach),
+            Err(failure) => {
+                let closing = self
+                    .calls
+                    .iter()
+                    .any(|(_, todo)| matches!(todo, Todo::Close));
+                self.fail(failure, reach);
+                if closing {
+                    self.let_go(now, reach);
+                    return Fate::Closed;
+                }
+                Fate::Stays
+            }
+        }
+    }
+
+    /// Tells the meta server that this session writes the file no more; nobody waits for the answer.
+    fn let_go(&self, now: Instant, reach: &mut Reach) {
+        if reach.meta.session() == Some(self.who.session) {
+            let op = MutateOp::SetSize {
+                file: self.who.file,
+                size: self.reported,
+                basis: Vec::new(),
+                writer: WriterStays::Closed,
+            };
+            reach
+                .meta
+                .ask(now, Asker::Nobody, Ask::MutateIn(self.who.session, op));
+        }
+    }
+
+    /// Does all that can be done now: cuts, sends, syncs, reports.
+    fn advance(&mut self, now: Instant, reach: &mut Reach) -> Fate {
+        loop {
+            self.held -= self
+                .open
+                .values_mut()
+                .map(OpenChunk::take_released)
+                .sum::<usize>();
+            let rule = match self.cut_front(now, reach) {
+                Ok(rule) => rule,
+                Err(failure) => return self.go_on(now, Err(failure), reach),
+            };
+            self.send(now, rule, reach);
+            if rule != Rule::Covered || self.settle(now, reach) == Turn::Waits {
+                return Fate::Stays;
+            }
+            let (id, _) = self.calls.pop_front().expect("a sync was covered");
+            reach.outbox.event(id, Event::Done);
+        }
+    }
+
+    /// Cuts what the window has room for, answering writes that are taken whole. Says by which rule chunks
+    /// are to be synced now.
+    fn cut_front(&mut self, now: Instant, reach: &mut Reach) -> Result<Rule, Failure> {
+        loop {
+            match self.calls.front_mut() {
+                None => return Ok(Rule::AtBlockEdges),
+                Some((_, Todo::Sync | Todo::Close)) => {
+                    if matches!(self.stage, Stage::Writing) {
+                        self.cut_tail(now, reach)?;
+                        self.fill_out(now, reach)?;
+                    }
+                    return Ok(Rule::Covered);
+                }
+                Some((id, Todo::Write { offset, data })) => {
+                    let id = *id;
+                    if !data.is_empty() && !self.cutter.joins(*offset) {
+                        self.cut_tail(now, reach)?;
+                        continue;
+                    }
+                    if data.is_empty() {
+                        self.calls.pop_front();
+                        reach.outbox.event(id, Event::Done);
+                        continue;
+                    }
+                    let Some(taken) = self.cutter.take(offset, data, self.held) else {
+                        return Ok(Rule::WindowFull);
+                    };
+                    self.held += taken.bytes;
+                    self.end = self.end.max(*offset);
+                    if let Some((at, piece)) = taken.piece {
+                        self.put(now, at, piece, reach)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn cut_tail(&mut self, now: Instant, reach: &mut Reach) -> Result<(), Failure> {
+        match self.cutter.tail() {
+            Some((at, piece)) => self.put(now, at, piece, reach),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives every chunk before the last its full length, as the file's size will say: a replica whose
+    /// length is shorter serves nothing. Only files with holes have such chunks.
+    fn fill_out(&mut self, now: Instant, reach: &mut Reach) -> Result<(), Failure> {
+        let Some(last) = self.last_index() else {
+            return Ok(());
+        };
+        let chunk_bytes = self.who.geometry.chunk_bytes();
+        let short: Vec<u64> = self
+            .open
+            .range(..last)
+            .filter(|(_, chunk)| chunk.end() < chunk_bytes)
+            .map(|(index, _)| *index)
+            .collect();
+        for index in short {
+            self.held += 1;
+            self.put(
+                now,
+                (index + 1) * chunk_bytes - 1,
+                Bytes::from_static(&[0]),
+                reach,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Hands a piece to its chunk, asking for the chunk, and for the next one before this one is full.
+    fn put(
+        &mut self,
+        now: Instant,
+        at: u64,
+        piece: Bytes,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        let geometry = self.who.geometry;
+        let (index, within) = geometry.chunk_at(at);
+        let end = within + piece.len() as u64;
+        assert!(
+            end <= geometry.chunk_bytes(),
+            "a piece never crosses the edge of its chunk"
+        );
+        if self.full.contains_key(&index) {
+            let what = format!(
+                "bytes at {at} of {} were written before and cannot be written again",
+                self.who.name
+            );
+            return Err(Failure {
+                status: Status::Overwrite,
+                what,
+            });
+        }
+        self.want(now, index, reach);
+        let chunk = self.open.get_mut(&index).expect("it was just wanted");
+        chunk.put(within, piece, geometry);
+        self.held += PIECE_COST;
+        let ahead = (4 * u64::from(geometry.piece_bytes)).min(geometry.chunk_bytes() / 2);
+        if end + ahead >= geometry.chunk_bytes() && end < geometry.chunk_bytes() {
+            self.want(now, index + 1, reach);
+        }
+        Ok(())
+    }
+
+    fn want(&mut self, now: Instant, index: u64, reach: &mut Reach) {
+        if !self.full.contains_key(&index) && !self.open.contains_key(&index) {
+            self.open.insert(index, OpenChunk::new(index, now));
+            let op = MutateOp::Allocate {
+                file: self.who.file,
+                index,
+            };
+            let asker = Asker::Allocate {
+                handle: self.who.handle,
+                index,
+            };
+            reach
+                .meta
+                .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        }
+    }
+
+    /// Sends pieces and begins syncs.
+    fn send(&mut self, now: Instant, rule: Rule, reach: &mut Reach) {
+        let mut syncing = self.open.values().any(OpenChunk::is_syncing);
+        let mut settled = Vec::new();
+        for (index, chunk) in &mut self.open {
+            // With a full window one sync under way is enough to move it.
+            let rule = if syncing && rule == Rule::WindowFull {
+                Rule::AtBlockEdges
+            } else {
+                rule
+            };
+            chunk.send(now, rule, &self.who, reach);
+            syncing |= chunk.is_syncing();
+            if let Some(synced) = chunk.full_and_synced(self.who.geometry) {
+                settled.push((*index, synced, chunk.named == Some(synced.synced_len)));
+            }
+        }
+        for (index, synced, named) in settled {
+            self.open.remove(&index);
+            self.full
+                .insert(index, (synced, if named { Named::Yes } else { Named::No }));
+        }
+    }
+
+    /// Index of the chunk with the file's last byte.
+    fn last_index(&self) -> Option<u64> {
+        self.end
+            .checked_sub(1)
+            .map(|last| self.who.geometry.chunk_at(last).0)
+    }
+
+    /// Everything was cut: once all of it is synced, reports the size. Done when there is nothing to report.
+    fn settle(&mut self, now: Instant, reach: &mut Reach) -> Turn {
+        let last = self.last_index();
+        let unsynced = last.is_some_and(|last| {
+            self.open
+                .range(..=last)
+                .any(|(_, chunk)| !chunk.is_synced())
+        });
+        if unsynced || matches!(self.stage, Stage::Reporting(_)) {
+            return Turn::Waits;
+        }
+        assert_eq!(self.held, 0, "nothing is held when every chunk is synced");
+        let closing = matches!(self.calls.front(), Some((_, Todo::Close)));
+        let mut fresh = self.unreported(last);
+        if fresh.is_empty() && self.end == self.reported && !closing {
+            return Turn::Done;
+        }
+        // The last chunk is named in every last report, because the size ends in it.
+        if let Some(last) = last
+            && fresh.last().is_none_or(|chunk| chunk.index < last)
+        {
+            fresh.push(
+                self.synced(last)
+                    .expect("every chunk up to the last is synced"),
+            );
+        }
+        let all = fresh.len() <= SIZE_BASIS_MAX;
+        fresh.truncate(SIZE_BASIS_MAX);
+        let size = match fresh.last() {
+            Some(chunk) if !all => (chunk.index * self.who.geometry.chunk_bytes()
+                + chunk.synced_len)
+                .clamp(self.reported, self.end),
+            _ => self.end,
+        };
+        let writer = if closing && all {
+            WriterStays::Closed
+        } else {
+            WriterStays::Open
+        };
+        let chunks = fresh
+            .iter()
+            .map(|chunk| (chunk.index, chunk.synced_len))
+            .collect();
+        let op = MutateOp::SetSize {
+            file: self.who.file,
+            size,
+            basis: fresh,
+            writer,
+        };
+        let asker = Asker::SetSize {
+            handle: self.who.handle,
+        };
+        reach
+            .meta
+            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        self.stage = Stage::Reporting(Report {
+            size,
+            chunks,
+            writer,
+        });
+        Turn::Waits
+    }
+
+    /// What a size report would have to name, in order: chunks never named, or synced further since.
+    fn unreported(&self, last: Option<u64>) -> Vec<SyncedChunk> {
+        let Some(last) = last else { return Vec::new() };
+        let full = self
+            .full
+            .range(..=last)
+            .filter(|(_, (_, named))| *named == Named::No)
+            .map(|(_, (synced, _))| *synced);
+        let open = self.open.range(..=last).filter_map(|(_, chunk)| {
+            chunk
+                .synced()
+                .filter(|synced| chunk.named != Some(synced.synced_len))
+        });
+        let mut chunks: Vec<SyncedChunk> = full.chain(open).collect();
+        chunks.sort_by_key(|chunk| chunk.index);
+        chunks
+    }
+
+    fn synced(&self, index: u64) -> Option<SyncedChunk> {
+        let full = self.full.get(&index).map(|(synced, _)| *synced);
+        full.or_else(|| self.open.get(&index)?.synced())
+    }
+}
+
+/// Whether the call in front is through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    Waits,
+    Done,
+}

@@ -1,0 +1,113 @@
+//! Which replicas are there: what chunkservers that are up have confirmed. Known only from them, so it is
+//! empty after a start and fills as they say hello.
+//!
+//! Per chunk it keeps only how many copies are wanted and had, so that the state of the cluster costs nothing
+//! to tell; which server has which is in [`super::roster`].
+use super::state::State;
+use crate::ids::ChunkId;
+use std::collections::BTreeMap;
+
+/// Copies of all chunks that files own.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkMap {
+    copies: BTreeMap<ChunkId, Copies>,
+    under_replicated: u64,
+    unavailable: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Copies {
+    wanted: u8,
+    had: u8,
+}
+
+impl ChunkMap {
+    /// Of a state that was just loaded: nothing is confirmed.
+    pub(crate) fn of(state: &State) -> Self {
+        let mut map = Self::default();
+        for ((file, _), chunk) in &state.chunks {
+            map.opened(chunk.chunk, state.replication(*file));
+        }
+        map
+    }
+    /// A file has a new chunk.
+    pub(crate) fn opened(&mut self, chunk: ChunkId, wanted: u8) {
+        let copies = Copies { wanted, had: 0 };
+        let before = self.copies.insert(chunk, copies);
+        assert!(before.is_none(), "chunk ids are never reused");
+        self.count(copies, 1);
+    }
+    /// No file owns it any more.
+    pub(crate) fn freed(&mut self, chunk: ChunkId) {
+        let copies = self
+            .copies
+            .remove(&chunk)
+            .expect("a chunk that is freed was opened");
+        self.count(copies, -1);
+    }
+    /// A server that is up has a copy.
+    pub(crate) fn gained(&mut self, chunk: ChunkId) {
+        self.change(chunk, 1);
+    }
+    /// A server that was up has it no more, or is not up any more.
+    pub(crate) fn lost(&mut self, chunk: ChunkId) {
+        self.change(chunk, -1);
+    }
+    /// Chunks with fewer copies than wanted.
+    pub(crate) const fn under_replicated(&self) -> u64 {
+        self.under_replicated
+    }
+    /// Chunks without any.
+    pub(crate) const fn unavailable(&self) -> u64 {
+        self.unavailable
+    }
+
+    fn change(&mut self, chunk: ChunkId, by: i8) {
+        let copies = self
+            .copies
+            .get_mut(&chunk)
+            .expect("copies are counted of chunks that files own");
+        let before = *copies;
+        copies.had = copies
+            .had
+            .checked_add_signed(by)
+            .expect("a copy is lost once for each time it was gained");
+        let after = *copies;
+        self.count(before, -1);
+        self.count(after, 1);
+    }
+    fn count(&mut self, copies: Copies, by: i64) {
+        let add = |count: u64, holds: bool| {
+            if holds {
+                count
+                    .checked_add_signed(by)
+                    .expect("counts do not fall below zero")
+            } else {
+                count
+            }
+        };
+        self.under_replicated = add(self.under_replicated, copies.had < copies.wanted);
+        self.unavailable = add(self.unavailable, copies.had == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_follow_every_gain_and_loss() {
+        let mut map = ChunkMap::default();
+        map.opened(ChunkId(1), 2);
+        map.opened(ChunkId(2), 1);
+        assert_eq!((map.under_replicated(), map.unavailable()), (2, 2));
+        map.gained(ChunkId(1));
+        map.gained(ChunkId(2));
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
+        map.gained(ChunkId(1));
+        map.lost(ChunkId(2));
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 1));
+        map.freed(ChunkId(2));
+        assert_eq!((map.under_replicated(), map.unavailable()), (0, 0));
+    }
+}

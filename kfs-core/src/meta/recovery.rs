@@ -1,0 +1,562 @@
+//! A start: whose directory this is, what the log holds, where it ends, and a new segment for this epoch.
+//!
+//! Nothing is changed before all of the log is read; then the boot is raised, and nothing is answered before
+//! the new epoch is durable. What cannot be told for certain is refused, naming file, offset, expected and
+//! found. Read `docs/formats/oplog.md` for what is a torn tail and what is damage.
+use super::apply::apply;
+use super::commit::{Commit, header_at, log_file, segment_bytes, write_header};
+use super::oplog::{
+    DIR, Damage, Follows, Joint, More, NEXT, SegmentEnd, SegmentReader, segment_first, segment_name,
+};
+use super::record::Logged;
+use super::state::State;
+use super::{Config, Io, Loaded};
+use crate::identity::{self, Identity, Owner};
+use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId, Ticket};
+use crate::machine::{
+    DirEntry, DiskDone, DiskError, DiskOp, DiskResult, Fault, FaultKind, FileName, SyncMode,
+};
+use crate::planted::{self, Bug};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Bytes of the log that are read at once.
+const READ_BYTES: usize = 1 << 20;
+/// An identity file is shorter than this.
+const IDENTITY_BYTES_MAX: usize = 1 << 16;
+/// What a file system puts into its root by itself.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// A start, as far as it has come.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    ticket: Ticket,
+    step: Step,
+    /// Files of an interrupted start, which are made anew.
+    leftovers: Vec<FileName>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Listing the data directory.
+    Root,
+    /// Listing the log of a directory without identity: only an interrupted format leaves it so, empty.
+    EmptyLog,
+    Identity,
+    LogList {
+        identity: Identity,
+    },
+    Segment(Box<Reading>),
+    /// All is read: these operations, in order, open the new segment.
+    Opening {
+        ops: VecDeque<DiskOp>,
+        running: &'static str,
+        opened: Box<Loaded>,
+    },
+}
+
+/// The log, while it is being read.
+#[derive(Debug)]
+struct Reading {
+    identity: Identity,
+    segments: Vec<LogSeq>,
+    /// Which of them is being read.
+    nth: usize,
+    reader: SegmentReader,
+    offset: u64,
+    state: State,
+}
+
+/// What a start has come to.
+pub(super) enum Recovered {
+    Going(Box<Recovery>),
+    Done(Box<Loaded>),
+}
+
+impl Recovery {
+    pub(super) fn begin(io: &mut Io) -> Self {
+        let ticket = io.outbox.disk(DiskOp::List {
+            dir: FileName::new(""),
+        });
+        Self {
+            ticket,
+            step: Step::Root,
+            leftovers: Vec::new(),
+        }
+    }
+
+    /// Takes the completion of an operation of the start.
+    pub(super) fn completed(
+        mut self: Box<Self>,
+        io: &mut Io,
+        ticket: Ticket,
+        result: DiskResult,
+    ) -> Result<Recovered, Fault> {
+        if ticket != self.ticket {
+            return Ok(Recovered::Going(self));
+        }
+        match self.step {
+            Step::Root => {
+                let listed = entries(result, "the data directory")?;
+                let is_new = |entry: &DirEntry| entry.name == identity::NAME_NEW;
+                if listed.iter().any(is_new) {
+                    self.leftovers.push(FileName::new(identity::NAME_NEW));
+                }
+                if listed.iter().any(|entry| entry.name == identity::NAME) {
+                    let (file, len) = (FileName::new(identity::NAME), IDENTITY_BYTES_MAX);
+                    self.ticket = io.outbox.disk(DiskOp::Read {
+                        file,
+                        offset: 0,
+                        len,
+                    });
+                    self.step = Step::Identity;
+                    return Ok(Recovered::Going(self));
+                }
+                let ours = |entry: &DirEntry| {
+                    is_new(entry)
+                        || entry.name == LOST_AND_FOUND
+                        || (entry.name == DIR && !entry.is_file)
+                };
+                if let Some(strange) = listed.iter().find(|entry| !ours(entry)) {
+                    return Err(without_identity(&strange.name));
+                }
+                self.ticket = io.outbox.disk(DiskOp::List {
+                    dir: FileName::new(DIR),
+                });
+                self.step = Step::EmptyLog;
+                Ok(Recovered::Going(self))
+            }
+            Step::EmptyLog => {
+                let listed = match result {
+                    Err(DiskError::NotFound) => Vec::new(),
+                    other => entries(other, "log/")?,
+                };
+                for entry in listed {
+                    if segment_first(&entry.name).is_some() || entry.name != NEXT {
+                        return Err(without_identity(&format!("{DIR}/{}", entry.name)));
+                    }
+                    self.leftovers.push(log_file(NEXT));
+                }
+                self.format(io)
+            }
+            Step::Identity => {
+                let identity = read_identity(&io.config, data(result, identity::NAME)?.as_ref())?;
+                self.ticket = io.outbox.disk(DiskOp::List {
+                    dir: FileName::new(DIR),
+                });
+                self.step = Step::LogList { identity };
+                Ok(Recovered::Going(self))
+            }
+            Step::LogList { ref identity } => {
+                let identity = identity.clone();
+                let mut segments = Vec::new();
+                for entry in entries(result, "log/")? {
+                    match segment_first(&entry.name) {
+                        Some(first) if entry.is_file => segments.push(first),
+                        _ if entry.name == NEXT => self.leftovers.push(log_file(NEXT)),
+                        _ => tracing::warn!(
+                            name = entry.name,
+                            "a file in the log's directory is none of it; left alone"
+                        ),
+                    }
+                }
+                segments.sort_unstable();
+                if segments.is_empty() {
+                    return self.open(io, identity, State::default(), Joint::START, Vec::new());
+                }
+                let reader = reader(&identity, &segments, 0, None);
+                let reading = Reading {
+                    identity,
+                    segments,
+                    nth: 0,
+                    reader,
+                    offset: 0,
+                    state: State::default(),
+                };
+                self.read(io, Box::new(reading))
+            }
+            Step::Segment(reading) => {
+                let Self {
+                    ticket, leftovers, ..
+                } = *self;
+                let going = Box::new(Self {
+                    ticket,
+                    step: Step::Root,
+                    leftovers,
+                });
+                going.read_on(io, reading, result)
+            }
+            Step::Opening {
+                ref mut ops,
+                ref mut running,
+                ..
+            } => {
+                if let Err(error) = result {
+                    return Err(Fault {
+                        kind: FaultKind::Disk,
+                        what: format!("cannot {running} at the start: {error}"),
+                        help: Some("check the disk of the data directory and its free space, then start again".into()),
+                    });
+                }
+                match ops.pop_front() {
+                    Some(op) => {
+                        *running = described(&op);
+                        self.ticket = io.outbox.disk(op);
+                        Ok(Recovered::Going(self))
+                    }
+                    None => match self.step {
+                        Step::Opening { opened, .. } => Ok(Recovered::Done(opened)),
+                        _ => unreachable!("the step was just seen"),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Makes an empty directory a meta server's.
+    fn format(self: Box<Self>, io: &mut Io) -> Result<Recovered, Fault> {
+        if let Some(cluster) = io.config.cluster {
+            return Err(Fault {
+                kind: FaultKind::Refused,
+                what: format!(
+                    "the data directory is empty, and was to belong to cluster {cluster}"
+                ),
+                help: Some(
+                    "mount or restore its data; to begin a new cluster, leave --cluster-id out"
+                        .into(),
+                ),
+            });
+        }
+        let identity = Identity {
+            owner: Owner::Meta,
+            cluster: ClusterId(io.rng.id()),
+            node: NodeId(io.rng.id()),
+            disk: DiskId(io.rng.id()),
+            boot: Boot(0),
+            seen: (Epoch(0), Incarnation(0)),
+            siblings: Vec::new(),
+        };
+        tracing::info!(cluster = %identity.cluster, "the data directory is empty: a new cluster begins");
+        let log_dir = vec![
+            DiskOp::MakeDir {
+                dir: FileName::new(DIR),
+            },
+            DiskOp::SyncDir {
+                dir: FileName::new(""),
+            },
+        ];
+        self.open(io, identity, State::default(), Joint::START, log_dir)
+    }
+
+    fn read(mut self: Box<Self>, io: &mut Io, reading: Box<Reading>) -> Result<Recovered, Fault> {
+        let file = log_file(&segment_name(reading.segments[reading.nth]));
+        self.ticket = io.outbox.disk(DiskOp::Read {
+            file,
+            offset: reading.offset,
+            len: READ_BYTES,
+        });
+        self.step = Step::Segment(reading);
+        Ok(Recovered::Going(self))
+    }
+
+    fn read_on(
+        self: Box<Self>,
+        io: &mut Io,
+        mut reading: Box<Reading>,
+        result: DiskResult,
+    ) -> Result<Recovered, Fault> {
+        let name = segment_name(reading.segments[reading.nth]);
+        let bytes = data(result, &format!("{DIR}/{name}"))?;
+        assert!(
+            bytes.len() <= READ_BYTES,
+            "a read gives no more than was asked for"
+        );
+        let more = if bytes.len() < READ_BYTES {
+            More::Ends
+        } else {
+            More::Follows
+        };
+        reading.offset += bytes.len() as u64;
+        let state = &mut reading.state;
+        let mut sink = |logged: Logged| replay(state, &logged);
+        let Some(end) = reading
+            .reader
+            .feed(&bytes, more, &mut sink)
+            .map_err(damaged)?
+        else {
+            assert!(
+                more == More::Follows,
+                "a file that has ended was read to its end"
+            );
+            return self.read(io, reading);
+        };
+        reading.nth += 1;
+        if reading.nth < reading.segments.len() {
+            reading.reader = reader(&reading.identity, &reading.segments, reading.nth, Some(end));
+            reading.offset = 0;
+            return self.read(io, reading);
+        }
+        let Reading {
+            identity, state, ..
+        } = *reading;
+        if identity.seen.0 > state.epoch {
+            let (seen, found) = (identity.seen.0, state.epoch);
+            return Err(Fault {
+                kind: FaultKind::Corrupt,
+                what: format!(
+                    "a part of the log is missing: it was read up to epoch {seen} before, and now ends in epoch {found}"
+                ),
+                help: Some(
+                    "restore the log from the backup or a mirror; nothing was changed".into(),
+                ),
+            });
+        }
+        let SegmentEnd {
+            joint,
+            batches,
+            bad,
+            torn,
+        } = end;
+        if torn {
+            tracing::warn!(%bad, records = joint.seq.0 - 1, "the log ends in a write that was cut; it goes on before it");
+        }
+        // What was read may never have been synced: it is, before anything is built on it.
+        let tail = match batches {
+            0 => vec![
+                DiskOp::Remove {
+                    file: log_file(&name),
+                },
+                DiskOp::SyncDir {
+                    dir: FileName::new(DIR),
+                },
+            ],
+            _ => vec![DiskOp::Sync {
+                file: log_file(&name),
+            }],
+        };
+        self.open(io, identity, state, joint, tail)
+    }
+
+    /// Raises the boot, opens the segment of this epoch.
+    fn open(
+        mut self: Box<Self>,
+        io: &mut Io,
+        identity: Identity,
+        mut state: State,
+        joint: Joint,
+        first: Vec<DiskOp>,
+    ) -> Result<Recovered, Fault> {
+        if state.seq == LogSeq(0) && identity.seen.0 > Epoch(0) {
+            return Err(Fault {
+                kind: FaultKind::Corrupt,
+                what: format!(
+                    "the log is gone: log/ has no record, and epoch {} was read from it before",
+                    identity.seen.0
+                ),
+                help: Some(
+                    "restore the log from the backup or a mirror; nothing was changed".into(),
+                ),
+            });
+        }
+        if let Some(geometry) = state
+            .geometry
+            .filter(|geometry| *geometry != io.config.geometry)
+        {
+            let configured = io.config.geometry;
+            return Err(Fault {
+                kind: FaultKind::Refused,
+                what: format!(
+                    "the log is of a cluster with {geometry:?}, this meta server is set to {configured:?}"
+                ),
+                help: None,
+            });
+        }
+        assert!(state.seq.0 < joint.seq.0, "what was applied was read");
+        state.seq = LogSeq(joint.seq.0 - 1);
+        let heard = identity.seen.0.max(state.epoch);
+        let epoch = Epoch(heard.0 + 1);
+        let mut identity = identity;
+        identity.boot = identity.boot.next();
+        identity.seen = identity.seen.max((state.epoch, state.incarnation()));
+
+        let header = header_at(identity.cluster, epoch, joint, io.rng.u64());
+        let bytes = segment_bytes(io.config.limits.log_first_segment_bytes);
+        let (new, root, log) = (
+            FileName::new(identity::NAME_NEW),
+            FileName::new(""),
+            FileName::new(DIR),
+        );
+        let mut ops: VecDeque<DiskOp> = first.into();
+        ops.extend(self.leftovers.drain(..).map(|file| DiskOp::Remove { file }));
+        ops.extend([
+            DiskOp::Create {
+                file: new.clone(),
+                zeroed: 0,
+            },
+            DiskOp::Write {
+                file: new.clone(),
+                offset: 0,
+                data: vec![Bytes::from(identity.encode())],
+                sync: SyncMode::Now,
+            },
+            DiskOp::Rename {
+                from: new,
+                to: FileName::new(identity::NAME),
+            },
+            DiskOp::SyncDir { dir: root },
+            DiskOp::Create {
+                file: log_file(NEXT),
+                zeroed: bytes,
+            },
+            DiskOp::Sync {
+                file: log_file(NEXT),
+            },
+            write_header(&header),
+            DiskOp::Rename {
+                from: log_file(NEXT),
+                to: log_file(&segment_name(joint.seq)),
+            },
+            DiskOp::SyncDir { dir: log },
+        ]);
+        let commit = Commit::new(identity.cluster, &io.config.limits, &header, bytes);
+        let opened = Box::new(Loaded {
+            identity,
+            state,
+            log: commit,
+            epoch,
+        });
+        let op = ops.pop_front().expect("a start has operations");
+        let running = described(&op);
+        self.ticket = io.outbox.disk(op);
+        self.step = Step::Opening {
+            ops,
+            running,
+            opened,
+        };
+        Ok(Recovered::Going(self))
+    }
+}
+
+fn reader(
+    identity: &Identity,
+    segments: &[LogSeq],
+    nth: usize,
+    before: Option<SegmentEnd>,
+) -> SegmentReader {
+    let follows = if nth + 1 == segments.len() {
+        Follows::Nothing
+    } else {
+        Follows::Segment
+    };
+    let file = format!("{DIR}/{}", segment_name(segments[nth]));
+    SegmentReader::new(file, identity.cluster, before, follows)
+}
+
+fn replay(state: &mut State, logged: &Logged) -> Result<(), String> {
+    let skips = planted::is(Bug::ReplaySkipsRecord);
+    if skips && logged.seq.0.is_multiple_of(7) {
+        return Ok(());
+    }
+    match apply(state, logged) {
+        Ok(_) => Ok(()),
+        // What rested on a skipped record is lost with it, and as silently.
+        Err(_) if skips => Ok(()),
+        Err(misfit) => Err(misfit.0),
+    }
+}
+
+fn read_identity(config: &Config, bytes: &[u8]) -> Result<Identity, Fault> {
+    let refused = |what: String| Fault {
+        kind: FaultKind::Refused,
+        what,
+        help: None,
+    };
+    let identity = Identity::decode(bytes).map_err(|error| Fault {
+        kind: FaultKind::Corrupt,
+        what: format!("the identity file cannot be used: {error}"),
+        help: Some("restore it from the backup: whose data this is cannot be guessed".into()),
+    })?;
+    if identity.owner != Owner::Meta {
+        return Err(refused(
+            "the data directory belongs to a chunkserver, not to a meta server".into(),
+        ));
+    }
+    match config.cluster {
+        Some(cluster) if cluster != identity.cluster => {
+            let found = identity.cluster;
+            Err(refused(format!(
+                "the data directory belongs to cluster {found}, not to cluster {cluster}"
+            )))
+        }
+        Some(_) | None => Ok(identity),
+    }
+}
+
+fn entries(result: DiskResult, what: &str) -> Result<Vec<DirEntry>, Fault> {
+    match result {
+        Ok(DiskDone::Entries(entries)) => Ok(entries),
+        Ok(DiskDone::Done | DiskDone::Data(_) | DiskDone::Space { .. }) => {
+            panic!("a listing gives entries")
+        }
+        Err(DiskError::NotFound) => Err(Fault {
+            kind: FaultKind::Corrupt,
+            what: format!("{what} is missing from a data directory that has an identity file"),
+            help: Some("restore it from the backup or a mirror".into()),
+        }),
+        Err(error @ (DiskError::Exists | DiskError::NoSpace | DiskError::Io(_))) => {
+            Err(unreadable(what, &error))
+        }
+    }
+}
+
+fn data(result: DiskResult, what: &str) -> Result<Bytes, Fault> {
+    match result {
+        Ok(DiskDone::Data(bytes)) => Ok(bytes),
+        Ok(DiskDone::Done | DiskDone::Entries(_) | DiskDone::Space { .. }) => {
+            panic!("a read gives data")
+        }
+        Err(error) => Err(unreadable(what, &error)),
+    }
+}
+
+fn unreadable(what: &str, error: &DiskError) -> Fault {
+    Fault {
+        kind: FaultKind::Disk,
+        what: format!("cannot read {what}: {error}"),
+        help: Some("check the disk of the data directory".into()),
+    }
+}
+
+fn without_identity(name: &str) -> Fault {
+    Fault {
+        kind: FaultKind::Refused,
+        what: format!("the data directory has files but no identity file, '{name}' among them"),
+        help: Some(
+            "name an empty or missing directory, or restore the identity file from the backup"
+                .into(),
+        ),
+    }
+}
+
+fn damaged(damage: Damage) -> Fault {
+    Fault {
+        kind: FaultKind::Corrupt,
+        what: format!("the log is damaged, and acknowledged changes with it: {damage}"),
+        help: Some("restore the file from the backup or a mirror; nothing was changed".into()),
+    }
+}
+
+const fn described(op: &DiskOp) -> &'static str {
+    match op {
+        DiskOp::MakeDir { .. } => "make the log's directory",
+        DiskOp::Create { .. } => "make a file of the data directory, or a log segment",
+        DiskOp::Write { .. } => "write the identity file or the log's header",
+        DiskOp::Sync { .. } => "sync the log",
+        DiskOp::SyncDir { .. } => "sync the data directory or the log's",
+        DiskOp::Rename { .. } => "rename the identity file or the log's segment",
+        DiskOp::Remove { .. } => "remove a leftover file",
+        DiskOp::List { .. } | DiskOp::Read { .. } | DiskOp::Truncate { .. } | DiskOp::Space => {
+            "do what it does"
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! Chunkservers: hello, terms, heartbeats, what becomes of each replica they report, and when they count as
+//! down. What the log knows of a server is its place, boot and rack; the rest is known from its last hello on.
+use super::chunkmap::ChunkMap;
+use super::record::{By, ServerJoined};
+use super::state::State;
+use super::{Io, LinkRole, Serving};
+use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term};
+use crate::machine::Output;
+use crate::time::Instant;
+use crate::wire::chunk_meta::{
+    Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
+    ReportDamage, SayHello, Verdict, Verdicts, Welcome,
+};
+use crate::wire::client_meta::Place;
+use crate::wire::{Msg, Refusal, Status};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most bytes of a rack's name.
+const RACK_BYTES_MAX: usize = 255;
+/// An epoch that is heard of must leave room for many above it.
+const EPOCH_HEARD_MAX: u32 = 1 << 22;
+
+/// The chunkservers heard of since the start.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    heard: BTreeMap<ServerIndex, Heard>,
+    /// Of the last term, within the epoch.
+    terms: u64,
+    /// Before this, nobody is silent for too long.
+    look_at: Option<Instant>,
+}
+
+/// A chunkserver, as it was last heard.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) addr: SocketAddr,
+    pub(super) standing: Standing,
+    pub(super) at: Instant,
+    pub(super) bytes_free: u64,
+    pub(super) bytes_total: u64,
+    pub(super) writing: u32,
+    /// Chunks placed there since the last heartbeat, and what they may take.
+    pub(super) placed: u32,
+    pub(super) promised: u64,
+    /// What it was told to keep, or has made, in its term.
+    pub(super) confirmed: BTreeSet<ChunkId>,
+    /// What it has and cannot serve whole.
+    pub(super) damaged: BTreeSet<ChunkId>,
+    /// Replicas it has that are not of this log.
+    pub(super) unknown: u64,
+}
+
+/// Whether a chunkserver is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    Down,
+    /// It said hello; its inventory is being looked at.
+    Joining(Connection),
+    Up(Connection),
+}
+
+/// A hello that was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Connection {
+    pub(super) link: LinkId,
+    pub(super) term: Term,
+    /// The highest answer that the server has said it got, and when that last grew.
+    answered: u64,
+    answered_at: Instant,
+}
+
+impl Heard {
+    const fn connection(&self) -> Option<Connection> {
+        match self.standing {
+            Standing::Down => None,
+            Standing::Joining(connection) | Standing::Up(connection) => Some(connection),
+        }
+    }
+    pub(super) const fn is_up(&self) -> bool {
+        matches!(self.standing, Standing::Up(_))
+    }
+}
+
+impl Roster {
+    /// The servers heard of since the start.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ServerIndex, &Heard)> {
+        self.heard.iter().map(|(server, heard)| (*server, heard))
+    }
+    pub(super) fn get(&self, server: ServerIndex) -> Option<&Heard> {
+        self.heard.get(&server)
+    }
+    pub(super) fn get_mut(&mut self, server: ServerIndex) -> Option<&mut Heard> {
+        self.heard.get_mut(&server)
+    }
+    /// The link that a server said hello on.
+    pub(super) fn link(&self, server: ServerIndex) -> Option<LinkId> {
+        self.heard
+            .get(&server)?
+            .connection()
+            .map(|connection| connection.link)
+    }
+    /// Where orders go, and the term they name.
+    pub(super) fn orders_to(&self, server: ServerIndex) -> Option<(LinkId, Term)> {
+        self.heard
+            .get(&server)?
+            .connection()
+            .map(|connection| (connection.link, connection.term))
+    }
+    /// A server that is up, with its replica confirmed: where to read from.
+    pub(super) fn serves(&self, server: ServerIndex, chunk: ChunkId) -> Option<SocketAddr> {
+        let heard = self
+            .heard
+            .get(&server)
+            .filter(|heard| heard.is_up() && heard.confirmed.contains(&chunk))?;
+        Some(heard.addr)
+    }
+    /// A replica is known to be there.
+    pub(super) fn confirm(&mut self, server: ServerIndex, chunk: ChunkId, copies: &mut ChunkMap) {
+        let Some(heard) = self.heard.get_mut(&server) else {
+            return;
+        };
+        if heard.confirmed.insert(chunk) && heard.is_up() {
+            copies.gained(chunk);
+        }
+    }
+    fn unconfirm(&mut self, server: ServerIndex, chunk: ChunkId, copies: &mut ChunkMap) {
+        let Some(heard) = self.heard.get_mut(&server) else {
+            return;
+        };
+        if heard.confirmed.remove(&chunk) && heard.is_up() {
+            copies.lost(chunk);
+        }
+    }
+    /// A chunk is nobody's any more. Whether the server is there to be told.
+    pub(super) fn forget(
+        &mut self,
+        server: ServerIndex,
+        chunk: ChunkId,
+        copies: &mut ChunkMap,
+    ) -> bool {
+        self.unconfirm(server, chunk, copies);
+        let Some(heard) = self.heard.get_mut(&server) else {
+            return false;
+        };
+        heard.damaged.remove(&chunk);
+        heard.connection().is_some()
+    }
+    /// Ends a server's term; gives its link.
+    fn end_term(&mut self, server: ServerIndex, copies: &mut ChunkMap) -> Option<LinkId> {
+        let heard = self.heard.get_mut(&server)?;
+        let connection = heard.connection()?;
+        if heard.is_up() {
+            for chunk in &heard.confirmed {
+                copies.lost(*chunk);
+            }
+        }
+        heard.confirmed.clear();
+        heard.damaged.clear();
+        heard.unknown = 0;
+        heard.standing = Standing::Down;
+        Some(connection.link)
+    }
+    /// When to look next whether a server is silent for too long.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.look_at
+    }
+    /// The servers that are silent for too long; and when to look next.
+    fn silent(&mut self, now: Instant, lease: Duration) -> Vec<ServerIndex> {
+        if self.look_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let ends = || {
+            self.heard
+                .iter()
+                .filter_map(|(server, heard)| Some((silent_at(heard, lease)?, *server)))
+        };
+        let silent = ends()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, server)| server)
+            .collect();
+        self.look_at = ends().map(|(at, _)| at).filter(|at| *at > now).min();
+        silent
+    }
+}
+
+/// When a server's silence, or that of the answers to it, ends its term.
+fn silent_at(heard: &Heard, lease: Duration) -> Option<Instant> {
+    let connection = heard.connection()?;
+    Some(heard.at.min(connection.answered_at) + lease)
+}
+
+impl Serving {
+    pub(super) fn hello(&mut self, io: &mut Io, link: LinkId, request: u64, m: &Hello) {
+        match self.welcome(io, link, m) {
+            Ok(welcome) => self.reply(io, link, request, welcome),
+            Err(refusal) => {
+                tracing::warn!(node = %m.node, %refusal, "a chunkserver was refused");
+                self.reply(io, link, request, HelloRefused { refusal });
+            }
+        }
+    }
+
+    fn welcome(&mut self, io: &mut Io, link: LinkId, m: &Hello) -> Result<Welcome, Refusal> {
+        let refuse = |what: String| Err(Refusal::new(Status::BadRequest, what));
+        let cluster = self.identity.cluster;
+        if m.cluster != cluster && m.cluster.0 != 0 {
+            return refuse(format!(
+                "this server belongs to cluster {}, the meta server to {cluster}",
+                m.cluster
+            ));
+        }
+        if m.geometry != self.state.geometry() {
+            let ours = self.state.geometry();
+            return refuse(format!(
+                "this server stores chunks as {:?}, the cluster as {ours:?}",
+                m.geometry
+            ));
+        }
+        if m.node.0 == 0 || m.rack.len() > RACK_BYTES_MAX || m.addr.port() == 0 {
+            return refuse(
+                "a hello without a node id, with no port, or with a rack's name that is too long"
+                    .into(),
+            );
+        }
+        let known = self.state.nodes.get(&m.node).copied();
+        let server = known.and_then(|index| self.state.roster.get(&index));
+        let rejoins =
+            server.is_some_and(|server| (server.boot, server.instance) == (m.boot, m.instance));
+        if let Some(server) = server.filter(|server| !rejoins && m.boot <= server.boot) {
+            let (node, boot, known) = (m.node, m.boot, server.boot);
+            let what = format!(
+                "node {node} has started {known} times and this says it is start {boot}: is its disk cloned, or restored?"
+            );
+            return Err(Refusal::new(Status::Permission, what));
+        }
+        // Two records may follow: the epoch and the server.
+        self.has_room(2_048, 1)?;
+        if self.is_ahead(m.seen) {
+            self.raise_epoch(io, m.seen.0);
+        }
+        let index = known.unwrap_or_else(|| {
+            self.state
+                .roster
+                .get_max()
+                .map_or(ServerIndex(1), |(last, _)| last.next())
+        });
+        if !rejoins {
+            let (node, boot, instance, rack) = (m.node, m.boot, m.instance, m.rack.clone());
+            self.commit(
+                io,
+                By::NOBODY,
+                ServerJoined {
+                    index,
+                    node,
+                    boot,
+                    instance,
+                    rack,
+                },
+            );
+        }
+        let older = self.roster.link(index).filter(|older| *older != link);
+        self.server_down(io, index, "it said hello again");
+        if let Some(older) = older {
+            drop_link(io, older);
+        }
+        self.leave_link(io, link, index);
+        let Some(up) = io.links.get_mut(&link) else {
+            return Err(Refusal::new(Status::Busy, "the link is gone"));
+        };
+        up.role = LinkRole::Server(index);
+        let ip = if m.addr.ip().is_unspecified() {
+            up.peer.addr.ip()
+        } else {
+            m.addr.ip()
+        };
+        self.roster.terms += 1;
+        let term = Term {
+            epoch: self.state.epoch,
+            number: self.roster.terms,
+        };
+        let now = io.now.mono;
+        let heard = Heard {
+            addr: SocketAddr::new(ip, m.addr.port()),
+            standing: Standing::Joining(Connection {
+                link,
+                term,
+                answered: 0,
+                answered_at: now,
+            }),
+            at: now,
+            bytes_free: m.bytes_free,
+            bytes_total: m.bytes_total,
+            writing: 0,
+            placed: 0,
+            promised: 0,
+            confirmed: BTreeSet::new(),
+            damaged: BTreeSet::new(),
+            unknown: 0,
+        };
+        self.roster.heard.insert(index, heard);
+        let silent_at = now + io.config.timing.serve_lease;
+        self.roster.look_at = Some(
+            self.roster
+                .look_at
+                .map_or(silent_at, |at| at.min(silent_at)),
+        );
+        let incarnation = self.state.incarnation();
+        Ok(Welcome {
+            cluster,
+            term,
+            incarnation,
+            timing: io.config.timing,
+        })
+    }
+
+    /// A link that was another server's, or this server's other link, is not any more.
+    fn leave_link(&mut self, io: &mut Io, link: LinkId, index: ServerIndex) {
+        if let Some(LinkRole::Server(before)) = io.links.get(&link).map(|link| link.role) {
+            if before != index && self.roster.link(before) == Some(link) {
+                self.server_down(io, before, "its link was taken by another server");
+            }
+        }
+    }
+
+    /// Whether a meta server's epoch that was seen must be passed: it is above ours, or ours lived twice.
+    fn is_ahead(&self, (epoch, incarnation): (Epoch, Incarnation)) -> bool {
+        let ours = self.state.epoch;
+        let twice = epoch == ours && incarnation != self.state.incarnation();
+        (epoch > ours || twice) && epoch.0 < EPOCH_HEARD_MAX
+    }
+
+    pub(super) fn epoch_behind(&mut self, io: &mut Io, link: LinkId, seen: (Epoch, Incarnation)) {
+        if self.is_ahead(seen) && self.has_room(1_024, 0).is_ok() {
+            self.raise_epoch(io, seen.0);
+        }
+        io.outbox.push(Output::Close { link });
+        if let Some(closed) = io.links.remove(&link) {
+            self.closed(io, link, closed.role);
+        }
+    }
+
+    /// Begins an epoch above one that was heard of. All terms end with it: every server says hello again.
+    fn raise_epoch(&mut self, io: &mut Io, heard: Epoch) {
+        let epoch = Epoch(heard.0.max(self.state.epoch.0) + 1);
+        tracing::warn!(%heard, %epoch, "a chunkserver has seen a later epoch: a part of the log may be missing");
+        let servers: Vec<ServerIndex> = self.roster.heard.keys().copied().collect();
+        let ended: Vec<(ServerIndex, LinkId)> = servers
+            .into_iter()
+            .filter_map(|server| Some((server, self.roster.end_term(server, &mut self.copies)?)))
+            .collect();
+        self.roster.terms = 0;
+        self.started = io.now.mono;
+        self.begin_epoch(io, epoch);
+        for (server, link) in ended {
+            drop_link(io, link);
+            self.member_lost(io, server, "a new epoch has begun");
+        }
+    }
+
+    /// Ends a server's term, if it has one. An older link of it is closed by who calls, or gone.
+    pub(super) fn server_down(&mut self, io: &mut Io, server: ServerIndex, why: &str) {
+        if let Some(link) = self.roster.end_term(server, &mut self.copies) {
+            tracing::info!(%server, why, "a chunkserver's term ended");
+            if let Some(link) = io.links.get_mut(&link) {
+                link.role = LinkRole::Unsaid;
+            }
+            self.member_lost(io, server, why);
+        }
+    }
+
+    pub(super) fn silence_servers(&mut self, io: &mut Io) {
+        for server in self
+            .roster
+            .silent(io.now.mono, io.config.timing.serve_lease)
+        {
+            let link = self.roster.link(server);
+            self.server_down(io, server, "nothing was heard of it for a lease");
+            if let Some(link) = link {
+                drop_link(io, link);
+            }
+        }
+    }
+
+    /// The server whose current term this is, said on its own link.
+    pub(super) fn in_term(&self, io: &Io, link: LinkId, term: Term) -> Option<ServerIndex> {
+        let LinkRole::Server(server) = io.links.get(&link)?.role else {
+            return None;
+        };
+        (self.roster.orders_to(server) == Some((link, term))).then_some(server)
+    }
+
+    pub(super) fn heartbeat(&mut self, io: &mut Io, link: LinkId, request: u64, m: &Heartbeat) {
+        let now = io.now.mono;
+        let Some(server) = self.in_term(io, link, m.term) else {
+            let why = "the term it named has ended".into();
+            return io.outbox.send(link, Msg::new(request, SayHello { why }));
+        };
+        let heard = self
+            .roster
+            .heard
+            .get_mut(&server)
+            .expect("a server in a term was heard");
+        heard.at = now;
+        (heard.bytes_free, heard.bytes_total, heard.writing) =
+            (m.bytes_free, m.bytes_total, m.chunks_writing);
+        (heard.placed, heard.promised) = (0, 0);
+        if let Standing::Joining(connection) | Standing::Up(connection) = &mut heard.standing {
+            if m.answered > connection.answered || m.number <= 1 {
+                (connection.answered, connection.answered_at) = (m.answered, now);
+            }
+        }
+        let answer = HeartbeatAnswer {
+            term: m.term,
+            number: m.number,
+            durable: io.outbox.durable(),
+        };
+        io.outbox.send(link, Msg::new(request, answer));
+    }
+
+    pub(super) fn inventory(&mut self, io: &mut Io, link: LinkId, request: u64, m: &Inventory) {
+        let Some(server) = self.in_term(io, link, m.term) else {
+            let why = "the term it named has ended".into();
+            return io.outbox.send(link, Msg::new(request, SayHello { why }));
+        };
+        let mut verdicts = Vec::with_capacity(m.items.len());
+        for item in &m.items {
+            let verdict = verdict(&self.state, server, item);
+            let heard = self
+                .roster
+                .heard
+                .get_mut(&server)
+                .expect("a server in a term was heard");
+            match verdict {
+                Verdict::Keep { .. } => self.roster.confirm(server, item.chunk, &mut self.copies),
+                Verdict::Stale => {}
+                Verdict::Damaged { log_len } => {
+                    heard.damaged.insert(item.chunk);
+                    tracing::warn!(%server, chunk = %item.chunk, log_len, len = item.len, "a replica is damaged");
+                }
+                Verdict::Unknown => {
+                    heard.unknown += 1;
+                    tracing::warn!(%server, ?item, "a replica is not of this log; it is left where it is");
+                }
+            }
+            verdicts.push((item.chunk, item.version, verdict));
+        }
+        let heard = self
+            .roster
+            .heard
+            .get_mut(&server)
+            .expect("a server in a term was heard");
+        heard.at = io.now.mono;
+        if let (Standing::Joining(connection), true) = (heard.standing, m.last) {
+            heard.standing = Standing::Up(connection);
+            for chunk in &heard.confirmed {
+                self.copies.gained(*chunk);
+            }
+        }
+        self.reply(
+            io,
+            link,
+            request,
+            Verdicts {
+                term: m.term,
+                verdicts,
+                accepted: m.last,
+            },
+        );
+    }
+
+    pub(super) fn damage_reported(&mut self, io: &Io, link: LinkId, m: &ReportDamage) {
+        let Some(server) = self.in_term(io, link, m.term) else {
+            return;
+        };
+        let owned = self
+            .state
+            .owners
+            .get(&m.chunk)
+            .and_then(|at| self.state.chunks.get(at));
+        if owned.is_none_or(|chunk| chunk.version != m.version || !chunk.members.contains(&server))
+        {
+            return;
+        }
+        tracing::warn!(%server, chunk = %m.chunk, block = m.block, why = m.why, "a replica is damaged");
+        if m.block.is_none() {
+            self.roster.unconfirm(server, m.chunk, &mut self.copies);
+        }
+        if let Some(heard) = self.roster.get_mut(server) {
+            heard.damaged.insert(m.chunk);
+        }
+    }
+
+    /// Where a member listens, if it was heard of since the start.
+    pub(super) fn place(&self, server: ServerIndex) -> Option<Place> {
+        let node = self.state.roster.get(&server)?.node;
+        Some(Place {
+            node,
+            addr: self.roster.get(server)?.addr,
+        })
+    }
+    /// Whether servers may still come back that were there before the start.
+    pub(super) fn awaits_servers(&self, io: &Io) -> bool {
+        let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;
+        let unheard = |server: &ServerIndex| {
+            self.roster
+                .get(*server)
+                .is_none_or(|heard| matches!(heard.standing, Standing::Joining(_)))
+        };
+        io.now.mono < self.started + grace && self.state.roster.keys().any(unheard)
+    }
+    /// The address a link comes from.
+    pub(super) fn host(io: &Io, link: LinkId) -> Option<IpAddr> {
+        io.links.get(&link).map(|link| link.peer.addr.ip())
+    }
+}
+
+fn drop_link(io: &mut Io, link: LinkId) {
+    io.links.remove(&link);
+    io.outbox.push(Output::Close { link });
+}
+
+/// What becomes of a replica. Only what is certainly ours and certainly nobody's is stale.
+fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict {
+    if let Some(at) = state.owners.get(&item.chunk) {
+        let chunk = state.chunks.get(at).expect("an owner has its chunk");
+        let ours =
+            at.0 == item.file && chunk.version == item.version && chunk.members.contains(&server);
+        let log_len = state.log_len(at.0, at.1, chunk);
+        return match item.state {
+            _ if !ours => Verdict::Unknown,
+            ReplicaState::Writing | ReplicaState::Good if item.len >= log_len => {
+                Verdict::Keep { log_len }
+            }
+            ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => {
+                Verdict::Damaged { log_len }
+            }
+        };
+    }
+    let issued = |epoch: Epoch, counter: u64| {
+        state
+            .epochs
+            .get(&epoch)
+            .is_some_and(|epoch| (1..=epoch.issued).contains(&counter))
+    };
+    let epoch = state.incarnations.get(&item.incarnation).copied();
+    let from_here = epoch == Some(item.version.epoch())
+        && item.chunk.epoch() <= item.version.epoch()
+        && issued(item.version.epoch(), item.version.counter())
+        && issued(item.chunk.epoch(), item.chunk.counter());
+    match item.state {
+        ReplicaState::Writing | ReplicaState::Good if from_here => Verdict::Stale,
+        ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => Verdict::Unknown,
+    }
+}

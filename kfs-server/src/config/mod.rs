@@ -1,0 +1,480 @@
+//! Settings of the daemons: flag, then `KFS_…` in the environment, then the TOML file, then the default.
+//!
+//! [`MetaConfig`] and [`ChunkConfig`] are what a server is started with; [`MetaFlags`] and [`ChunkFlags`]
+//! are what a person types. A setting has one name in all places: `--serve-lease`, `KFS_SERVE_LEASE`,
+//! `serve-lease = "5s"`.
+mod file;
+mod value;
+
+use crate::error::{Code, StartError};
+use crate::telemetry;
+use clap::Parser;
+use clap::builder::BoolishValueParser;
+use file::File;
+use kfs_core::ids::ClusterId;
+use kfs_core::limits::{Limits, Timing};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+pub use value::{HostPort, parse_duration};
+
+const META_PORT: u16 = 20_000;
+const META_HTTP_PORT: u16 = 20_080;
+const CHUNK_PORT: u16 = 22_000;
+const CHUNK_HTTP_PORT: u16 = 22_080;
+const REPLICATION: u8 = 3;
+const MIN_REPLICAS: u8 = 2;
+
+/// What a meta server is started with.
+#[derive(Clone, Debug)]
+pub struct MetaConfig {
+    /// Its data directory; made and formatted if it is missing or empty.
+    pub data: PathBuf,
+    /// Where chunkservers and clients reach it; port 0: any.
+    pub listen: SocketAddr,
+    /// Where its pages are served; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Replicas a file gets unless it says otherwise.
+    pub replication: u8,
+    /// Fewest live servers a new chunk is begun with.
+    pub min_replicas: u8,
+    /// The periods it tells everybody to keep.
+    pub timing: Timing,
+    /// The cluster the data directory must belong to.
+    pub cluster: Option<ClusterId>,
+    /// Bounds of queues.
+    pub limits: Limits,
+}
+
+impl MetaConfig {
+    /// The defaults, on any free port of the loopback address: how an embedded server is started.
+    #[must_use]
+    pub fn embedded(data: impl Into<PathBuf>) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            data: data.into(),
+            listen: any,
+            http: Some(any),
+            replication: REPLICATION,
+            min_replicas: MIN_REPLICAS,
+            timing: Timing::REAL,
+            cluster: None,
+            limits: Limits::REAL,
+        }
+    }
+}
+
+/// What a chunkserver is started with.
+#[derive(Clone, Debug)]
+pub struct ChunkConfig {
+    /// Its data directory; made and formatted if it is missing or empty.
+    pub data: PathBuf,
+    /// Where the meta server listens.
+    pub meta: SocketAddr,
+    /// Where clients and other chunkservers reach it; port 0: any.
+    pub listen: SocketAddr,
+    /// Where its pages are served; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// The rack it is in; empty: none.
+    pub rack: String,
+    /// Bounds of queues.
+    pub limits: Limits,
+}
+
+impl ChunkConfig {
+    /// The defaults, on any free port of the loopback address: how an embedded server is started.
+    #[must_use]
+    pub fn embedded(data: impl Into<PathBuf>, meta: SocketAddr) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            data: data.into(),
+            meta,
+            listen: any,
+            http: Some(any),
+            rack: String::new(),
+            limits: Limits::REAL,
+        }
+    }
+}
+
+/// How a daemon logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Logging {
+    /// What passes.
+    pub filter: String,
+    /// How lines look.
+    pub format: telemetry::Format,
+}
+
+const AFTER_HELP: &str = "\
+Every setting may also stand in the environment (KFS_LISTEN for --listen) or in the file given with --config \
+(listen = \"127.0.0.1:0\"); a flag wins over the environment, the environment over the file. Durations are \
+written 500ms, 60s, 5m, 1h.
+
+Once it serves, one line is printed on stdout: ready listen=ADDR:PORT http=ADDR:PORT
+Exit codes: 0 stopped cleanly, 1 failed, 2 bad usage, 5 not reachable, 6 corrupt data, 7 refused.";
+
+/// The KFS meta server: the namespace, its log, and where every chunk is.
+#[derive(Parser, Debug)]
+#[command(name = "kfs-metaserver", version, after_help = AFTER_HELP)]
+pub struct MetaFlags {
+    /// Data directory, made and formatted if missing or empty
+    #[arg(long, value_name = "DIR", env = "KFS_DATA")]
+    data: Option<PathBuf>,
+    /// Where chunkservers and clients connect [default: 127.0.0.1:20000]
+    #[arg(long, value_name = "HOST:PORT", env = "KFS_LISTEN")]
+    listen: Option<HostPort>,
+    /// Where status pages and metrics are served [default: 127.0.0.1:20080]
+    #[arg(long, value_name = "HOST:PORT", env = "KFS_HTTP")]
+    http: Option<HostPort>,
+    /// Replicas of a file, unless it asks for another number [default: 3]
+    #[arg(long, value_name = "N", env = "KFS_REPLICATION", value_parser = value::parse_replicas)]
+    replication: Option<u8>,
+    /// Fewest live chunkservers that a new chunk is begun with [default: 2, or the replication if that is 1]
+    #[arg(long, value_name = "N", env = "KFS_MIN_REPLICAS", value_parser = value::parse_replicas)]
+    min_replicas: Option<u8>,
+    /// A chunkserver that was not heard for this long is cut off [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "KFS_SERVE_LEASE", value_parser = parse_duration)]
+    serve_lease: Option<Duration>,
+    /// Chunkservers say this often that they are alive [default: 1s]
+    #[arg(long, value_name = "DURATION", env = "KFS_HEARTBEAT", value_parser = parse_duration)]
+    heartbeat: Option<Duration>,
+    /// Chunks of removed files stay in trash/ for this long [default: 1h]
+    #[arg(long, value_name = "DURATION", env = "KFS_TRASH_GRACE", value_parser = parse_duration)]
+    trash_grace: Option<Duration>,
+    /// The cluster that the data directory must belong to: an empty one is then refused, not formatted
+    #[arg(long, value_name = "ID", env = "KFS_CLUSTER_ID")]
+    cluster_id: Option<ClusterId>,
+    #[command(flatten)]
+    common: CommonFlags,
+}
+
+/// The KFS chunkserver: stores chunks as files and serves them.
+#[derive(Parser, Debug)]
+#[command(name = "kfs-chunkserver", version, after_help = AFTER_HELP)]
+pub struct ChunkFlags {
+    /// Data directory, made and formatted if missing or empty
+    #[arg(long, value_name = "DIR", env = "KFS_DATA")]
+    data: Option<PathBuf>,
+    /// Where the meta server listens [default: 127.0.0.1:20000]
+    #[arg(long, value_name = "HOST:PORT", env = "KFS_META")]
+    meta: Option<HostPort>,
+    /// Where clients and other chunkservers connect [default: 127.0.0.1:22000]
+    #[arg(long, value_name = "HOST:PORT", env = "KFS_LISTEN")]
+    listen: Option<HostPort>,
+    /// Where status pages and metrics are served [default: 127.0.0.1:22080]
+    #[arg(long, value_name = "HOST:PORT", env = "KFS_HTTP")]
+    http: Option<HostPort>,
+    /// The rack this server stands in: replicas are spread over racks [default: none]
+    #[arg(long, value_name = "NAME", env = "KFS_RACK", value_parser = value::parse_rack)]
+    rack: Option<String>,
+    #[command(flatten)]
+    common: CommonFlags,
+}
+
+#[derive(clap::Args, Debug)]
+struct CommonFlags {
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE", env = "KFS_CONFIG")]
+    config: Option<PathBuf>,
+    /// What is logged to stderr: a level, or pairs such as kfs_core::meta=debug [default: RUST_LOG, or info]
+    #[arg(long, value_name = "FILTER", env = "KFS_LOG")]
+    log: Option<String>,
+    /// Logs as JSON lines
+    #[arg(long, env = "KFS_LOG_JSON", value_parser = BoolishValueParser::new())]
+    log_json: bool,
+}
+
+impl CommonFlags {
+    fn logging(self, file: &mut File) -> Result<Logging, StartError> {
+        let filter = match (
+            self.log,
+            std::env::var("RUST_LOG")
+                .ok()
+                .filter(|filter| !filter.is_empty()),
+        ) {
+            (Some(filter), _) | (None, Some(filter)) => {
+                file.forget("log");
+                filter
+            }
+            (None, None) => {
+                let filter = file.take("log", |text| Ok(text.to_owned()))?;
+                filter.unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned())
+            }
+        };
+        let in_file = file.take("log-json", |text| {
+            text.parse().map_err(|_| "not true or false".to_owned())
+        })?;
+        let json = self.log_json || in_file.unwrap_or(false);
+        Ok(Logging {
+            filter,
+            format: if json {
+                telemetry::Format::Json
+            } else {
+                telemetry::Format::Text
+            },
+        })
+    }
+}
+
+const COMMON_KEYS: [&str; 4] = ["data", "http", "listen", "log"];
+const META_KEYS: [&str; 7] = [
+    "cluster-id",
+    "heartbeat",
+    "log-json",
+    "min-replicas",
+    "replication",
+    "serve-lease",
+    "trash-grace",
+];
+const CHUNK_KEYS: [&str; 3] = ["log-json", "meta", "rack"];
+
+impl MetaFlags {
+    /// The settings in force: flags and environment, then the file, then defaults.
+    ///
+    /// # Errors
+    /// If the file cannot be used, a value makes no sense, or a host is unknown.
+    pub fn resolve(self) -> Result<(MetaConfig, Logging), StartError> {
+        let mut file = File::read(
+            self.common.config.as_deref(),
+            &[&COMMON_KEYS, &META_KEYS],
+            &CHUNK_KEYS,
+        )?;
+        let data = data(file.or("data", self.data, |text| Ok(PathBuf::from(text)))?)?;
+        let listen = file.or("listen", self.listen, str::parse)?;
+        let http = file.or("http", self.http, str::parse)?;
+        let replication = file.or("replication", self.replication, value::parse_replicas)?;
+        let replication = replication.unwrap_or(REPLICATION);
+        let min_replicas = file.or("min-replicas", self.min_replicas, value::parse_replicas)?;
+        let min_replicas = min_replicas.unwrap_or_else(|| MIN_REPLICAS.min(replication));
+        let serve_lease = file.or("serve-lease", self.serve_lease, parse_duration)?;
+        let heartbeat = file.or("heartbeat", self.heartbeat, parse_duration)?;
+        let trash_grace = file.or("trash-grace", self.trash_grace, parse_duration)?;
+        let timing = Timing {
+            heartbeat: heartbeat.unwrap_or(Timing::REAL.heartbeat),
+            serve_lease: serve_lease.unwrap_or(Timing::REAL.serve_lease),
+            trash_grace: trash_grace.unwrap_or(Timing::REAL.trash_grace),
+            ..Timing::REAL
+        };
+        let cluster = file.or("cluster-id", self.cluster_id, str::parse)?;
+        let logging = self.common.logging(&mut file)?;
+        if min_replicas > replication {
+            return Err(bad(format!(
+                "min-replicas is {min_replicas} and replication {replication}: no file could be written"
+            ))
+            .help("give --min-replicas a number that is at most --replication"));
+        }
+        if timing.heartbeat.is_zero() || timing.serve_lease < timing.heartbeat * 2 {
+            return Err(bad(format!(
+                "heartbeat is {:?} and serve-lease {:?}: one lost heartbeat would cut a server off",
+                timing.heartbeat, timing.serve_lease
+            ))
+            .help("give --serve-lease at least twice the length of --heartbeat, which must not be zero"));
+        }
+        let config = MetaConfig {
+            data,
+            listen: address("listen", listen, META_PORT)?,
+            http: Some(address("http", http, META_HTTP_PORT)?),
+            replication,
+            min_replicas,
+            timing,
+            cluster,
+            limits: Limits::REAL,
+        };
+        Ok((config, logging))
+    }
+}
+
+impl ChunkFlags {
+    /// The settings in force: flags and environment, then the file, then defaults.
+    ///
+    /// # Errors
+    /// If the file cannot be used, a value makes no sense, or a host is unknown.
+    pub fn resolve(self) -> Result<(ChunkConfig, Logging), StartError> {
+        let mut file = File::read(
+            self.common.config.as_deref(),
+            &[&COMMON_KEYS, &CHUNK_KEYS],
+            &META_KEYS,
+        )?;
+        let data = data(file.or("data", self.data, |text| Ok(PathBuf::from(text)))?)?;
+        let meta = file.or("meta", self.meta, str::parse)?;
+        let listen = file.or("listen", self.listen, str::parse)?;
+        let http = file.or("http", self.http, str::parse)?;
+        let rack = file.or("rack", self.rack, value::parse_rack)?;
+        let logging = self.common.logging(&mut file)?;
+        let config = ChunkConfig {
+            data,
+            meta: address("meta", meta, META_PORT)?,
+            listen: address("listen", listen, CHUNK_PORT)?,
+            http: Some(address("http", http, CHUNK_HTTP_PORT)?),
+            rack: rack.unwrap_or_default(),
+            limits: Limits::REAL,
+        };
+        if config.meta.port() == 0 {
+            return Err(bad("--meta names port 0, where nothing can be reached")
+                .help("give the port that the meta server printed in its 'ready' line"));
+        }
+        Ok((config, logging))
+    }
+}
+
+fn data(given: Option<PathBuf>) -> Result<PathBuf, StartError> {
+    given
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .ok_or_else(|| {
+            bad("no data directory is given")
+                .help("name one with --data DIR, KFS_DATA, or data = \"DIR\" in the file")
+        })
+}
+
+fn address(
+    flag: &str,
+    given: Option<HostPort>,
+    default_port: u16,
+) -> Result<SocketAddr, StartError> {
+    let Some(given) = given else {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)));
+    };
+    given.resolve().map_err(|err| {
+        StartError::new(
+            Code::UnknownHost,
+            format!("'{given}' (--{flag}) has no address: {err}"),
+        )
+        .help("check the name, or give an IP address")
+    })
+}
+
+fn bad(what: impl Into<String>) -> StartError {
+    StartError::new(Code::BadConfig, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use std::collections::BTreeSet;
+    use std::io::Write as _;
+
+    fn meta(args: &[&str]) -> Result<(MetaConfig, Logging), StartError> {
+        MetaFlags::try_parse_from([&["kfs-metaserver"], args].concat())
+            .expect("flags that parse")
+            .resolve()
+    }
+    fn toml(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_flag_has_a_key_and_every_key_a_flag() {
+        let pairs = [
+            (
+                MetaFlags::command(),
+                [&COMMON_KEYS[..], &META_KEYS].concat(),
+            ),
+            (
+                ChunkFlags::command(),
+                [&COMMON_KEYS[..], &CHUNK_KEYS].concat(),
+            ),
+        ];
+        for (command, keys) in pairs {
+            command.clone().debug_assert();
+            let flags: BTreeSet<_> = command
+                .get_arguments()
+                .filter_map(|arg| arg.get_long())
+                .collect();
+            let keys: BTreeSet<_> = keys.into_iter().chain(["config"]).collect();
+            assert_eq!(flags, keys);
+            for arg in command.get_arguments() {
+                let long = arg.get_long().expect("flags are long");
+                let env = arg
+                    .get_env()
+                    .expect("every flag has a variable")
+                    .to_str()
+                    .unwrap();
+                assert_eq!(
+                    env,
+                    format!("KFS_{}", long.to_uppercase().replace('-', "_"))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file =
+            toml("data = '/from/file'\nreplication = 2\nserve-lease = '9s'\nlog-json = true\n");
+        let path = file.path().to_str().unwrap();
+        let (config, logging) = meta(&["--config", path, "--replication", "5"]).unwrap();
+        assert_eq!(config.data, PathBuf::from("/from/file"));
+        assert_eq!((config.replication, config.min_replicas), (5, 2));
+        assert_eq!(
+            (config.timing.serve_lease, config.timing.heartbeat),
+            (Duration::from_secs(9), Duration::from_secs(1))
+        );
+        assert_eq!(config.listen, "127.0.0.1:20000".parse().unwrap());
+        assert_eq!(logging.format, telemetry::Format::Json);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_the_likely_one_and_the_line() {
+        let file = toml("data = '/d'\nreplicaton = 2\n");
+        let err = meta(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert_eq!(err.code.exit_code(), 2);
+        assert!(
+            err.what.contains("replicaton") && err.what.contains(":2"),
+            "{err}"
+        );
+        assert!(
+            err.help
+                .as_ref()
+                .is_some_and(|help| help.contains("'replication'")),
+            "{err}"
+        );
+    }
+
+    #[test]
+    fn a_key_of_the_other_daemon_is_an_error_that_says_so() {
+        let file = toml("data = '/d'\nrack = 'r1'\n");
+        let err = meta(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(err.to_string().contains("the other daemon"), "{err}");
+    }
+
+    #[test]
+    fn a_wrong_value_in_the_file_names_key_and_line() {
+        for (text, part) in [
+            ("data = '/d'\nheartbeat = '1 parsec'", "heartbeat"),
+            ("data = '/d'\nreplication = 0", "replication"),
+            ("data = '/d'\nlisten = [1]", "listen"),
+            ("data = '/d'\nlisten = 'nowhere'", "listen"),
+            ("data = '/d'\nlog-json = 'perhaps'", "log-json"),
+        ] {
+            let file = toml(text);
+            let err = meta(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+            assert!(err.what.contains(part) && err.what.contains(":2"), "{err}");
+        }
+        let file = toml("data = ");
+        assert_eq!(
+            meta(&["--config", file.path().to_str().unwrap()])
+                .unwrap_err()
+                .code,
+            Code::BadConfig
+        );
+    }
+
+    #[test]
+    fn settings_that_contradict_one_another_are_refused() {
+        let data = ["--data", "/d"];
+        assert!(
+            meta(&[&data[..], &["--replication", "2", "--min-replicas", "3"]].concat()).is_err()
+        );
+        assert!(
+            meta(&[&data[..], &["--heartbeat", "1s", "--serve-lease", "1s"]].concat()).is_err()
+        );
+        assert!(meta(&[&data[..], &["--heartbeat", "0s"]].concat()).is_err());
+        let (config, _) = meta(&[&data[..], &["--replication", "1"]].concat()).unwrap();
+        assert_eq!(config.min_replicas, 1);
+        assert!(meta(&[]).unwrap_err().what.contains("no data directory"));
+    }
+}

@@ -1,0 +1,298 @@
+//! The meta server as a process part: its machine on a thread, and its status in words and numbers.
+use crate::admin::{Family, Kind, Reason, Report, Series, StartupWork, Unit};
+use crate::config::MetaConfig;
+use crate::error::StartError;
+use crate::running::{self, Phase, Running, Server, Site};
+use kfs_core::limits::Geometry;
+use kfs_core::meta::{Call, Config, Event, Meta};
+use kfs_core::wire::Role;
+use kfs_core::wire::client_meta::{ClusterStatus, ServerState, ServerStatus};
+use serde_json::{Value, json};
+
+/// Starts meta servers.
+#[derive(Debug)]
+pub struct MetaServer;
+
+impl MetaServer {
+    /// Starts one: when this returns, its data directory is locked and its addresses are bound; it serves
+    /// after [`Running::ready`].
+    ///
+    /// # Errors
+    /// If the directory is in use or cannot be opened, or an address cannot be listened on.
+    pub fn start(config: MetaConfig) -> Result<Running<ClusterStatus>, StartError> {
+        let site = Site {
+            data: config.data.clone(),
+            listen: config.listen,
+            http: config.http,
+        };
+        running::start(site, move |seed, _listen| {
+            Meta::new(Config {
+                seed,
+                geometry: Geometry::REAL,
+                limits: config.limits,
+                timing: config.timing,
+                replication: config.replication,
+                min_replicas: config.min_replicas,
+                cluster: config.cluster,
+            })
+        })
+    }
+}
+
+impl Server for Meta {
+    type Status = ClusterStatus;
+    const ROLE: Role = Role::Meta;
+    const STARTUP: StartupWork = StartupWork {
+        dir: "log",
+        unit: Unit::Bytes,
+    };
+    fn ask() -> Call {
+        Call::Status
+    }
+    fn stop() -> Call {
+        Call::Stop
+    }
+    fn status(event: Event) -> Option<ClusterStatus> {
+        match event {
+            Event::Status(status) => status.map(|status| *status),
+            Event::Ready { .. } | Event::Stopped => None,
+        }
+    }
+    fn phase(event: Event) -> Option<Phase> {
+        match event {
+            Event::Ready {
+                cluster,
+                epoch,
+                seq,
+            } => {
+                tracing::info!(%cluster, %epoch, log_seq = %seq, "the meta server serves");
+                Some(Phase::Ready {
+                    cluster,
+                    node: None,
+                })
+            }
+            Event::Status(_) | Event::Stopped => None,
+        }
+    }
+}
+
+impl Report for ClusterStatus {
+    const KEY: &'static str = "cluster";
+
+    fn json(&self) -> Value {
+        json!({
+            "cluster": self.cluster.to_string(),
+            "epoch": self.epoch.0,
+            "build": self.build,
+            "log_seq": self.log_seq.0,
+            "log_durable": self.log_durable.0,
+            "files": self.files,
+            "directories": self.directories,
+            "chunks": self.chunks,
+            "bytes": self.bytes,
+            "chunks_under_replicated": self.chunks_under_replicated,
+            "chunks_unavailable": self.chunks_unavailable,
+            "replicas_damaged": self.replicas_damaged,
+            "chunks_unknown": self.chunks_unknown,
+            "sessions": self.sessions,
+            "replication": self.replication,
+            "min_replicas": self.min_replicas,
+            "read_only": self.read_only,
+            "bytes_free": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_free).sum::<u64>(),
+            "bytes_total": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_total).sum::<u64>(),
+            "servers_up": self.servers.iter().filter(|s| is_up(s)).count(),
+            "servers": self.servers.iter().map(server_json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn health(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        let up = self.servers.iter().filter(|server| is_up(server)).count();
+        if self.chunks_unavailable > 0 {
+            let text = format!(
+                "{} chunks are on no live server: their files cannot be read whole",
+                self.chunks_unavailable
+            );
+            reasons.push(Reason::err("CHUNKS_UNAVAILABLE", text));
+        }
+        if let Some(why) = &self.read_only {
+            reasons.push(Reason::err(
+                "READ_ONLY",
+                format!("changes are refused: {why}"),
+            ));
+        }
+        if up < usize::from(self.min_replicas) {
+            let text = format!(
+                "{up} chunkservers are up, a new chunk needs {}",
+                self.min_replicas
+            );
+            reasons.push(Reason::warn("FEW_SERVERS", text));
+        }
+        let down = self
+            .servers
+            .iter()
+            .filter(|server| server.state == ServerState::Down)
+            .count();
+        if down > 0 {
+            reasons.push(Reason::warn(
+                "SERVERS_DOWN",
+                format!("{down} of {} chunkservers are down", self.servers.len()),
+            ));
+        }
+        for (count, code, what) in [
+            (
+                self.chunks_under_replicated,
+                "UNDER_REPLICATED",
+                "chunks have fewer replicas than their files ask for",
+            ),
+            (
+                self.replicas_damaged,
+                "REPLICAS_DAMAGED",
+                "replicas were reported damaged",
+            ),
+            (
+                self.chunks_unknown,
+                "CHUNKS_UNKNOWN",
+                "chunks on servers are in no log of this cluster; they are left alone",
+            ),
+        ] {
+            if count > 0 {
+                reasons.push(Reason::warn(code, format!("{count} {what}")));
+            }
+        }
+        reasons
+    }
+
+    fn series(&self) -> Vec<Series> {
+        vec![Series {
+            label: "Log records",
+            unit: Unit::Count,
+            value: self.log_seq.0,
+        }]
+    }
+
+    fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let mut families: Vec<Family> = [
+            (
+                "log_seq",
+                "Newest record of the operation log, applied",
+                self.log_seq.0,
+            ),
+            (
+                "log_durable_seq",
+                "Newest record of the operation log, durable",
+                self.log_durable.0,
+            ),
+            ("epoch", "Epoch of this start", u64::from(self.epoch.0)),
+            ("files", "Files in the namespace", self.files),
+            (
+                "directories",
+                "Directories in the namespace",
+                self.directories,
+            ),
+            ("chunks", "Chunks that files own", self.chunks),
+            (
+                "file_bytes",
+                "Bytes of all files, as their sizes say",
+                self.bytes,
+            ),
+            (
+                "chunks_under_replicated",
+                "Chunks with too few confirmed replicas",
+                self.chunks_under_replicated,
+            ),
+            (
+                "chunks_unavailable",
+                "Chunks that no live server has confirmed",
+                self.chunks_unavailable,
+            ),
+            (
+                "replicas_damaged",
+                "Replicas reported damaged",
+                self.replicas_damaged,
+            ),
+            (
+                "chunks_unknown",
+                "Chunks on servers that no log of this cluster knows",
+                self.chunks_unknown,
+            ),
+            ("sessions", "Sessions alive", self.sessions),
+            (
+                "read_only",
+                "1 while changes are refused",
+                u64::from(self.read_only.is_some()),
+            ),
+        ]
+        .into_iter()
+        .map(|(name, about, value)| Family::single(name, about, Kind::Gauge, value))
+        .collect();
+        let mut states = Family::new("servers", "Chunkservers by state", Kind::Gauge);
+        for state in [ServerState::Up, ServerState::Joining, ServerState::Down] {
+            let count = self
+                .servers
+                .iter()
+                .filter(|server| server.state == state)
+                .count();
+            states.push(&[("state", state_name(state))], count as u64);
+        }
+        families.push(states);
+        let per_server = |name, about, value: fn(&ServerStatus) -> u64| {
+            let mut family = Family::new(name, about, Kind::Gauge);
+            for server in &self.servers {
+                family.push(
+                    &[("node", &server.node.to_string()), ("rack", &server.rack)],
+                    value(server),
+                );
+            }
+            family
+        };
+        families.extend([
+            per_server("server_up", "1 if the chunkserver is up", |server| {
+                u64::from(is_up(server))
+            }),
+            per_server(
+                "server_chunks",
+                "Confirmed replicas on the chunkserver",
+                |server| server.chunks,
+            ),
+            per_server(
+                "server_free_bytes",
+                "Bytes that may still be written there",
+                |server| server.bytes_free,
+            ),
+            per_server("server_total_bytes", "Bytes of its file system", |server| {
+                server.bytes_total
+            }),
+        ]);
+        families
+    }
+}
+
+fn is_up(server: &ServerStatus) -> bool {
+    server.state == ServerState::Up
+}
+
+fn state_name(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Up => "up",
+        ServerState::Joining => "joining",
+        ServerState::Down => "down",
+    }
+}
+
+fn server_json(server: &ServerStatus) -> Value {
+    json!({
+        "node": server.node.to_string(),
+        "addr": server.addr.map(|addr| addr.to_string()),
+        "rack": server.rack,
+        "state": state_name(server.state),
+        "chunks": server.chunks,
+        "bytes_free": server.bytes_free,
+        "bytes_total": server.bytes_total,
+        "silent_s": server.silent.map(|silent| silent.as_secs_f64()),
+    })
+}
