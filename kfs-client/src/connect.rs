@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::file::{Reader, Writer};
 use kfs_core::client::{Call, Client, Config, Event};
 use kfs_core::limits::Limits;
+use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{At, Attrs, ClusterStatus, Keep, Ownership, Parents, RenameMode};
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -93,11 +94,23 @@ impl Kfs {
             meta: options.meta,
             timeout: options.timeout,
         });
+        Self::over(client, options.limits)
+    }
+
+    /// A client over any machine that takes a client's calls: how an observer is put in between.
+    ///
+    /// # Panics
+    /// As [`Self::connect`].
+    #[must_use]
+    pub fn over<M>(machine: M, limits: Limits) -> Self
+    where
+        M: Machine<Call = Call, Event = Event> + Send + 'static,
+    {
         // Every event of a client answers a call.
         let (caller, calls) = kfs_drive::calls(|_event| {});
         let (_, completions) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(kfs_drive::drive(
-            client,
+            machine,
             NoDisk,
             completions,
             Net::new(Role::Client),
@@ -105,7 +118,7 @@ impl Kfs {
         ));
         Self(Arc::new(Connection {
             caller,
-            limits: options.limits,
+            limits,
             dropped: Mutex::new(Vec::new()),
         }))
     }

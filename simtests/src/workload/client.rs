@@ -3,15 +3,14 @@
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::bytes::Stamp;
 use crate::keyed::Keyed;
-use crate::oracle::Violation;
+use crate::oracle::{Tick, Violation};
 use crate::oracle::contents::Seen;
-use crate::world::port::{CreateOptions, Kfs, Reader, Writer};
 use crate::world::record::Shared;
 use crate::world::scenario::{Mix, Setup};
-use kfs_core::client::Failure;
+use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
 use kfs_core::limits::Geometry;
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Keep, Ownership, Parents, RenameMode};
+use kfs_core::wire::client_meta::{Entry, Keep, Ownership, Parents, RenameMode};
 use std::sync::Arc;
 
 /// Who and mode of everything that is made.
@@ -37,7 +36,7 @@ pub struct Actor {
 }
 
 /// What came of one step of an actor.
-type Step = Result<(), Failure>;
+type Step = Result<(), Error>;
 
 impl Actor {
     /// An actor that has done nothing yet.
@@ -94,7 +93,7 @@ impl Actor {
         }
     }
 
-    fn failed(&self, failure: &Failure) {
+    fn failed(&self, failure: &Error) {
         let mut record = self.record.lock();
         record.remark(|| format!("actor {}: {failure}", self.number));
         let unexpected = match failure.status {
@@ -138,7 +137,7 @@ impl Actor {
         self.operations += 1;
         format!("{dir}/{of}-{}-{}", self.number, self.operations)
     }
-    async fn create(&mut self, path: &str, keep: Keep) -> Result<Writer, Failure> {
+    async fn create(&mut self, path: &str, keep: Keep) -> Result<Writer, Error> {
         let options = CreateOptions {
             owner: OWNER,
             replication: 0,
@@ -306,9 +305,9 @@ impl Actor {
             0 | 1 => self.kfs.stat(one).await.map(drop),
             2 => {
                 let dir = self.shared_dir();
-                self.kfs.list(dir.as_bytes()).await.map(drop)
+                list(&self.kfs, dir.as_bytes()).await.map(drop)
             }
-            3 => self.kfs.list(b"/").await.map(drop),
+            3 => list(&self.kfs, b"/").await.map(drop),
             4 => self.kfs.rename(one, other, RenameMode::Replace).await,
             5 => self.kfs.rename(one, other, RenameMode::NoReplace).await,
             6 => self.kfs.remove(one).await,
@@ -334,19 +333,44 @@ impl Actor {
                     .rename(dir, to.as_bytes(), RenameMode::Replace)
                     .await
             }
-            14 => self.kfs.list(dir).await.map(drop),
+            14 => list(&self.kfs, dir).await.map(drop),
             _ => self.kfs.stat(inner).await.map(drop),
         }
     }
 }
 
-/// Reads a file from its first byte to its last, in reads of drawn lengths.
+/// All entries of a directory.
+///
+/// # Errors
+/// If a page cannot be had.
+pub async fn list(kfs: &Kfs, path: &[u8]) -> Result<Vec<Entry>, Error> {
+    let mut directory = kfs.list(path);
+    let mut entries = Vec::new();
+    while let Some(entry) = directory.next().await {
+        entries.push(entry?);
+    }
+    Ok(entries)
+}
+
+/// Reads a file from its first byte to its last, as a stream or in reads of drawn lengths.
 ///
 /// # Errors
 /// If a read fails. Wrong bytes are a violation in the record.
 pub async fn read_all(record: &Shared, reader: &Reader, draws: &mut Keyed) -> Step {
     let size = reader.attrs().size;
     let mut at = 0;
+    if draws.percent(50) {
+        let asked = record.lock().tick();
+        let mut stream = reader.stream(0, size);
+        while let Some(next) = stream.next().await {
+            let bytes = next?.parts.concat();
+            check(record, reader, asked, (at, bytes.len()), &bytes);
+            at += bytes.len() as u64;
+        }
+        // The stream may end only where the file does.
+        check(record, reader, asked, (at, 1), &[]);
+        return Ok(());
+    }
     while at < size {
         let len = usize::try_from(1 + draws.below(size)).expect("files fit in memory");
         at += read_checked(record, reader, at, len).await?;
@@ -359,24 +383,27 @@ async fn read_checked(
     reader: &Reader,
     offset: u64,
     len: usize,
-) -> Result<u64, Failure> {
+) -> Result<u64, Error> {
     let asked = record.lock().tick();
-    let parts = reader.read_at(offset, len).await?;
-    let bytes = parts.concat();
+    let bytes = reader.read_at(offset, len).await?.parts.concat();
+    check(record, reader, asked, (offset, len), &bytes);
+    // A read that gives nothing would never end.
+    Ok((bytes.len() as u64).max(1))
+}
+
+fn check(record: &Shared, reader: &Reader, asked: Tick, range: (u64, usize), bytes: &[u8]) {
     let mut record = record.lock();
     let came = record.tick();
     let attrs = reader.attrs();
     let seen = Seen {
         file: attrs.file,
         size: attrs.size,
-        offset,
-        len,
-        bytes: &bytes,
+        offset: range.0,
+        len: range.1,
+        bytes,
         asked,
         came,
     };
     let result = record.contents.check(&seen);
     record.check(result);
-    // A read that gives nothing would never end.
-    Ok((bytes.len() as u64).max(1))
 }

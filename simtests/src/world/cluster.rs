@@ -1,5 +1,4 @@
 //! A cluster on simulated nodes: how its processes start, die, lose power, are cut off, and come back.
-use super::port::Kfs;
 use super::record::Shared;
 use super::scenario::Setup;
 use super::tap::{ClientObserver, ServerObserver, Tapped};
@@ -9,6 +8,7 @@ use crate::fault::{Fault, Planned, ServerNumber, Trigger};
 use crate::keyed::Keyed;
 use crate::oracle::Violation;
 use crate::workload::client::Actor;
+use kfs_client::Kfs;
 use kfs_core::wire::Role;
 use kfs_core::{chunk, client, meta};
 use kfs_drive::{Exit, Net, drive};
@@ -246,7 +246,7 @@ impl Cluster {
             // An actor ends when its steps are done; a panic of it ends the run.
             let _ = actor.await;
         }
-        let _ = kfs.disconnect().await;
+        kfs.disconnect().await;
         self.state().clients[client].done = true;
         self.client_done.notify_one();
     }
@@ -270,7 +270,8 @@ impl Cluster {
         let observer = ClientObserver::new(self.record.clone(), process);
         let machine = client::Client::new(config);
         let name = format!("client-{process}");
-        Kfs::over(Tapped::new(machine, observer, self.record.clone(), name))
+        let machine = Tapped::new(machine, observer, self.record.clone(), name);
+        Kfs::over(machine, self.setup.limits)
     }
 
     /// Waits until all clients are done.

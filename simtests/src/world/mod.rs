@@ -4,7 +4,6 @@
 //! [`run`] makes one run from a scenario and a seed. Read [`cluster`] for what is started and how it fails,
 //! [`tap`] for how a run is observed, [`record`] for what is kept of it.
 pub mod cluster;
-pub mod port;
 pub mod record;
 pub mod run;
 pub mod scenario;

@@ -5,7 +5,7 @@ use super::record::{Counts, Record, Shared};
 use super::scenario::{Scenario, Setup};
 use crate::keyed::Keyed;
 use crate::oracle::{Violation, order, replicas};
-use crate::workload::client::read_all;
+use crate::workload::client::{list, read_all};
 use kfs_core::planted::{self, Bug};
 use kfs_core::wire::client_meta::{Kind, ServerState};
 use madsim::runtime::Runtime;
@@ -249,7 +249,7 @@ async fn read_back(
         } else {
             dir.clone()
         };
-        let entries = kfs.list(&path).await;
+        let entries = list(&kfs, &path).await;
         let name = String::from_utf8_lossy(&path).into_owned();
         for entry in entries.map_err(|why| failed(format!("list {name}: {why}")))? {
             let mut path = dir.clone();
@@ -277,7 +277,7 @@ async fn read_back(
         );
         return Err(Violation::new("O3", "D2", what));
     }
-    let _ = kfs.disconnect().await;
+    kfs.disconnect().await;
     Ok(())
 }
 
