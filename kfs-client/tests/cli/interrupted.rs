@@ -83,3 +83,14 @@ fn a_put_whose_chunkservers_die_says_so_and_removes_what_it_has_made() {
     assert_eq!(cluster.names("/"), ["before"], "{said:?}");
     assert!(cluster.kfs(&["cat", "/before"]).out == content(100_000));
 }
+
+#[test]
+fn of_two_puts_under_one_name_the_first_to_end_wins_and_the_other_is_told() {
+    let cluster = Cluster::new();
+    let (child, stdin) = half_done(&cluster);
+    cluster.store("/f", b"first");
+    drop(stdin);
+    ended(child).failed(4, &["error[KFS-E002]: /f exists"]);
+    assert_eq!(cluster.names("/"), ["f"]);
+    assert_eq!(cluster.ok(&["cat", "/f"]), "first");
+}

@@ -413,7 +413,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
             let manners = if round == 0 {
                 case.floor().manners(direct)
             } else {
-                run.best(case.floor())
+                run.best(case.floor(), MANNERS_KEPT)
             };
             for manner in manners {
                 run.floor(case.floor(), manner)?;
@@ -479,7 +479,7 @@ impl Run<'_> {
     }
 
     /// The manners that were best so far.
-    fn best(&self, floor: Floor) -> Vec<Manner> {
+    fn best(&self, floor: Floor, most: usize) -> Vec<Manner> {
         let mut manners: Vec<(f64, Manner)> = self
             .floors
             .iter()
@@ -489,9 +489,18 @@ impl Run<'_> {
         manners.sort_by(|a, b| b.0.total_cmp(&a.0));
         manners
             .into_iter()
-            .take(MANNERS_KEPT)
+            .take(most)
             .map(|(_, manner)| manner)
             .collect()
+    }
+
+    /// The best of those that were measured in most rounds: one lucky round does not make a floor.
+    fn steadily_best(&self, floor: Floor) -> Manner {
+        let rounds = |manner: &Manner| self.floors[&(floor, *manner)].mb_per_s.len();
+        let manners = self.best(floor, usize::MAX);
+        let most = manners.iter().map(rounds).max();
+        let steady = manners.iter().find(|manner| Some(rounds(manner)) == most);
+        *steady.expect("a floor is measured before it is asked for")
     }
 
     /// A round of the file system.
@@ -618,7 +627,7 @@ impl Run<'_> {
     }
 
     fn line(&self, case: Case) -> Line {
-        let manner = self.best(case.floor())[0];
+        let manner = self.steadily_best(case.floor());
         let (floor, rounds) = (&self.floors[&(case.floor(), manner)], &self.cases[&case]);
         let round =
             |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
