@@ -399,7 +399,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
         cases: BTreeMap::new(),
         stop,
     };
-    let bar = screen.progress(None);
+    let bar = screen.activity();
     for round in 0..asked.rounds {
         for case in Case::ALL {
             bar.set_message(format!(
