@@ -312,7 +312,15 @@ mod tests {
         bytes[112..].copy_from_slice(&stamp(2).fill(112, 88));
         assert_eq!(contents.check(&seen(&bytes, 7)), Ok(()));
         assert_eq!(contents.verified, 400);
-        assert!(contents.check(&Seen { len: 201, size: 201, ..seen(&bytes, 7) }).is_err());
+        assert!(
+            contents
+                .check(&Seen {
+                    len: 201,
+                    size: 201,
+                    ..seen(&bytes, 7)
+                })
+                .is_err()
+        );
         bytes[40] ^= 1;
         assert!(
             contents

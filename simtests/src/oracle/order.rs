@@ -92,7 +92,10 @@ fn is_certain_failure(status: Status) -> bool {
 ///
 /// # Errors
 /// The first reply, in the order of the log, that is not what the namespace gives.
-pub fn check(operations: &[Operation], sessions_lost: BTreeMap<u32, LogSeq>) -> Result<Checked, Violation> {
+pub fn check(
+    operations: &[Operation],
+    sessions_lost: BTreeMap<u32, LogSeq>,
+) -> Result<Checked, Violation> {
     respects_real_time(operations)?;
     // By place in the log; at each place what may have happened, then what was changed, then what was seen.
     let mut doubts: BTreeMap<LogSeq, Vec<&Operation>> = BTreeMap::new();

@@ -3,8 +3,8 @@
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::bytes::Stamp;
 use crate::keyed::Keyed;
-use crate::oracle::{Tick, Violation};
 use crate::oracle::contents::Seen;
+use crate::oracle::{Tick, Violation};
 use crate::world::record::Shared;
 use crate::world::scenario::{Mix, Setup};
 use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
