@@ -393,7 +393,7 @@ impl MetaOnClient {
                 (None, None) => "nothing was heard".into(),
             };
             let waited = format!(
-                "no outcome from the meta server {} within {:?} ({tried}; {} links in vain since)",
+                "no outcome from the meta server {} within {:?} ({tried}; links lost in vain: {})",
                 self.addr, self.timeout, self.attempts
             );
             let failure = match (&pending.sent_as, &pending.last_refusal) {

@@ -348,14 +348,13 @@ fn an_answer_of_another_kind_is_a_protocol_error() {
     let (mut rig, link) = Rig::in_session();
     let id = rig.call(Call::Stat(At::root("a")));
     let (request, _) = rig.sent_query(link);
-    rig.answered(
-        link,
-        request,
-        Ok(Answer::Entries {
-            entries: Vec::new(),
-            end: true,
-        }),
-    );
+    let answer = || Answer::Entries {
+        entries: Vec::new(),
+        end: true,
+    };
+    rig.answered(link, request + 1, Ok(answer()));
+    assert!(rig.events.is_empty(), "nobody asked for it");
+    rig.answered(link, request, Ok(answer()));
     assert_eq!(rig.failed(id).status, Status::Protocol);
 }
 

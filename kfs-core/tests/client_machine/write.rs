@@ -556,6 +556,30 @@ fn a_chunk_before_the_last_is_given_its_full_length() {
 }
 
 #[test]
+fn a_report_of_an_earlier_chunk_names_the_last_one_again() {
+    let (mut rig, meta, handle) = Rig::writing(wide());
+    write(&mut rig, handle, 11_000, 1_000);
+    rig.events.clear();
+    rig.grant(meta, 2);
+    rig.chunkserver_up(1);
+    let sync = rig.call(Call::Sync(handle));
+    let sent = rig.sent_to_heads();
+    ack(&mut rig, &sent, &[(2, 2_000)]);
+    let (request, ..) = size_report(&mut rig, meta);
+    rig.mutated(meta, request, Ok(Done::Ok));
+    rig.done(sync);
+    let id = write(&mut rig, handle, 0, 1_000);
+    rig.done(id);
+    rig.grant(meta, 0);
+    rig.call(Call::Sync(handle));
+    let sent = rig.sent_to_heads();
+    ack(&mut rig, &sent, &[(0, 5_000)]);
+    let (_, size, basis, _) = size_report(&mut rig, meta);
+    assert_eq!(size, 12_000);
+    assert_eq!(basis, [synced(0, 5_000), synced(2, 2_000)]);
+}
+
+#[test]
 fn bytes_of_a_full_chunk_cannot_be_written_again() {
     let (mut rig, meta, handle) = Rig::writing(wide());
     write(&mut rig, handle, 0, 5_000);

@@ -174,6 +174,8 @@ pub struct Rig {
     /// Whether the disk waits for [`Rig::run_disk`].
     pub hold: bool,
     pub writes: u64,
+    /// Time spent in the machine itself.
+    pub spent: Duration,
     links: u64,
     requests: u64,
 }
@@ -196,6 +198,7 @@ impl Rig {
             pending: VecDeque::new(),
             hold: false,
             writes: 0,
+            spent: Duration::ZERO,
             links: 0,
             requests: 0,
         }
@@ -230,11 +233,16 @@ impl Rig {
         *self = next;
     }
     pub fn input(&mut self, input: Input<Call>) {
-        self.meta.handle(self.now, input);
-        self.drain();
+        self.handle(input);
         if !self.hold {
             self.run_disk();
         }
+    }
+    fn handle(&mut self, input: Input<Call>) {
+        let begun = std::time::Instant::now();
+        self.meta.handle(self.now, input);
+        self.spent += begun.elapsed();
+        self.drain();
     }
     fn drain(&mut self) {
         while let Some(output) = self.meta.poll() {
@@ -265,8 +273,7 @@ impl Rig {
         };
         self.writes += u64::from(matches!(op, DiskOp::Write { .. }));
         let result = self.disk.run(&op);
-        self.meta.handle(self.now, Input::Disk { ticket, result });
-        self.drain();
+        self.handle(Input::Disk { ticket, result });
         true
     }
     /// Lets time pass; wakes come when they are due.

@@ -3,7 +3,7 @@
 //! Operations with an unknown outcome leave *murk* on the names they touch: from then on both outcomes are
 //! believed there. The model never guesses, so it accuses nobody falsely; how much was left unchecked is
 //! counted by whoever asks.
-use kfs_core::ids::FileId;
+use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Kind, Parents, RenameMode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,8 +95,9 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 pub struct Model {
     things: Vec<Thing>,
-    /// Clients whose session ended, or may have.
-    sessions_lost: BTreeSet<u32>,
+    /// Clients whose session ended, or may have, and the state from which on it may have.
+    sessions_lost: BTreeMap<u32, LogSeq>,
+    at: LogSeq,
 }
 
 const ROOT: Node = Node(0);
@@ -111,9 +112,9 @@ enum Walk {
 }
 
 impl Model {
-    /// An empty root; the sessions of these clients ended, or may have, at any time.
+    /// An empty root; the sessions of these clients ended, or may have, at any time after these states.
     #[must_use]
-    pub fn new(sessions_lost: BTreeSet<u32>) -> Self {
+    pub fn new(sessions_lost: BTreeMap<u32, LogSeq>) -> Self {
         let root = Thing {
             content: Content::Dir {
                 entries: BTreeMap::new(),
@@ -125,7 +126,14 @@ impl Model {
         Self {
             things: vec![root],
             sessions_lost,
+            at: LogSeq(0),
         }
+    }
+
+    /// What comes next is in this state.
+    pub fn set_at(&mut self, at: LogSeq) {
+        assert!(self.at <= at, "the log is replayed forwards");
+        self.at = at;
     }
 
     /// What must come of a change in this state.
@@ -438,7 +446,8 @@ impl Model {
     /// A temporary file whose session may have ended.
     fn may_be_gone(&self, node: Node) -> bool {
         let holder = self.things[node.0].held_by;
-        holder.is_some_and(|client| self.sessions_lost.contains(&client))
+        let lost = holder.and_then(|client| self.sessions_lost.get(&client));
+        lost.is_some_and(|from| *from <= self.at)
     }
     fn emptiness_unknown(&self, node: Node) -> bool {
         self.list(node)
@@ -542,7 +551,7 @@ mod tests {
         }
     }
     fn model(done: &[Change]) -> Model {
-        let mut model = Model::new(BTreeSet::from([9]));
+        let mut model = Model::new(BTreeMap::from([(9, LogSeq(0))]));
         for change in done {
             assert_eq!(model.expect(change), Expected::Success(Effect::Changes));
             model.apply(change, None);

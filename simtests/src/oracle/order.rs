@@ -92,7 +92,10 @@ fn is_certain_failure(status: Status) -> bool {
 ///
 /// # Errors
 /// The first reply, in the order of the log, that is not what the namespace gives.
-pub fn check(operations: &[Operation], sessions_lost: BTreeSet<u32>) -> Result<Checked, Violation> {
+pub fn check(
+    operations: &[Operation],
+    sessions_lost: BTreeMap<u32, LogSeq>,
+) -> Result<Checked, Violation> {
     respects_real_time(operations)?;
     // By place in the log; at each place what may have happened, then what was changed, then what was seen.
     let mut doubts: BTreeMap<LogSeq, Vec<&Operation>> = BTreeMap::new();
@@ -121,6 +124,7 @@ pub fn check(operations: &[Operation], sessions_lost: BTreeSet<u32>) -> Result<C
     };
     let places: BTreeSet<LogSeq> = doubts.keys().chain(answers.keys()).copied().collect();
     for seq in places {
+        replay.model.set_at(seq);
         for operation in doubts.get(&seq).into_iter().flatten() {
             if let Asked::Change(change) = &operation.asked {
                 replay.model.doubt(change);
@@ -434,7 +438,7 @@ mod tests {
     const MADE: Outcome = Outcome::Changed(Some(FileId(7)));
     const MISSING: Outcome = Outcome::Failed(Status::NotFound);
     fn oracle(operations: &[Operation]) -> Result<Checked, Violation> {
-        check(operations, BTreeSet::new())
+        check(operations, BTreeMap::new())
     }
 
     #[test]

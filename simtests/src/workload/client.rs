@@ -3,8 +3,8 @@
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::bytes::Stamp;
 use crate::keyed::Keyed;
-use crate::oracle::{Tick, Violation};
 use crate::oracle::contents::Seen;
+use crate::oracle::{Tick, Violation};
 use crate::world::record::Shared;
 use crate::world::scenario::{Mix, Setup};
 use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
@@ -105,8 +105,8 @@ impl Actor {
             | Status::BadName
             | Status::BadRequest
             | Status::Overwrite => false,
-            // Read while it was removed.
-            Status::NoReplica | Status::NotServed => {
+            // Read or written while it was removed.
+            Status::NoReplica | Status::NotServed | Status::ChainBroken => {
                 self.setup.clients * self.setup.actors as usize == 1
             }
             _ => true,
@@ -238,8 +238,10 @@ impl Actor {
         Ok(())
     }
 
-    /// Whole blocks in any order, some of them never.
+    /// Whole blocks in any order, some of them never. Not synced before the end if there are several chunks: a
+    /// size that reaches into the next chunk closes the one before.
     async fn fill_blocks(&mut self, writer: &mut Writer, size: u64, block: u64) -> Step {
+        let chunk = self.setup.geometry.chunk_bytes();
         let stamp = self.stamp();
         let mut blocks: Vec<u64> = (0..size.div_ceil(block)).collect();
         self.draws.shuffle(&mut blocks);
@@ -251,7 +253,7 @@ impl Actor {
             let (from, to) = (nth * block, ((nth + 1) * block).min(size));
             let data = stamp.fill(from, usize::try_from(to - from).expect("below a block"));
             writer.write_at(from, data).await?;
-            if self.draws.percent(10) && to % block == 0 {
+            if self.draws.percent(10) && to % block == 0 && size <= chunk {
                 writer.sync().await?;
             }
         }

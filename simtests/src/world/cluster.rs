@@ -385,7 +385,7 @@ impl Cluster {
                 };
                 self.handle.kill(self.clients[*client]);
                 let mut record = self.record.lock();
-                record.sessions_lost.insert(process + as_u32(*client));
+                record.session_ends(process + as_u32(*client));
                 true
             }
         };

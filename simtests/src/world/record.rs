@@ -38,8 +38,8 @@ pub struct Record {
     pub operations: Vec<Operation>,
     /// What was written.
     pub contents: Contents,
-    /// Clients whose session ended, or may have.
-    pub sessions_lost: BTreeSet<u32>,
+    /// Clients whose session ended, or may have, and the state from which on it may have.
+    pub sessions_lost: BTreeMap<u32, LogSeq>,
     /// Where chunks are, as clients were last told.
     pub located: BTreeMap<(FileId, u64), (Located, Replicas)>,
     /// Who waits for the n-th acked change or sync.
@@ -89,7 +89,7 @@ impl Record {
             trace: trace.map(BufWriter::new),
             operations: Vec::new(),
             contents: Contents::new(salt),
-            sessions_lost: BTreeSet::new(),
+            sessions_lost: BTreeMap::new(),
             located: BTreeMap::new(),
             waiting: BTreeMap::new(),
             violation: None,
@@ -162,6 +162,17 @@ impl Record {
                 bell.notify_one();
             }
         }
+    }
+
+    /// A client's session ends from now on, at some time.
+    pub fn session_ends(&mut self, client: u32) {
+        let newest = self.newest;
+        self.sessions_lost.entry(client).or_insert(newest);
+    }
+
+    /// A client's session turned out to have ended at some time.
+    pub fn session_ended(&mut self, client: u32) {
+        self.sessions_lost.insert(client, LogSeq(0));
     }
 
     /// Rings when so many acks have been given.

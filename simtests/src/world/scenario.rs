@@ -192,7 +192,7 @@ impl Scenario {
             servers: chunkservers + 1,
             clients,
             acks: u64::from(actors * steps) * clients as u64,
-            millis: 8_000,
+            millis: 3_000,
         };
         let faults = draws.below(self.faults_max + 1);
         Setup {

@@ -286,7 +286,7 @@ impl ClientObserver {
             },
             Call::Read { .. } => Called::Read,
             Call::Disconnect => {
-                record.sessions_lost.insert(client);
+                record.session_ends(client);
                 Called::Other
             }
             Call::Abandon(_) | Call::Status => Called::Other,
@@ -298,7 +298,7 @@ impl ClientObserver {
         let mut record = self.record.lock();
         if let Event::Failed(failure) = event {
             if matches!(failure.status, Status::SessionExpired | Status::Unknown) {
-                record.sessions_lost.insert(self.client);
+                record.session_ended(self.client);
             }
             if seq.is_some() {
                 record.counts.refused += 1;
@@ -398,7 +398,7 @@ impl Observer<Client> for ClientObserver {
                     Head::Answered(answered) => self.seq = Some(answered.seq),
                     Head::SessionOpened(opened) if opened.outcome.is_err() => {
                         // Its files that last as long as the session are gone, or will be.
-                        self.record.lock().sessions_lost.insert(self.client);
+                        self.record.lock().session_ended(self.client);
                     }
                     _ => {}
                 }
