@@ -169,7 +169,9 @@ mod tests {
             PIECE_BYTES + 1,
             7 * PIECE_BYTES + 5,
         ] {
-            let source: Vec<u8> = (0..len).map(|i| (i / 7) as u8).collect();
+            let source: Vec<u8> = (0..len)
+                .map(|i| u8::try_from(i / 7 % 251).unwrap())
+                .collect();
             let pieces = runtime().block_on(all(read(io::Cursor::new(source.clone()))));
             assert!(
                 pieces

@@ -1,6 +1,11 @@
 //! The `kfs` command as its users meet it: a process, its output, its exit code.
 //!
 //! Each test has a cluster of its own, inside the test's process, over real files; see [`cluster`].
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap
+)]
 mod bad_input;
 mod bench;
 mod cluster;
