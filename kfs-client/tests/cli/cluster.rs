@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A meta server and chunkservers, gone with their data at the end of the test.
@@ -162,4 +163,19 @@ pub(crate) fn content(len: usize) -> Vec<u8> {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Asks until there is an answer, for half a minute at most.
+#[track_caller]
+pub(crate) fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(30),
+            "waited in vain for {what}"
+        );
+    }
 }

@@ -1,10 +1,11 @@
 //! A command that is stopped half-way leaves nothing under the final name.
-use crate::cluster::{Cluster, Said, content, ended};
+use crate::cluster::{Cluster, Said, content, ended, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write;
 use std::process::{Child, ChildStdin, Stdio};
 
 /// A `put` from a pipe that has got some bytes and waits for more, seen by its temporary name.
+#[allow(clippy::zombie_processes, reason = "whoever asks for it waits for it")]
 fn half_done(cluster: &Cluster) -> (Child, ChildStdin) {
     let mut command = cluster.command(&["put", "-", "/f"]);
     let mut child = command
@@ -15,16 +16,18 @@ fn half_done(cluster: &Cluster) -> (Child, ChildStdin) {
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&content(3 << 20)).unwrap();
-    loop {
+    wait("the temporary name", || {
         let names = cluster.names("/");
         assert!(
             !names.contains(&"f".to_owned()),
             "half a file has the final name"
         );
-        if names.iter().any(|name| name.starts_with(".kfs-put-")) {
-            return (child, stdin);
-        }
-    }
+        names
+            .iter()
+            .any(|name| name.starts_with(".kfs-put-"))
+            .then_some(())
+    });
+    (child, stdin)
 }
 
 fn signal(child: &Child, signal: Signal) {

@@ -1,10 +1,12 @@
 //! The `kfs` command as its users meet it: a process, its output, its exit code.
 //!
 //! Each test has a cluster of its own, inside the test's process, over real files; see [`cluster`].
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(
-    clippy::unwrap_used,
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap
+    clippy::cast_possible_wrap,
+    reason = "ids and made-up bytes"
 )]
 mod bad_input;
 mod bench;

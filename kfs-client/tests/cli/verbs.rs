@@ -1,5 +1,5 @@
 //! What each verb does when all is well.
-use crate::cluster::{Cluster, command, content, run, text};
+use crate::cluster::{Cluster, command, content, run, text, wait};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -192,12 +192,10 @@ fn status_says_the_health_and_names_the_server_that_is_gone() {
         .unwrap();
     runtime.block_on(cluster.chunkservers[0].kill());
     // Its links close at once, but the meta server hears of it in its own time.
-    let told = loop {
+    let told = wait("the meta server to notice", || {
         let told = lines(&cluster.ok(&["status", "--json"])).remove(0);
-        if told["health"]["level"] != "HEALTH_OK" {
-            break told;
-        }
-    };
+        (told["health"]["level"] != "HEALTH_OK").then_some(told)
+    });
     assert_eq!(told["health"]["level"], "HEALTH_WARN");
     let reasons = told["health"]["reasons"].to_string();
     assert!(
