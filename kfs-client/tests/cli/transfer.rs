@@ -187,6 +187,19 @@ fn a_tree_with_something_that_cannot_be_stored_leaves_nothing() {
 }
 
 #[test]
+fn a_tree_that_fails_half_way_leaves_nothing() {
+    // Without a chunkserver directories and empty files can be made, and nothing else.
+    let cluster = Cluster::with(0);
+    let tree = cluster.dir.path().join("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/empty"), b"").unwrap();
+    fs::write(tree.join("a/full"), b"x").unwrap();
+    let said = cluster.kfs(&["put", text(&tree), "/tree", "--timeout", "5s"]);
+    said.failed(7, &["error[KFS-E020]: ", "a/full"]);
+    assert_eq!(cluster.names("/"), [""; 0]);
+}
+
+#[test]
 fn a_file_whose_every_copy_is_damaged_is_not_fetched_in_part() {
     let cluster = Cluster::new();
     cluster.store("/f", &content(300_000));
