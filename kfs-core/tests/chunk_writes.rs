@@ -770,9 +770,44 @@ fn a_write_sequence_that_skips_or_comes_over_another_link_breaks_the_chain() {
         };
         world.send(1, from, Msg::with_body(0, head, body));
         world.run();
+        assert_eq!(world.status(1).chunks_writing, 0, "it is not taken");
+        assert_eq!(data(&world, 1, 0, 100), bytes(100, 1));
+        let path = name(C).path();
+        let file = world.servers[1].disk.get(path.as_str()).unwrap();
+        assert_eq!(file.len() as u64, HEADER_BYTES + 100, "and not written");
         world.write(0, link, C, 2, 100, &bytes(10, 1));
         world.run();
         assert_eq!(status_of(world.piece_done(2)), Status::ChainBroken);
+    }
+}
+
+#[test]
+fn a_piece_of_another_session_or_number_breaks_the_chain_at_the_replica() {
+    for (piece, session) in [(1, SESSION), (3, SESSION), (2, SessionId(1))] {
+        let (mut world, link) = written_by_client(2);
+        world.write(0, link, C, 1, 0, &bytes(100, 1));
+        world.run();
+        let body = bytes(10, 1);
+        let Head::WritePiece(good) = world.piece(C, 2, 100, &body).head else {
+            unreachable!()
+        };
+        let head = ChainPiece {
+            chunk: C,
+            version: VERSION,
+            position: 1,
+            wseq: WriteSeq(2),
+            session,
+            piece: PieceNumber(piece),
+            offset: 100,
+            sums: good.sums,
+        };
+        world.send(1, LinkId::accepted(1), Msg::with_body(0, head, body));
+        world.run();
+        assert_eq!(
+            world.status(1).chunks_writing,
+            0,
+            "piece {piece} of {session}"
+        );
     }
 }
 

@@ -369,3 +369,16 @@ fn chunks_are_deleted_when_their_files_are_gone_and_only_when_that_is_durable() 
     }
     assert_eq!(rig.status(client.link).chunks, 0);
 }
+
+#[test]
+fn files_of_holes_cannot_make_the_count_of_all_bytes_wrap() {
+    let mut rig = Rig::fresh();
+    let mut client = rig.client(1);
+    let mut made = |name: &str| {
+        let file = rig.create(&mut client, name);
+        rig.mutate(&mut client, set_size(file, (1 << 63) - 1, vec![]))
+    };
+    assert_eq!(made("a"), Ok(Done::Ok));
+    assert_eq!(made("b"), Ok(Done::Ok));
+    refused(made("c"), Status::BadRequest);
+}

@@ -150,6 +150,16 @@ impl Chunk {
                 format!("{who} got write {wseq} of {id}, {expected} comes next"),
             );
         }
+        if head.piece != writing.last_piece.next() || head.session != writing.session {
+            let why = format!(
+                "{who} got piece {} of session {} of {id}, piece {} of session {} comes next",
+                head.piece,
+                head.session,
+                writing.last_piece.next(),
+                writing.session
+            );
+            return refuse(Status::ChainBroken, why);
+        }
         if let Err(why) = self.fits(head.offset, body.len() as u64) {
             return refuse(
                 Status::ChainBroken,
@@ -279,6 +289,7 @@ impl Chunk {
             );
         }
         let Some(wseq) = done else { return };
+        assert!(wseq <= writing.applied, "what is done was taken");
         let (upstream, reads) = (writing.upstream, core::mem::take(&mut writing.reads));
         for (link, request, number) in answers {
             self.send(link, piece_done(request, (id.chunk, number), Ok(())));
@@ -331,6 +342,10 @@ impl Chunk {
         for link in [writing.upstream, writing.downstream].into_iter().flatten() {
             self.send(link, chain_done(id, wseq, Err(refusal.clone())));
         }
+        assert!(
+            !self.writing.contains_key(&id) && !self.parked.contains_key(&id),
+            "a chunk is written or parked, not both"
+        );
         self.inventory.tables.forget(id);
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
             replica.broken = Some(Box::new(Broken {

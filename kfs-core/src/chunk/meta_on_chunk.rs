@@ -329,6 +329,10 @@ impl Chunk {
             let (link, term) = (*link, welcome.term);
             return self.join(link, term);
         }
+        assert!(
+            self.identity.seen.0 <= seen.0,
+            "an epoch behind was refused before"
+        );
         self.identity.seen = seen;
         self.identity.cluster = welcome.cluster;
         self.replace_identity(super::recovery::Leftover::None, Vec::new());

@@ -254,8 +254,8 @@ mod tests {
         let mut table = Table::new(REAL);
         let mut bytes = vec![0_u8; 3 * 65_536];
         let mut put = |table: &mut Table, from: usize, len: usize| {
-            for at in from..from + len {
-                bytes[at] = u8::try_from(at % 253 + 1).unwrap();
+            for (at, byte) in bytes.iter_mut().enumerate().skip(from).take(len) {
+                *byte = u8::try_from(at % 253 + 1).unwrap();
             }
             write(table, from as u64, &bytes[from..from + len]);
             bytes.clone()

@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub(super) struct Writing {
     pub name: ChunkName,
     incarnation: Incarnation,
-    session: SessionId,
+    pub session: SessionId,
     pub chain: Vec<Place>,
     /// This server's place in the chain; 0: the head.
     pub position: u8,
@@ -544,11 +544,19 @@ impl Chunk {
             .writing
             .get_mut(&id)
             .expect("only a chunk being written takes pieces");
+        assert!(
+            number > writing.last_piece && len > 0,
+            "a piece is taken once, in order"
+        );
         writing.applied = writing.applied.next();
         writing.last_piece = number;
         writing.used = self.now.mono;
         writing.table.write(offset, len, &sums.blocks);
         let wseq = writing.applied;
+        assert!(
+            writing.pieces.back().is_none_or(|last| last.wseq < wseq),
+            "writes wait in their order"
+        );
         let block = |at: u64| usize::try_from(at / block_bytes).expect("a chunk has few blocks");
         writing.pieces.push_back(Piece {
             wseq,

@@ -415,10 +415,13 @@ impl OpenChunk {
                 until: Some(_),
                 ..
             } if *since + patience(why, reach.timeout) <= now => {
-                let why = Refusal::new(
-                    why.status,
-                    format!("{}, for {:?}", why.detail, now.since(*since)),
-                );
+                // A head that is gone took the chain with it.
+                let status = match why.status {
+                    Status::Unreachable => Status::ChainBroken,
+                    status => status,
+                };
+                let what = format!("{}, for {:?}", why.detail, now.since(*since));
+                let why = Refusal::new(status, what);
                 Err(self.broken(&why, who))
             }
             Line::Bad { .. } | Line::Good => Ok(()),

@@ -1,5 +1,5 @@
 //! Reads: replicas that refuse, lie, are silent or gone; holes; several chunks; time.
-use crate::rig::{GEOMETRY, Rig, TIMEOUT, VERSION, bytes, chunk, limits, refusal, server};
+use crate::rig::{GEOMETRY, Rig, TIMEOUT, VERSION, bytes, chunk, limits, place, refusal, server};
 use bytes::Bytes;
 use kfs_core::block::Sums;
 use kfs_core::client::{Call, Event, Handle};
@@ -7,6 +7,7 @@ use kfs_core::ids::{CallId, LinkId};
 use kfs_core::limits::Limits;
 use kfs_core::machine::Input;
 use kfs_core::wire::client_chunk::RangeRead;
+use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Located};
 use kfs_core::wire::{Msg, Role, Status};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -160,7 +161,11 @@ fn a_replica_that_cannot_be_connected_is_passed_over() {
 
 #[test]
 fn when_every_copy_is_damaged_the_error_comes_at_once_and_names_them_all() {
-    let (mut rig, id, mut link, _) = trying();
+    // Of one block: a longer range would be tried block by block before.
+    let (mut rig, meta, handle) = Rig::reading(1_500);
+    let id = read(&mut rig, handle, 0, 1_000);
+    rig.locate(meta, 1_500, &[(0, &[1, 2, 3], 0)]);
+    let (mut link, _) = any_up(&mut rig);
     for left in (0..3).rev() {
         let (request, _) = rig.sent_read(link);
         rig.say(
@@ -352,5 +357,75 @@ fn where_chunks_are_is_asked_once_for_many_reads() {
     rig.sent_read(link);
     read(&mut rig, handle, 2_000, 1_000);
     rig.sent_read(link);
+    rig.quiet();
+}
+
+#[test]
+fn a_chunk_shorter_than_its_share_ends_in_zeros_and_is_not_asked_for_more() {
+    // 1,300 bytes were written to chunk 0 before the file went on in chunk 1.
+    let (mut rig, meta, handle) = Rig::reading(6_000);
+    let id = read(&mut rig, handle, 0, 5_500);
+    let (request, _) = rig.sent_query(meta);
+    let places = |index, log_len| ChunkPlaces {
+        index,
+        chunk: chunk(index),
+        version: VERSION,
+        log_len,
+        replicas: vec![place(1)],
+        absent: 0,
+    };
+    let located = Located {
+        size: 6_000,
+        geometry: GEOMETRY,
+        chunks: vec![places(0, 1_300), places(1, 1_000)],
+    };
+    rig.answered(meta, request, Ok(Answer::Located(located)));
+    let (link, _) = any_up(&mut rig);
+    for (len, log_len) in [(1_300, 1_300), (500, 1_000)] {
+        let (request, range) = rig.sent_read(link);
+        assert_eq!((range.len, range.log_len), (len, log_len));
+        rig.range(link, request, &range, bytes(0, len as usize));
+    }
+    let (parts, _) = data(&mut rig, id);
+    let whole = parts.concat();
+    assert_eq!(whole.len(), 5_500);
+    assert_eq!(whole[..1_300], bytes(0, 1_300));
+    assert!(whole[1_300..5_000].iter().all(|byte| *byte == 0));
+    assert_eq!(whole[5_000..], bytes(0, 500));
+    rig.quiet();
+}
+
+#[test]
+fn blocks_that_are_bad_on_one_replica_each_are_read_from_the_other() {
+    let (mut rig, meta, handle) = Rig::reading(2_000);
+    let id = read(&mut rig, handle, 0, 2_000);
+    rig.locate(meta, 2_000, &[(0, &[1, 2], 0)]);
+    let mut links = std::collections::BTreeMap::new();
+    // Block 0 is bad on server 1, block 1 on server 2: no server gives the whole.
+    for round in 0..20 {
+        while let Some((link, addr)) = rig.dials.pop_front() {
+            rig.open(link, Role::Chunk);
+            links.insert(link, addr.port() - 22_000);
+        }
+        let Some(link) = rig.sends.front().map(|(link, _)| *link) else {
+            assert!(!rig.events.is_empty(), "stuck in round {round}");
+            break;
+        };
+        let (request, range) = rig.sent_read(link);
+        let bad = if links[&link] == 1 { 0 } else { 1_000 };
+        if (range.offset..range.offset + u64::from(range.len)).contains(&bad) {
+            let outcome = Err(refusal(Status::Corrupt));
+            rig.say(link, request, RangeRead { outcome });
+        } else {
+            rig.range(
+                link,
+                request,
+                &range,
+                bytes(range.offset, range.len as usize),
+            );
+        }
+    }
+    let (parts, _) = data(&mut rig, id);
+    assert_eq!(parts.concat(), bytes(0, 2_000));
     rig.quiet();
 }

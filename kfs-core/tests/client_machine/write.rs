@@ -390,7 +390,7 @@ fn a_head_that_is_gone_is_given_up_after_ten_seconds() {
     }
     assert_eq!(rig.now.since(begin), Duration::from_secs(10));
     let failure = rig.failed(sync);
-    assert_eq!(failure.status, Status::Unreachable);
+    assert_eq!(failure.status, Status::ChainBroken);
     assert!(
         failure.what.contains("127.0.0.1:22001") && failure.what.contains("connection refused"),
         "{}",
