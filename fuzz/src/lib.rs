@@ -10,11 +10,20 @@ use kfs_core::chunk::header::{self, Header, SLOT_BYTES, Slot};
 use kfs_core::chunk::name::ChunkName;
 use kfs_core::identity::Identity;
 use kfs_core::ids::{
-    ChunkId, ClusterId, FileId, Incarnation, PieceNumber, SessionId, Version, WriteSeq,
+    ChunkId, ClusterId, Epoch, FileId, Incarnation, LogSeq, PieceNumber, SessionId, Version,
+    WriteSeq,
 };
 use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Geometry, HEADER_BYTES};
-use kfs_core::wire::Msg;
+use kfs_core::meta::key::Name;
+use kfs_core::meta::oplog::{
+    BATCH_CRC_AT, BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_PAYLOAD_CRC_AT, Damage, Follows, Found,
+    More, PAGE_BYTES, SegmentEnd, SegmentHeader, SegmentReader, find_batch, segment_first,
+    segment_name,
+};
+use kfs_core::meta::record::{CRC_BYTES, FIXED_BYTES, Logged};
+use kfs_core::meta::state::State;
 use kfs_core::wire::frame::{HEAD_CRC_BYTES, PREFIX_BYTES, Prefix, encode};
+use kfs_core::wire::{Msg, Status};
 use std::io;
 
 /// A target: its name, which is that of its corpus in `seeds/`, and its body.
@@ -27,6 +36,10 @@ pub const TARGETS: &[Target] = &[
     ("identity", identity),
     ("chunk_header", chunk_header),
     ("chunk_name", chunk_name),
+    ("record", record),
+    ("segment", segment),
+    ("replay", replay),
+    ("path", path),
 ];
 
 /// What the first byte of an input asks for.
@@ -277,6 +290,253 @@ pub fn chunk_name(data: &[u8]) {
             text,
             "each chunk in the trash has one name"
         );
+    }
+}
+
+/// One record of the log. Repaired: its length and its CRC are made right.
+pub fn record(data: &[u8]) {
+    let Some((repair, rest)) = Repair::split(data) else {
+        return;
+    };
+    let mut bytes = rest.to_vec();
+    if repair != Repair::Nothing {
+        bytes.resize(bytes.len().max(FIXED_BYTES + CRC_BYTES), 0);
+        mend_record(&mut bytes);
+    }
+    if let Ok((logged, len)) = Logged::decode(&bytes) {
+        assert!(
+            (FIXED_BYTES + CRC_BYTES..=bytes.len()).contains(&len),
+            "a record is within its bytes"
+        );
+        let again = logged.encode(vec![]);
+        assert_eq!(
+            Logged::decode(&again),
+            Ok((logged, again.len())),
+            "a record comes back as it was written"
+        );
+    }
+}
+
+/// Gives all of `bytes`, which are long enough, the length and the CRC of one record.
+fn mend_record(bytes: &mut [u8]) {
+    let len = bytes.len();
+    bytes[..4].copy_from_slice(&u32::try_from(len).expect("an input is short").to_le_bytes());
+    let sum = crc(&bytes[..len - CRC_BYTES]);
+    bytes[len - CRC_BYTES..].copy_from_slice(&sum.to_le_bytes());
+}
+
+const CLUSTER: ClusterId = ClusterId(0xC1);
+const SALT: u64 = 0x5A17;
+
+/// A segment of the log, as a start reads it: the same in one piece and in many. The second byte says how
+/// long the pieces are and whether another segment follows. Repaired: the segment's header is put in front
+/// and batches get their magic and CRCs (outer), or are also joined on to one another (all).
+pub fn segment(data: &[u8]) {
+    let Some((repair, rest)) = Repair::split(data) else {
+        return;
+    };
+    let Some((how, rest)) = rest.split_first() else {
+        return;
+    };
+    let mut bytes = rest.to_vec();
+    if repair != Repair::Nothing {
+        let header = SegmentHeader {
+            cluster: CLUSTER,
+            epoch: Epoch(1),
+            first: LogSeq(1),
+            salt: SALT,
+            chain: 0,
+        };
+        mend_batches(&mut bytes, repair);
+        bytes.splice(..0, header.encode());
+    }
+    let follows = if how & 1 == 0 {
+        Follows::Nothing
+    } else {
+        Follows::Segment
+    };
+    let mut whole = read_segment(&bytes, bytes.len().max(1), follows);
+    let mut in_pieces = read_segment(&bytes, 509 + usize::from(how >> 1) * 61, follows);
+    if follows == Follows::Segment {
+        // What is past the end is then looked at only as far as it was read.
+        for (_, end) in [&mut whole, &mut in_pieces] {
+            if let Ok(Some(end)) = end {
+                end.torn = false;
+            }
+        }
+    }
+    assert_eq!(
+        whole, in_pieces,
+        "how the file is cut into reads does not matter"
+    );
+    if let (_, Ok(Some(end))) = &whole {
+        assert_eq!(
+            end.joint.seq.0,
+            whole.0.last().map_or(1, |last| last.seq.0 + 1),
+            "a segment ends where it says"
+        );
+        let name = segment_name(end.joint.seq);
+        assert_eq!(
+            segment_first(&name),
+            Some(end.joint.seq),
+            "a segment is named for its first record"
+        );
+    }
+}
+
+type Segment = (Vec<Logged>, Result<Option<SegmentEnd>, Damage>);
+
+fn read_segment(bytes: &[u8], step: usize, follows: Follows) -> Segment {
+    let mut reader = SegmentReader::new("log/log.1".into(), CLUSTER, None, follows);
+    let mut records = vec![];
+    let mut sink = |logged: Logged| {
+        records.push(logged);
+        Ok(())
+    };
+    let mut at = 0;
+    let end = loop {
+        let end = (at + step).min(bytes.len());
+        let more = if end == bytes.len() {
+            More::Ends
+        } else {
+            More::Follows
+        };
+        match reader.feed(&bytes[at..end], more, &mut sink) {
+            Ok(None) if more == More::Follows => at = end,
+            other => break other,
+        }
+    };
+    assert!(!matches!(end, Ok(None)), "at its end a segment ends");
+    assert!(
+        records
+            .iter()
+            .zip(1..)
+            .all(|(logged, seq)| logged.seq.0 == seq),
+        "records come in order, without a gap"
+    );
+    (records, end)
+}
+
+/// Makes batches of what stands where batches would.
+fn mend_batches(bytes: &mut Vec<u8>, repair: Repair) {
+    let page = usize::try_from(PAGE_BYTES).expect("a page is short");
+    bytes.resize(bytes.len().next_multiple_of(page), 0);
+    let (mut at, mut seq, mut chain) = (0, 1_u64, 0_u64);
+    while at < bytes.len() {
+        let left = bytes.len() - at - BATCH_HEADER_BYTES;
+        let batch = &mut bytes[at..];
+        // A batch that begins with zeros stays zeros: the end of what was written.
+        if batch[..BATCH_HEADER_BYTES].iter().all(|byte| *byte == 0) {
+            at += page;
+            continue;
+        }
+        let field =
+            |at: usize| u32::from_le_bytes(batch[at..at + 4].try_into().expect("four bytes"));
+        let payload = usize::try_from(field(8)).unwrap_or(usize::MAX) % (left + 1);
+        batch[..8].copy_from_slice(&(BATCH_MAGIC ^ SALT).to_le_bytes());
+        batch[8..12].copy_from_slice(
+            &u32::try_from(payload)
+                .expect("an input is short")
+                .to_le_bytes(),
+        );
+        if repair == Repair::All {
+            let count = mend_records(&mut batch[BATCH_HEADER_BYTES..][..payload], seq);
+            batch[12..16].copy_from_slice(&count.to_le_bytes());
+            batch[16..24].copy_from_slice(&seq.to_le_bytes());
+            batch[24..32].copy_from_slice(&(seq - 1).to_le_bytes());
+            batch[32..40].copy_from_slice(&chain.to_le_bytes());
+            seq += u64::from(count);
+        }
+        let padded = (BATCH_HEADER_BYTES + payload).next_multiple_of(page);
+        let sum = crc(&batch[BATCH_HEADER_BYTES..padded]);
+        batch[BATCH_PAYLOAD_CRC_AT..BATCH_CRC_AT].copy_from_slice(&sum.to_le_bytes());
+        let sum = crc(&batch[..BATCH_CRC_AT]);
+        batch[BATCH_CRC_AT..BATCH_HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+        if let Found::Batch { header, .. } = find_batch(batch, SALT) {
+            chain = header.chain_after(SALT);
+        }
+        at += padded;
+    }
+}
+
+/// Makes records of the bytes, by the lengths they say; gives how many.
+fn mend_records(mut bytes: &mut [u8], mut seq: u64) -> u32 {
+    let mut count = 0;
+    while bytes.len() >= FIXED_BYTES + CRC_BYTES {
+        let said = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+        let len = usize::try_from(said)
+            .unwrap_or(usize::MAX)
+            .clamp(FIXED_BYTES + CRC_BYTES, bytes.len());
+        let (this, rest) = bytes.split_at_mut(len);
+        this[8..16].copy_from_slice(&seq.to_le_bytes());
+        mend_record(this);
+        (bytes, seq, count) = (rest, seq + 1, count + 1);
+    }
+    count
+}
+
+/// Records applied from nothing, as at a start: each is taken or refused, none breaks the state. Records come
+/// as `type u8, session u8, request u8, length u8` and so many bytes of body.
+pub fn replay(mut data: &[u8]) {
+    let mut records = vec![];
+    while let Some(([code, session, request, len], rest)) = data.split_first_chunk() {
+        let (body, rest) = rest.split_at(usize::from(*len).min(rest.len()));
+        data = rest;
+        let mut bytes = vec![0; 4];
+        bytes.extend_from_slice(&u16::from(*code).to_le_bytes());
+        bytes.extend_from_slice(&1_u16.to_le_bytes());
+        bytes.extend_from_slice(&(records.len() as u64 + 1).to_le_bytes());
+        let session = match session {
+            0 => SessionId(0),
+            n => SessionId::issued(Epoch(1), u64::from(*n)),
+        };
+        bytes.extend_from_slice(&session.0.to_le_bytes());
+        bytes.extend_from_slice(&u64::from(*request).to_le_bytes());
+        bytes.extend_from_slice(&u64::from(*request / 2).to_le_bytes());
+        bytes.extend_from_slice(body);
+        bytes.resize(bytes.len() + CRC_BYTES, 0);
+        mend_record(&mut bytes);
+        let Ok((logged, _)) = Logged::decode(&bytes) else {
+            break;
+        };
+        records.push(logged);
+        // What a refused record leaves behind is given up with the start; what was taken before it is whole.
+        match State::replay(&records) {
+            Ok(state) => assert_eq!(
+                state.seq().0,
+                records.len() as u64,
+                "every record was taken"
+            ),
+            Err(why) => {
+                assert!(!why.is_empty(), "a refusal says why");
+                break;
+            }
+        }
+    }
+}
+
+/// A path's components: each is a name or is refused as one.
+pub fn path(data: &[u8]) {
+    for component in data.split(|byte| *byte == b'/') {
+        match Name::new(component) {
+            Ok(name) => {
+                assert_eq!(name.as_bytes(), component, "a name is its bytes");
+                assert!(
+                    (1..=255).contains(&component.len()) && !component.contains(&0),
+                    "no such name"
+                );
+                assert!(component != b"." && component != b"..", "no such name");
+                assert!(!format!("{name:?}").is_empty(), "any name can be shown");
+            }
+            Err(refusal) => {
+                assert_eq!(refusal.status, Status::BadName);
+                let detail = refusal.detail;
+                assert!(
+                    !detail.is_empty() && !detail.contains(['\n', '\0']),
+                    "one line for people: {detail:?}"
+                );
+            }
+        }
     }
 }
 

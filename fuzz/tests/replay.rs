@@ -1,5 +1,6 @@
 //! Replays the committed corpora on stable, without a fuzzer: once an input broke something, its file stays
 //! in `seeds/<target>/` and is tried for ever. Fails on a corpus that is empty or belongs to no target.
+use kfs_core::meta::record::{Logged, Record};
 use kfs_core::wire::Head;
 use kfs_fuzz::TARGETS;
 use std::collections::BTreeSet;
@@ -30,7 +31,7 @@ fn every_seed_of_every_target_is_survived() {
             println!("{}", path.display());
             target(data);
             // What a torn read or a cut connection leaves of it; long ones at some cuts only.
-            for len in (0..data.len()).step_by(1 + data.len() / 512) {
+            for len in (0..data.len()).step_by(1 + data.len() / 64) {
                 target(&data[..len]);
             }
         }
@@ -64,5 +65,17 @@ fn every_message_type_is_in_the_corpus() {
         .collect();
     for (code, name) in Head::TYPES {
         assert!(codes.contains(code), "no seed of {name}");
+    }
+}
+
+#[test]
+fn every_record_type_is_in_the_corpus() {
+    let records = corpus("record");
+    let decoded = records
+        .iter()
+        .filter_map(|(_, data)| Logged::decode(data.get(1..)?).ok());
+    let codes: BTreeSet<(u16, u16)> = decoded.map(|(logged, _)| logged.record.code()).collect();
+    for (code, version, name) in Record::TYPES {
+        assert!(codes.contains(&(*code, *version)), "no seed of {name}");
     }
 }

@@ -94,9 +94,9 @@ const fn help(status: Status) -> Option<&'static str> {
         Status::SessionExpired => Some("the client was silent for too long: open the file again"),
         Status::Busy => Some("try again later"),
         Status::ReadOnly => Some("make room for the meta server's log, then try again"),
-        Status::Unreachable | Status::TimedOut => {
-            Some("see that the meta server runs, that --meta names it, and give it more --timeout")
-        }
+        Status::Unreachable | Status::TimedOut => Some(
+            "see that the servers run, that --meta names the meta server, and give it more --timeout",
+        ),
         Status::Protocol => Some("see that both ends are the same version of KFS"),
         Status::Unknown => Some("look whether it was done before doing it again"),
     }

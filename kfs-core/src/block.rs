@@ -139,6 +139,7 @@ impl Sums {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "bytes of patterns wrap")]
 mod tests {
     use super::*;
 

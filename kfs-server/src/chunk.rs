@@ -66,7 +66,7 @@ impl Server for Chunk {
                 })
             }
             Event::Waiting { why } => {
-                tracing::warn!("waiting for the meta server: {why}");
+                tracing::warn!("{why}");
                 Some(Phase::Waiting { why })
             }
             Event::Status(_) | Event::Stopped => None,

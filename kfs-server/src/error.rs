@@ -112,17 +112,22 @@ impl StartError {
     /// The machine stopped with `fault` over the data directory `dir`.
     #[must_use]
     pub fn fault(dir: &Path, fault: &Fault) -> Self {
-        let code = match fault.kind {
-            FaultKind::Disk => Code::DiskFailed,
-            FaultKind::Corrupt => Code::DataCorrupt,
-            FaultKind::Refused => Code::DataRefused,
+        let (code, advice) = match fault.kind {
+            FaultKind::Disk => (
+                Code::DiskFailed,
+                "nothing that was acknowledged is lost; check the disk (its file system, 'dmesg') before the next start",
+            ),
+            FaultKind::Corrupt => (
+                Code::DataCorrupt,
+                "nothing was changed; put the damaged file back from a backup, and keep a copy of this directory",
+            ),
+            FaultKind::Refused => (
+                Code::DataRefused,
+                "nothing was changed; check that --data, --meta and --cluster-id are those of one cluster",
+            ),
         };
         let what = format!("{} (data directory {})", fault.what, dir.display());
-        Self {
-            code,
-            what,
-            help: fault.help.clone(),
-        }
+        Self::new(code, what).help(fault.help.as_deref().unwrap_or(advice))
     }
 }
 

@@ -112,7 +112,7 @@ enum Verb {
     Put {
         /// What to store; '-' is standard input
         #[arg(value_name = "LOCAL")]
-        local: PathBuf,
+        from: PathBuf,
         /// Its new name; if this is a directory, it is stored in it under its own name
         #[arg(value_name = "PATH", value_parser = remote())]
         path: RemotePath,
@@ -131,7 +131,7 @@ enum Verb {
         path: RemotePath,
         /// Its new name, or a directory to store it in under its own name; '-' is standard output
         #[arg(value_name = "LOCAL")]
-        local: PathBuf,
+        to: PathBuf,
         /// Replace a file that is there, atomically
         #[arg(long)]
         force: bool,
@@ -308,9 +308,9 @@ async fn on_cluster(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit
         Verb::Mv { from, to, .. } => vec![from, to],
         _ => vec![],
     };
-    if let Verb::Put { local, .. } = &verb {
+    if let Verb::Put { from, .. } = &verb {
         // Told before servers are started or asked.
-        transfer::check_source(local)?;
+        transfer::check_source(from)?;
     }
     let mut signals = signals::Signals::new()?;
     let reach = tokio::select! {
@@ -354,28 +354,20 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             length,
         } => transfer::cat(reach, &path, offset, length).await,
         Verb::Put {
-            local,
+            from,
             path,
             force,
             replication,
         } => {
             let target = transfer::Target::from_force(force);
-            transfer::put(
-                reach,
-                screen,
-                &local,
-                path,
-                target,
-                replication.unwrap_or(0),
-            )
-            .await
+            transfer::put(reach, screen, &from, path, target, replication.unwrap_or(0)).await
         }
-        Verb::Get { path, local, force } => {
+        Verb::Get { path, to, force } => {
             transfer::get(
                 reach,
                 screen,
                 &path,
-                local,
+                to,
                 transfer::Target::from_force(force),
             )
             .await
@@ -439,6 +431,29 @@ mod tests {
     #[test]
     fn every_verb_takes_what_its_help_says() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_verb_has_an_argument_of_its_own_with_the_name_of_a_common_one() {
+        fn check(command: &clap::Command, common: &[String]) {
+            for verb in command.get_subcommands() {
+                for argument in verb.get_arguments() {
+                    assert!(
+                        !common.contains(&argument.get_id().to_string()),
+                        "{argument} of {}",
+                        verb.get_name()
+                    );
+                }
+                check(verb, common);
+            }
+        }
+        let command = Arguments::command();
+        let common: Vec<String> = command
+            .get_arguments()
+            .map(|argument| argument.get_id().to_string())
+            .collect();
+        assert!(common.iter().any(|id| id == "local"));
+        check(&command, &common);
     }
 
     #[test]

@@ -148,6 +148,16 @@ impl Screen {
         bar.set_style(ProgressStyle::with_template(look).expect("the template is well formed"));
         bar
     }
+
+    /// What is being done at the moment, seen only by a person at a terminal.
+    pub(crate) fn activity(&self) -> ProgressBar {
+        if !self.progress_is_seen {
+            return ProgressBar::hidden();
+        }
+        let style =
+            ProgressStyle::with_template("{spinner} {msg}").expect("the template is well formed");
+        ProgressBar::new_spinner().with_style(style)
+    }
 }
 
 /// A path, and the name at its end, as JSON gives them: `…_b64` when they are not UTF-8.

@@ -44,7 +44,7 @@ impl Chunk {
         let writing = self.writing.get_mut(&id)?;
         let (next, position) = writing.next()?;
         if writing.downstream.is_none() {
-            let link = self.links.to_next(&mut self.outbox, next.addr, position);
+            let link = self.links.next(&mut self.outbox, next.addr, position);
             writing.downstream = Some(link);
             self.links
                 .get_mut(link)
@@ -150,6 +150,16 @@ impl Chunk {
                 format!("{who} got write {wseq} of {id}, {expected} comes next"),
             );
         }
+        if head.piece != writing.last_piece.next() || head.session != writing.session {
+            let why = format!(
+                "{who} got piece {} of session {} of {id}, piece {} of session {} comes next",
+                head.piece,
+                head.session,
+                writing.last_piece.next(),
+                writing.session
+            );
+            return refuse(Status::ChainBroken, why);
+        }
         if let Err(why) = self.fits(head.offset, body.len() as u64) {
             return refuse(
                 Status::ChainBroken,
@@ -225,7 +235,7 @@ impl Chunk {
         self.send(link, chain_done(id, wseq, Err(refusal.clone())));
     }
 
-    /// The next server speaks of writes.
+    /// The next server speaks of writes; or the one before says that the chain is broken.
     pub(super) fn chain_done(&mut self, link: LinkId, head: ChainDone) {
         let id = ReplicaId {
             chunk: head.chunk,
@@ -235,10 +245,11 @@ impl Chunk {
         let Some(writing) = self.writing.get_mut(&id).or(parked) else {
             return;
         };
-        if writing.downstream != Some(link) {
-            return;
-        }
+        let from_below = writing.downstream == Some(link);
         match head.outcome {
+            _ if !from_below && writing.upstream != Some(link) => {}
+            Err(refusal) => self.break_chain(id, head.wseq, &refusal.detail),
+            Ok(()) if !from_below => {}
             Ok(()) if head.wseq > writing.applied => {
                 let why = format!(
                     "{} heard of write {} of {id}, {} was the last",
@@ -252,7 +263,6 @@ impl Chunk {
                 writing.below = writing.below.max(head.wseq);
                 self.advance(id);
             }
-            Err(refusal) => self.break_chain(id, head.wseq, &refusal.detail),
         }
     }
 
@@ -279,6 +289,7 @@ impl Chunk {
             );
         }
         let Some(wseq) = done else { return };
+        assert!(wseq <= writing.applied, "what is done was taken");
         let (upstream, reads) = (writing.upstream, core::mem::take(&mut writing.reads));
         for (link, request, number) in answers {
             self.send(link, piece_done(request, (id.chunk, number), Ok(())));
@@ -327,9 +338,14 @@ impl Chunk {
             };
             self.send(ask.link, Msg::new(ask.request, answer));
         }
-        if let Some(link) = writing.upstream {
+        // Up, so that the client hears it; down, so that nobody holds on to a chunk that gets no more.
+        for link in [writing.upstream, writing.downstream].into_iter().flatten() {
             self.send(link, chain_done(id, wseq, Err(refusal.clone())));
         }
+        assert!(
+            !self.writing.contains_key(&id) && !self.parked.contains_key(&id),
+            "a chunk is written or parked, not both"
+        );
         self.inventory.tables.forget(id);
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
             replica.broken = Some(Box::new(Broken {

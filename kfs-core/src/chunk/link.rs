@@ -131,7 +131,7 @@ impl Links {
         self.links.insert(link, Link::new(Purpose::Meta, None));
     }
     /// The link to the next server of a chain: one per (address, position), dialed when first used.
-    pub(super) fn to_next<E>(
+    pub(super) fn next<E>(
         &mut self,
         outbox: &mut Outbox<E>,
         addr: SocketAddr,

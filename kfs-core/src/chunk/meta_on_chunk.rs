@@ -244,7 +244,7 @@ impl Chunk {
     }
 
     /// A message that only the meta server sends; from anybody else it is nonsense.
-    pub(super) fn from_meta(&mut self, link: LinkId, request: u64, head: Head) {
+    pub(super) fn meta_says(&mut self, link: LinkId, request: u64, head: Head) {
         if self.station.link() != Some(link) {
             return self.close(
                 link,
@@ -329,6 +329,10 @@ impl Chunk {
             let (link, term) = (*link, welcome.term);
             return self.join(link, term);
         }
+        assert!(
+            self.identity.seen.0 <= seen.0,
+            "an epoch behind was refused before"
+        );
         self.identity.seen = seen;
         self.identity.cluster = welcome.cluster;
         self.replace_identity(super::recovery::Leftover::None, Vec::new());

@@ -10,8 +10,10 @@ mod inventory;
 mod link;
 mod meta_on_chunk;
 pub mod name;
+mod parked;
 mod read;
 mod recovery;
+mod space;
 mod sync;
 mod table;
 mod trash;
@@ -21,11 +23,13 @@ use self::inventory::{Inventory, Standing};
 use self::link::{HoldId, Links};
 use self::meta_on_chunk::{Damage, Station};
 use self::name::{ChunkName, ReplicaId};
+use self::parked::Parked;
 use self::read::{ReadId, Reads};
 use self::recovery::Start;
+use self::space::Space;
 use self::sync::DirSync;
 use self::trash::Trash;
-use self::write::{Parked, Space, Writing};
+use self::write::Writing;
 use crate::identity::Identity;
 use crate::ids::{CallId, ClusterId, Instance, LinkId, NodeId, Ticket, WriteSeq};
 use crate::limits::{Geometry, Limits, Timing};
@@ -271,7 +275,7 @@ impl Chunk {
             Head::ChainSync(head) => self.chain_sync(link, request, head),
             Head::ChainDone(head) => self.chain_done(link, head),
             Head::ChainSynced(head) => self.chain_synced(link, head),
-            other => self.from_meta(link, request, other),
+            other => self.meta_says(link, request, other),
         }
     }
 

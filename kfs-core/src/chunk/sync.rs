@@ -169,6 +169,13 @@ impl Chunk {
             Reach::Chain
         };
         let cut = Cut::take(writing, cluster, reach);
+        assert!(
+            writing
+                .syncs
+                .back()
+                .is_none_or(|last| last.wseq <= cut.wseq && last.slot != cut.slot),
+            "cuts grow, and headers alternate between the slots"
+        );
         let (wseq, position) = (cut.wseq, writing.position + 1);
         writing.syncs.push_back(cut);
         if let Some(link) = downstream {

@@ -190,3 +190,111 @@ fn covered(geometry: Geometry, share: u32) -> u32 {
     let page = PAGE_BYTES.min(geometry.block_bytes);
     share.next_multiple_of(page).min(geometry.block_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Sums;
+    use crate::chunk::name::ChunkName;
+    use crate::ids::*;
+    use bytes::Bytes;
+
+    const REAL: Geometry = Geometry::REAL;
+
+    fn write(table: &mut Table, offset: u64, bytes: &[u8]) {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let sums = Sums::of(REAL, offset, &bytes);
+        table.write(offset, bytes.len() as u64, &sums.blocks);
+    }
+
+    fn first_free(table: &Table, block: u64) -> u64 {
+        let start = block * 65_536;
+        (0..65_536)
+            .find(|from| table.may_write(start + from, 1).is_ok())
+            .unwrap_or(65_536)
+    }
+
+    #[test]
+    fn a_cut_covers_the_page_of_the_committed_end_and_whole_blocks_below_it() {
+        let mut table = Table::new(REAL);
+        write(&mut table, 0, &[1; 100]);
+        write(&mut table, 2 * 65_536, &[2; 5_000]);
+        assert_eq!(first_free(&table, 0), 100);
+        assert_eq!(first_free(&table, 2), 5_000);
+        table.cut();
+        assert_eq!(first_free(&table, 0), 65_536, "below the committed end");
+        assert_eq!(first_free(&table, 1), 0, "a hole has nothing to cover");
+        assert_eq!(first_free(&table, 2), 8_192, "to the end of the page");
+        assert!(
+            table.may_write(65_536, 65_536 + 1).is_err(),
+            "a write is seen in every block it touches"
+        );
+        write(&mut table, 2 * 65_536 + 8_192, &[3; 10]);
+        write(&mut table, 65_536 + 7, &[4; 10]);
+        assert_eq!(table.end(), 2 * 65_536 + 8_202);
+        table.cut();
+        assert_eq!(first_free(&table, 1), 65_536);
+        assert_eq!(first_free(&table, 2), 12_288);
+        assert_eq!(first_free(&table, 3), 0);
+    }
+
+    #[test]
+    fn a_page_that_is_exactly_full_covers_no_more() {
+        let mut table = Table::new(REAL);
+        write(&mut table, 0, &[1; 8_192]);
+        table.cut();
+        assert_eq!(first_free(&table, 0), 8_192);
+        write(&mut table, 8_192, &[1; 65_536 - 8_192]);
+        table.cut();
+        assert_eq!(first_free(&table, 0), 65_536);
+    }
+
+    #[test]
+    fn the_sums_of_pieces_gaps_and_reloaded_tables_are_those_of_the_bytes() {
+        let mut table = Table::new(REAL);
+        let mut bytes = vec![0_u8; 3 * 65_536];
+        let mut put = |table: &mut Table, from: usize, len: usize| {
+            for (at, byte) in bytes.iter_mut().enumerate().skip(from).take(len) {
+                *byte = u8::try_from(at % 253 + 1).unwrap();
+            }
+            write(table, from as u64, &bytes[from..from + len]);
+            bytes.clone()
+        };
+        put(&mut table, 0, 1);
+        put(&mut table, 1, 4_095);
+        put(&mut table, 4_099, 65_536 - 4_099 + 10);
+        let now = put(&mut table, 2 * 65_536 + 70, 30);
+        let sum = |bytes: &[u8], block: usize| {
+            Some(adler::adler32_slice(
+                &bytes[block * 65_536..(block + 1) * 65_536],
+            ))
+        };
+        let sums = table.cut();
+        assert_eq!(sums, [sum(&now, 0), sum(&now, 1), sum(&now, 2)]);
+        let header = Header {
+            name: ChunkName {
+                file: FileId(1),
+                chunk: ChunkId(1),
+                version: Version(1),
+            },
+            len: table.end(),
+            sums,
+            generation: 2,
+            incarnation: Incarnation(1),
+            cluster: ClusterId(1),
+            wseq: WriteSeq(1),
+            pieces: Vec::new(),
+        };
+        let mut reloaded = Table::of(REAL, &header);
+        for block in 0..4 {
+            assert_eq!(
+                first_free(&reloaded, block),
+                first_free(&table, block),
+                "block {block}"
+            );
+        }
+        let later = put(&mut reloaded, 2 * 65_536 + 4_096, 1_000);
+        assert_eq!(reloaded.cut()[2], sum(&later, 2));
+        assert_eq!(reloaded.expected(2).filled, 5_096);
+    }
+}

@@ -43,8 +43,16 @@ pub(super) struct Trash {
 #[derive(Debug)]
 struct Move {
     renames_left: usize,
-    /// Whom to tell, what; `None`: a verdict, nobody waits.
-    answer: Option<(LinkId, u64, Vec<(ChunkId, Version)>)>,
+    /// Whom to tell; `None`: a verdict, nobody waits.
+    answer: Option<Answer>,
+}
+
+/// What is said when a move is durable.
+#[derive(Debug)]
+pub(super) struct Answer {
+    link: LinkId,
+    request: u64,
+    deleted: ChunksDeleted,
 }
 
 impl Trash {
@@ -70,15 +78,20 @@ impl Chunk {
             version: *version,
         };
         let ids: Vec<_> = order.chunks.iter().map(id).collect();
-        self.move_to_trash(&ids, Some((link, request, order.chunks)));
+        let DeleteChunks { term, chunks } = order;
+        let deleted = ChunksDeleted { term, chunks };
+        self.move_to_trash(
+            &ids,
+            Some(Answer {
+                link,
+                request,
+                deleted,
+            }),
+        );
     }
 
     /// Moves replicas to the trash; those that are not here are fine.
-    pub(super) fn move_to_trash(
-        &mut self,
-        ids: &[ReplicaId],
-        answer: Option<(LinkId, u64, Vec<(ChunkId, Version)>)>,
-    ) {
+    pub(super) fn move_to_trash(&mut self, ids: &[ReplicaId], answer: Option<Answer>) {
         self.trash.moves_made += 1;
         let to = MoveId(self.trash.moves_made);
         let mut renames_left = 0;
@@ -147,12 +160,9 @@ impl Chunk {
                 self.disk(Job::Trash(Step::ChunksSynced(to)), DiskOp::SyncDir { dir });
             }
             (Step::ChunksSynced(to), Ok(())) => {
-                let answer = self.trash.moves.remove(&to).and_then(|moved| moved.answer);
-                let (Some((link, request, chunks)), Some(term)) = (answer, self.station.term())
-                else {
-                    return;
-                };
-                self.send(link, Msg::new(request, ChunksDeleted { term, chunks }));
+                if let Some(answer) = self.trash.moves.remove(&to).and_then(|moved| moved.answer) {
+                    self.send(answer.link, Msg::new(answer.request, answer.deleted));
+                }
             }
             (Step::TrashSynced(to) | Step::ChunksSynced(to), Err(error)) => {
                 tracing::warn!(%error, "cannot sync a directory: what was moved to the trash may come back");

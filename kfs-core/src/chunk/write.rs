@@ -20,19 +20,15 @@ use crate::wire::client_chunk::{PieceDone, WritePiece};
 use crate::wire::client_meta::Place;
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
-use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// A chunk whose bytes are all durable, and that nobody wrote to for this long, gives its table back.
-const PARK_AFTER: Duration = Duration::from_secs(10);
 
 /// A replica that takes pieces: made in this process, its chain unbroken.
 #[derive(Debug)]
 pub(super) struct Writing {
     pub name: ChunkName,
     incarnation: Incarnation,
-    session: SessionId,
+    pub session: SessionId,
     pub chain: Vec<Place>,
     /// This server's place in the chain; 0: the head.
     pub position: u8,
@@ -60,7 +56,8 @@ pub(super) struct Writing {
     pub named: bool,
     /// Reads that wait for a block to be clean.
     pub reads: Vec<ReadId>,
-    used: Instant,
+    /// When it last took a piece.
+    pub used: Instant,
 }
 
 /// How far the making of a replica is.
@@ -92,14 +89,6 @@ pub(super) struct Synced {
     pub len: u64,
 }
 
-/// A replica that may be written to, and has given its table back meanwhile.
-#[derive(Debug)]
-pub(super) struct Parked {
-    pub writing: Writing,
-    /// Messages that wait for the table to be read again, with the room they take.
-    pub waiting: Vec<(LinkId, Msg, HoldId)>,
-}
-
 /// A piece that was checked.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -109,61 +98,6 @@ pub(super) struct Incoming {
     pub sums: Sums,
     pub body: Bytes,
     pub ask: Option<(LinkId, u64)>,
-}
-
-/// The room on the disk: as last measured, less what was taken since.
-#[derive(Debug, Default)]
-pub(super) struct Space {
-    measured: Option<Measured>,
-    /// Bytes of pieces taken, and of those written, since the start.
-    taken: u64,
-    written: u64,
-}
-
-#[derive(Debug)]
-struct Measured {
-    bytes_free: u64,
-    bytes_total: u64,
-    /// What had been written when it was measured.
-    written: u64,
-}
-
-impl Space {
-    pub(super) fn bytes_free(&self) -> u64 {
-        let free = |measured: &Measured| {
-            measured
-                .bytes_free
-                .saturating_sub(self.taken - measured.written)
-        };
-        self.measured.as_ref().map_or(0, free)
-    }
-    pub(super) fn bytes_total(&self) -> u64 {
-        self.measured
-            .as_ref()
-            .map_or(0, |measured| measured.bytes_total)
-    }
-    pub(super) const fn written(&self) -> u64 {
-        self.written
-    }
-    pub(super) fn measure(&mut self, written: u64, result: DiskResult) {
-        match result {
-            Ok(DiskDone::Space {
-                bytes_free,
-                bytes_total,
-            }) => {
-                self.measured = Some(Measured {
-                    bytes_free,
-                    bytes_total,
-                    written,
-                });
-            }
-            other => tracing::warn!(?other, "cannot tell how much room the disk has"),
-        }
-    }
-    /// Whether a piece of `len` bytes would not fit. As long as nothing was measured, the disk will tell.
-    fn lacks(&self, len: u64) -> bool {
-        self.measured.is_some() && self.bytes_free() < len + HEADER_BYTES
-    }
 }
 
 impl Writing {
@@ -186,7 +120,7 @@ impl Writing {
             .any(|piece| piece.blocks.0 <= last && first <= piece.blocks.1)
     }
     /// Whether nothing is on its way and all is durable, here and below.
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         let synced = self
             .synced
             .is_some_and(|synced| synced.wseq == self.applied);
@@ -328,7 +262,7 @@ impl Chunk {
         };
         self.inventory.replicas.insert(name.id(), replica);
         self.writing.insert(name.id(), writing);
-        self.park_at.get_or_insert(self.now.mono + PARK_AFTER);
+        self.park_later();
         self.disk(
             Job::Create(name.id()),
             DiskOp::Create {
@@ -610,11 +544,19 @@ impl Chunk {
             .writing
             .get_mut(&id)
             .expect("only a chunk being written takes pieces");
+        assert!(
+            number > writing.last_piece && len > 0,
+            "a piece is taken once, in order"
+        );
         writing.applied = writing.applied.next();
         writing.last_piece = number;
         writing.used = self.now.mono;
         writing.table.write(offset, len, &sums.blocks);
         let wseq = writing.applied;
+        assert!(
+            writing.pieces.back().is_none_or(|last| last.wseq < wseq),
+            "writes wait in their order"
+        );
         let block = |at: u64| usize::try_from(at / block_bytes).expect("a chunk has few blocks");
         writing.pieces.push_back(Piece {
             wseq,
@@ -686,122 +628,6 @@ impl Chunk {
         }
         self.advance(id);
         self.sync_step(id);
-    }
-
-    /// Asks the disk how much room it has.
-    pub(super) fn measure_space(&mut self) {
-        let written = self.space.written();
-        self.disk(Job::Space(written), DiskOp::Space);
-    }
-
-    /// Gives back the table of a chunk that is at rest.
-    pub(super) fn park(&mut self, id: ReplicaId) {
-        let Some(mut writing) = self.writing.remove(&id) else {
-            return;
-        };
-        assert!(
-            writing.is_at_rest(),
-            "what is not durable is in the table only"
-        );
-        writing.table = Table::new(self.config.geometry);
-        self.inventory.tables.forget(id);
-        self.parked.insert(
-            id,
-            Parked {
-                writing,
-                waiting: Vec::new(),
-            },
-        );
-    }
-
-    /// Parks a chunk that cannot be written to any more because it is full.
-    pub(super) fn park_if_full(&mut self, id: ReplicaId) {
-        let full = |writing: &Writing| writing.table.end() == self.config.geometry.chunk_bytes();
-        if self
-            .writing
-            .get(&id)
-            .is_some_and(|writing| writing.is_at_rest() && full(writing))
-        {
-            self.park(id);
-        }
-    }
-
-    pub(super) fn park_on_time(&mut self) {
-        if self.park_at.is_none_or(|at| self.now.mono < at) {
-            return;
-        }
-        let idle = |writing: &Writing| {
-            writing.is_at_rest() && self.now.mono.since(writing.used) >= PARK_AFTER
-        };
-        let ids: Vec<_> = self
-            .writing
-            .values()
-            .filter(|writing| idle(writing))
-            .map(Writing::id)
-            .collect();
-        for id in ids {
-            self.park(id);
-        }
-        self.park_at = (!self.writing.is_empty()).then(|| self.now.mono + PARK_AFTER);
-    }
-
-    /// A message for a parked chunk: it waits until the table is read again.
-    pub(super) fn unpark(&mut self, id: ReplicaId, link: LinkId, position: u8, msg: Msg) {
-        let hold = self
-            .links
-            .hold(&mut self.outbox, position, msg.body.len(), 1);
-        let Some(parked) = self.parked.get_mut(&id) else {
-            return;
-        };
-        parked.waiting.push((link, msg, hold));
-        if parked.waiting.len() == 1 {
-            let file = parked.writing.name.path();
-            let len = usize::try_from(HEADER_BYTES).expect("a header is small");
-            self.disk(
-                Job::Unpark(id),
-                DiskOp::Read {
-                    file,
-                    offset: 0,
-                    len,
-                },
-            );
-        }
-    }
-
-    pub(super) fn unparked(&mut self, id: ReplicaId, result: DiskResult) {
-        let Some(Parked {
-            mut writing,
-            waiting,
-        }) = self.parked.remove(&id)
-        else {
-            return;
-        };
-        let header = self.read_header(writing.name, result).and_then(|header| {
-            let same = header.wseq == writing.applied && header.generation == writing.generation;
-            if same {
-                Ok(header)
-            } else {
-                Err("its newest header is gone".into())
-            }
-        });
-        writing.used = self.now.mono;
-        self.park_at.get_or_insert(self.now.mono + PARK_AFTER);
-        let (applied, who) = (writing.applied, writing.who());
-        if let Ok(header) = &header {
-            writing.table = Table::of(self.config.geometry, header);
-        }
-        self.writing.insert(id, writing);
-        if let Err(why) = header {
-            self.break_chain(
-                id,
-                applied.next(),
-                &format!("{who} cannot write to {id} again: {why}"),
-            );
-        }
-        for (link, msg, hold) in waiting {
-            self.links.let_go(&mut self.outbox, Some(hold));
-            self.received(link, msg);
-        }
     }
 
     /// The header of a replica's file, from what was read of it.

@@ -42,7 +42,15 @@ impl Use {
 #[derive(Debug)]
 pub(super) struct Lost<T> {
     pub(super) why: String,
+    pub(super) reached: Reached,
     pub(super) errands: Vec<T>,
+}
+
+/// Whether a link that is gone had been up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reached {
+    Yes,
+    No,
 }
 
 #[derive(Debug)]
@@ -215,8 +223,13 @@ impl<T> Links<T> {
             self.by_link.len(),
             "every link is known by both names"
         );
+        let reached = match link.stage {
+            Stage::Dialing => Reached::No,
+            Stage::Up { .. } => Reached::Yes,
+        };
         Some(Lost {
             why,
+            reached,
             errands: link.asked.into_values().collect(),
         })
     }

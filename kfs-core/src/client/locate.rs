@@ -38,7 +38,7 @@ pub(super) enum Place {
 pub(super) struct Spot {
     pub(super) chunk: ChunkId,
     pub(super) version: Version,
-    /// Bytes that the file's size gives it.
+    /// Bytes that the log gives it: what the file's size does, as far as they were ever written.
     pub(super) log_len: u64,
     /// In the order in which they are to be tried.
     pub(super) replicas: Vec<SocketAddr>,
@@ -136,7 +136,9 @@ impl Places {
             let spot = Spot {
                 chunk: places.chunk,
                 version: places.version,
-                log_len: geometry.chunk_len(self.size, places.index),
+                log_len: places
+                    .log_len
+                    .min(geometry.chunk_len(self.size, places.index)),
                 replicas,
                 absent: places.absent,
             };

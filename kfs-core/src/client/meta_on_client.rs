@@ -393,7 +393,7 @@ impl MetaOnClient {
                 (None, None) => "nothing was heard".into(),
             };
             let waited = format!(
-                "no outcome from the meta server {} within {:?} ({tried}; {} links in vain since)",
+                "no outcome from the meta server {} within {:?} ({tried}; links lost in vain: {})",
                 self.addr, self.timeout, self.attempts
             );
             let failure = match (&pending.sent_as, &pending.last_refusal) {
@@ -515,7 +515,10 @@ impl MetaOnClient {
         match bound {
             Bound::Asked { .. } => false,
             Bound::Resting { until } if until > now => false,
-            Bound::Not | Bound::Resting { .. } if !wanted => false,
+            Bound::Not | Bound::Resting { .. } if !wanted => {
+                self.bind(Bound::Not);
+                false
+            }
             Bound::Not | Bound::Resting { .. } => {
                 let request = self.request();
                 let open = OpenSession {

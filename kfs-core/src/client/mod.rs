@@ -694,7 +694,7 @@ impl Client {
                 }
                 Errand::Piece { handle, index, .. } | Errand::Sync { handle, index } => {
                     if let Some(writer) = self.writers.get_mut(&handle) {
-                        writer.lost(now, index, &lost.why, &mut self.reach);
+                        writer.lost(now, index, (&lost.why, lost.reached), &mut self.reach);
                     }
                 }
             }

@@ -6,11 +6,11 @@
 //!
 //! A sync in the background falls on a block edge: a head's cut covers the rest of the block it ends in, and
 //! what a cut covers cannot be written again.
-use super::links::Use;
+use super::links::{Reached, Use};
 use super::write::{Identity, PIECE_COST};
 use super::{Errand, Failure, Reach, backoff};
 use crate::block::{Sums, spans};
-use crate::ids::PieceNumber;
+use crate::ids::{ChunkId, PieceNumber};
 use crate::limits::Geometry;
 use crate::time::Instant;
 use crate::wire::client_chunk::{PieceDone, SyncChunk, SyncDone, WritePiece};
@@ -216,7 +216,7 @@ impl OpenChunk {
             }
             *rest = None;
         }
-        if !self.is_asked() {
+        if !self.waits() {
             self.progress = now;
         }
         let head = (Use::Write, grant.chain[0].addr);
@@ -379,45 +379,71 @@ impl OpenChunk {
     }
 
     /// The link to the head is gone: what is not known to be done is sent again on the next one.
-    pub(super) fn lost(&mut self, now: Instant, why: &str, reach: &mut Reach) {
-        if self.is_asked() {
-            self.rewind(now, Refusal::new(Status::Unreachable, why), reach);
+    pub(super) fn lost(
+        &mut self,
+        now: Instant,
+        (why, reached): (&str, Reached),
+        reach: &mut Reach,
+    ) {
+        if !self.is_asked() {
+            return;
         }
+        if reached == Reached::Yes
+            && let Line::Bad { since, .. } = &mut self.line
+        {
+            // It could be reached until now; how long it may get nothing done is another limit.
+            *since = now;
+        }
+        self.rewind(now, Refusal::new(Status::Unreachable, why), reach);
     }
 
     /// Gives up on a head that gets nothing done.
     pub(super) fn tick(&self, now: Instant, who: &Identity, reach: &Reach) -> Result<(), Failure> {
+        if self.waits() && self.progress + reach.timeout <= now {
+            let last = if let Line::Bad { why, .. } = &self.line {
+                why.detail.as_str()
+            } else {
+                "nothing was heard"
+            };
+            let why = format!("nothing got done within {:?} ({last})", reach.timeout);
+            return Err(self.broken(&Refusal::new(Status::TimedOut, why), who));
+        }
         match &self.line {
-            Line::Bad { since, why, .. } if *since + patience(why, reach.timeout) <= now => {
-                let why = Refusal::new(
-                    why.status,
-                    format!("{}, for {:?}", why.detail, now.since(*since)),
-                );
+            Line::Bad {
+                since,
+                why,
+                until: Some(_),
+                ..
+            } if *since + patience(why, reach.timeout) <= now => {
+                // A head that is gone took the chain with it.
+                let status = match why.status {
+                    Status::Unreachable => Status::ChainBroken,
+                    status => status,
+                };
+                let what = format!("{}, for {:?}", why.detail, now.since(*since));
+                let why = Refusal::new(status, what);
                 Err(self.broken(&why, who))
-            }
-            _ if self.is_asked() && self.progress + reach.timeout <= now => {
-                let why = format!("nothing got done within {:?}", reach.timeout);
-                Err(self.broken(&Refusal::new(Status::TimedOut, why), who))
             }
             Line::Bad { .. } | Line::Good => Ok(()),
         }
     }
 
     pub(super) fn deadline(&self, timeout: Duration) -> Option<(Instant, &'static str)> {
+        // While a try is under way, its link's own limits and the progress count.
         let line = match &self.line {
-            Line::Good => None,
-            Line::Bad {
-                until: Some(until), ..
-            } => Some((*until, "send to the head again")),
             Line::Bad {
                 since,
                 why,
-                until: None,
+                until: Some(until),
                 ..
-            } => Some((*since + patience(why, timeout), "give up the head")),
+            } => Some((
+                (*until).min(*since + patience(why, timeout)),
+                "a head is tried again, or given up",
+            )),
+            Line::Bad { until: None, .. } | Line::Good => None,
         };
         let progress = self
-            .is_asked()
+            .waits()
             .then(|| (self.progress + timeout, "the head gets nothing done"));
         line.into_iter().chain(progress).min_by_key(|(at, _)| *at)
     }
@@ -447,7 +473,11 @@ impl OpenChunk {
                 .as_ref()
                 .is_some_and(|sync| sync.request.is_some())
     }
-    fn is_granted(&self, chunk: crate::ids::ChunkId) -> bool {
+    /// Whether the head has to get something done.
+    fn waits(&self) -> bool {
+        self.is_asked() || matches!(self.line, Line::Bad { .. })
+    }
+    fn is_granted(&self, chunk: ChunkId) -> bool {
         self.grant
             .as_ref()
             .is_some_and(|grant| grant.chunk == chunk)

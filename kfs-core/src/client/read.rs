@@ -8,6 +8,7 @@ use super::links::Use;
 use super::locate::{Page, Place, Places};
 use super::meta_on_client::Ask;
 use super::{Asker, Errand, Event, Failure, Handle, Reach, backoff};
+use crate::block::spans;
 use crate::ids::CallId;
 use crate::limits::Geometry;
 use crate::time::Instant;
@@ -50,6 +51,8 @@ struct Piece {
     /// In the chunk.
     offset: u64,
     len: u32,
+    /// Bytes that servers are asked for; the rest is a hole at the end of the chunk.
+    due: u32,
     rounds: u32,
     /// Asked in this round.
     tried: Vec<SocketAddr>,
@@ -63,6 +66,8 @@ struct Piece {
 #[derive(Debug)]
 enum Step {
     Queued,
+    /// No replica gave all of it: its blocks are read one by one, as pieces of their own.
+    Split,
     /// The meta server is asked where the chunk is.
     Locating,
     Asked {
@@ -233,22 +238,19 @@ impl Reads {
         let Some((piece, geometry, addr)) = self.asked(read, at) else {
             return;
         };
+        let due = piece.due as usize;
         match answer.outcome {
-            Ok(sums)
-                if body.len() == piece.len as usize
-                    && sums.match_bytes(geometry, piece.offset, &body) =>
-            {
+            Ok(sums) if body.len() == due && sums.match_bytes(geometry, piece.offset, &body) => {
                 piece.step = Step::Done {
-                    bytes: body,
+                    bytes: padded(body, piece.len as usize),
                     from: Some(addr),
                 };
                 self.advance(now, read, reach);
             }
             Ok(_) => {
                 let why = format!(
-                    "sent {} bytes for {} that do not match their sums",
+                    "sent {} bytes for {due} that do not match their sums",
                     body.len(),
-                    piece.len
                 );
                 self.failed_try(now, (read, at), Refusal::new(Status::Corrupt, why), reach);
             }
@@ -287,6 +289,7 @@ impl Reads {
                         slow.push(at);
                     }
                     Step::Queued
+                    | Step::Split
                     | Step::Locating
                     | Step::Asked { .. }
                     | Step::Resting { .. }
@@ -313,7 +316,7 @@ impl Reads {
             let pieces = read.pieces.iter().filter_map(|piece| match piece.step {
                 Step::Resting { until } => Some((until, "look for replicas again")),
                 Step::Asked { at, .. } => Some((at + TRY_MAX, "a replica is slow")),
-                Step::Queued | Step::Locating | Step::Done { .. } => None,
+                Step::Queued | Step::Split | Step::Locating | Step::Done { .. } => None,
             });
             pieces
                 .chain([(read.asked_at + timeout, "a read's time is up")])
@@ -385,8 +388,11 @@ impl Reads {
             self.zeros = Bytes::from(vec![0; geometry.piece_bytes as usize]);
         }
         let in_flight_max = (reach.limits.read_ahead_bytes / geometry.piece_bytes as usize).max(1);
-        let mut in_flight = 0;
-        for at in 0..call.pieces.len() {
+        let (mut in_flight, mut next) = (0, 0);
+        // Its pieces may become more on the way.
+        while next < call.pieces.len() {
+            let at = next;
+            next += 1;
             let piece = &mut call.pieces[at];
             if in_flight < in_flight_max && matches!(piece.step, Step::Queued) {
                 let to = (read, at);
@@ -395,21 +401,35 @@ impl Reads {
                     return self.fail(read, failure, reach);
                 }
             }
-            if !matches!(piece.step, Step::Queued | Step::Done { .. }) {
-                in_flight += 1;
+            match piece.step {
+                Step::Queued | Step::Done { .. } => {}
+                Step::Split if piece.len > 0 => {
+                    let (index, from) = (piece.index, piece.offset);
+                    let blocks = spans(geometry, from, u64::from(piece.len));
+                    let blocks: Vec<Piece> = blocks
+                        .map(|span| Piece::new(index, from + span.at as u64, span.len))
+                        .collect();
+                    piece.len = 0;
+                    call.pieces.extend(blocks);
+                }
+                Step::Split => {}
+                Step::Locating | Step::Asked { .. } | Step::Resting { .. } => in_flight += 1,
             }
         }
         if call
             .pieces
             .iter()
-            .all(|piece| matches!(piece.step, Step::Done { .. }))
+            .all(|piece| matches!(piece.step, Step::Done { .. } | Step::Split))
         {
             self.finish(read, reach);
         }
     }
 
     fn finish(&mut self, read: u64, reach: &mut Reach) {
-        let call = self.calls.remove(&read).expect("the caller has it");
+        let mut call = self.calls.remove(&read).expect("the caller has it");
+        call.pieces
+            .retain(|piece| !matches!(piece.step, Step::Split));
+        call.pieces.sort_by_key(|piece| (piece.index, piece.offset));
         let mut parts = Vec::with_capacity(call.pieces.len());
         let mut from = Vec::new();
         for piece in call.pieces {
@@ -453,7 +473,7 @@ impl Reads {
         let open = || {
             call.pieces
                 .iter()
-                .filter(|piece| !matches!(piece.step, Step::Done { .. }))
+                .filter(|piece| !matches!(piece.step, Step::Done { .. } | Step::Split))
         };
         match open().max_by_key(|piece| (piece.rounds, piece.said.len())) {
             Some(piece) if piece.rounds > 0 || !piece.said.is_empty() => {
@@ -473,6 +493,20 @@ impl Reads {
 }
 
 impl Piece {
+    fn new(index: u64, offset: u64, len: u32) -> Self {
+        Self {
+            index,
+            offset,
+            len,
+            due: len,
+            rounds: 0,
+            tried: Vec::new(),
+            said: BTreeMap::new(),
+            copies: 0,
+            step: Step::Queued,
+        }
+    }
+
     /// Takes the next step of a queued piece.
     fn start(
         &mut self,
@@ -499,8 +533,18 @@ impl Piece {
                 };
                 return Ok(());
             }
+            // Past what the log gives the chunk, up to where the file goes on with the next one.
+            Some(Place::At(spot)) if spot.log_len <= self.offset => {
+                self.step = Step::Done {
+                    bytes: zeros.slice(..self.len as usize),
+                    from: None,
+                };
+                return Ok(());
+            }
             Some(Place::At(spot)) => spot,
         };
+        let rest = u32::try_from(spot.log_len - self.offset).unwrap_or(u32::MAX);
+        self.due = self.len.min(rest);
         self.copies = spot.replicas.len() + spot.absent as usize;
         if let Some(addr) = spot
             .replicas
@@ -508,15 +552,11 @@ impl Piece {
             .find(|addr| !self.tried.contains(addr))
             .copied()
         {
-            assert!(
-                self.offset + u64::from(self.len) <= spot.log_len,
-                "a piece ends where the file does"
-            );
             let ask = ReadRange {
                 chunk: spot.chunk,
                 version: spot.version,
                 offset: self.offset,
-                len: self.len,
+                len: self.due,
                 log_len: spot.log_len,
             };
             let (read, piece) = to;
@@ -543,6 +583,12 @@ impl Piece {
             .filter(|said| said.status == Status::Corrupt)
             .count();
         if corrupt > 0 && corrupt >= self.copies {
+            let geometry = file.geometry.expect("a chunk that was located has sizes");
+            if spans(geometry, self.offset, u64::from(self.len)).count() > 1 {
+                // No replica has all of it, but each block may be good on one of them.
+                self.step = Step::Split;
+                return Ok(());
+            }
             return Err(self.unreadable(&file.name));
         }
         self.tried.clear();
@@ -593,6 +639,17 @@ fn locate(now: Instant, handle: Handle, file: &mut Places, index: u64, reach: &m
     }
 }
 
+/// The bytes with zeros up to `len` after them.
+fn padded(bytes: Bytes, len: usize) -> Bytes {
+    if bytes.len() == len {
+        return bytes;
+    }
+    let mut whole = bytes::BytesMut::with_capacity(len);
+    whole.extend_from_slice(&bytes);
+    whole.resize(len, 0);
+    whole.freeze()
+}
+
 /// Cuts a range of a file at chunk edges, and at piece edges counted from the chunk's begin.
 fn cut(geometry: Geometry, offset: u64, len: usize) -> Vec<Piece> {
     let end = offset + len as u64;
@@ -603,16 +660,8 @@ fn cut(geometry: Geometry, offset: u64, len: usize) -> Vec<Piece> {
         let piece = u64::from(geometry.piece_bytes);
         let edge = ((within / piece + 1) * piece).min(geometry.chunk_bytes());
         let share = (edge - within).min(end - at);
-        pieces.push(Piece {
-            index,
-            offset: within,
-            len: u32::try_from(share).expect("a piece is at most a frame's body"),
-            rounds: 0,
-            tried: Vec::new(),
-            said: BTreeMap::new(),
-            copies: 0,
-            step: Step::Queued,
-        });
+        let len = u32::try_from(share).expect("a piece is at most a frame's body");
+        pieces.push(Piece::new(index, within, len));
         at += share;
     }
     pieces

@@ -7,6 +7,7 @@
 //! 4. A sync or close waits until every chunk is synced, then reports the size with all chunks it rests on.
 //! 5. What fails for good fails the file: every later call on it fails the same way.
 use super::cut::Cutter;
+use super::links::Reached;
 use super::meta_on_client::Ask;
 use super::open_chunk::{OpenChunk, Rule};
 use super::{Asker, Event, Failure, Handle, Reach};
@@ -238,7 +239,13 @@ impl Writer {
     }
 
     /// The link to the head of this chunk is gone.
-    pub(super) fn lost(&mut self, now: Instant, index: u64, why: &str, reach: &mut Reach) {
+    pub(super) fn lost(
+        &mut self,
+        now: Instant,
+        index: u64,
+        why: (&str, Reached),
+        reach: &mut Reach,
+    ) {
         if let Some(chunk) = self.open.get_mut(&index) {
             chunk.lost(now, why, reach);
         }

@@ -348,7 +348,8 @@ fn size_set(state: &mut State, r: &SizeSet, freed: &mut Vec<Freed>) -> Step {
         return Err("a directory has no size");
     };
     ensure(r.size >= *size, "a size does not fall")?;
-    state.bytes += r.size - *size;
+    let grown = state.bytes.checked_add(r.size - *size);
+    state.bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
     *size = r.size;
     (inode.mtime, inode.ctime) = (r.time, r.time);
     for (index, synced) in &r.synced {

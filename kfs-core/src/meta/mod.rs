@@ -32,9 +32,9 @@ use self::roster::Roster;
 use self::session::Sessions;
 use self::state::State;
 use crate::identity::Identity;
-use crate::ids::Ticket;
 use crate::ids::{
-    CallId, ChunkId, ClusterId, Epoch, LinkId, LogSeq, ServerIndex, SessionId, Version,
+    CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, ServerIndex, SessionId, Ticket,
+    Version,
 };
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
@@ -366,7 +366,13 @@ impl Serving {
     }
 
     fn begin_epoch(&mut self, io: &mut Io, epoch: Epoch) {
-        let incarnation = crate::ids::Incarnation(io.rng.u64().max(1));
+        // Drawn anew if this log has it already: a driver may give the same seed to two starts.
+        let incarnation = loop {
+            let drawn = Incarnation(io.rng.u64().max(1));
+            if !self.state.incarnations.contains_key(&drawn) {
+                break drawn;
+            }
+        };
         let (cluster, geometry) = (self.identity.cluster, io.config.geometry);
         self.commit(
             io,

@@ -268,6 +268,11 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
     }
     // A report below the size in the log is an old one: it raises nothing.
     let size = size.max(current);
+    if state.bytes.checked_add(size - current).is_none() {
+        return Err(bad(
+            "all files together would be past what can be counted".into()
+        ));
+    }
     if size > current {
         let (last, _) = geometry.chunk_at(size - 1);
         let unnamed = state

@@ -317,10 +317,11 @@ impl Serving {
 
     /// A link that was another server's, or this server's other link, is not any more.
     fn leave_link(&mut self, io: &mut Io, link: LinkId, index: ServerIndex) {
-        if let Some(LinkRole::Server(before)) = io.links.get(&link).map(|link| link.role) {
-            if before != index && self.roster.link(before) == Some(link) {
-                self.server_down(io, before, "its link was taken by another server");
-            }
+        if let Some(LinkRole::Server(before)) = io.links.get(&link).map(|link| link.role)
+            && before != index
+            && self.roster.link(before) == Some(link)
+        {
+            self.server_down(io, before, "its link was taken by another server");
         }
     }
 
@@ -406,10 +407,10 @@ impl Serving {
         (heard.bytes_free, heard.bytes_total, heard.writing) =
             (m.bytes_free, m.bytes_total, m.chunks_writing);
         (heard.placed, heard.promised) = (0, 0);
-        if let Standing::Joining(connection) | Standing::Up(connection) = &mut heard.standing {
-            if m.answered > connection.answered || m.number <= 1 {
-                (connection.answered, connection.answered_at) = (m.answered, now);
-            }
+        if let Standing::Joining(connection) | Standing::Up(connection) = &mut heard.standing
+            && (m.answered > connection.answered || m.number <= 1)
+        {
+            (connection.answered, connection.answered_at) = (m.answered, now);
         }
         let answer = HeartbeatAnswer {
             term: m.term,

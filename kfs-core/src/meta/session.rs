@@ -155,10 +155,10 @@ impl Serving {
 
     /// The session speaks on this link from now on; requests that still come on an older one are dropped.
     fn bind(&mut self, io: &mut Io, session: SessionId, link: LinkId) {
-        if let Some(LinkRole::Session(before)) = io.links.get(&link).map(|link| link.role) {
-            if before != session {
-                self.sessions.unbind(before, link);
-            }
+        if let Some(LinkRole::Session(before)) = io.links.get(&link).map(|link| link.role)
+            && before != session
+        {
+            self.sessions.unbind(before, link);
         }
         if let Some(link) = io.links.get_mut(&link) {
             link.role = LinkRole::Session(session);

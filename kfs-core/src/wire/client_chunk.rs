@@ -57,6 +57,7 @@ pub struct ChainPiece {
 }
 
 /// Up the chain: this replica and all below have written everything up to `wseq`, or the chain is broken here or below.
+/// A refusal goes down as well, so that nobody holds on to a chunk that gets no more pieces.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChainDone {
     /// Which chunk.

@@ -42,7 +42,11 @@ impl Machine for Echo {
                 self.outbox.event(CallId::NONE, "opened".into());
             }
             Input::Closed { why, .. } => {
-                let word = if matches!(why, CloseReason::Malformed(_)) { "malformed" } else { "closed" };
+                let word = if matches!(why, CloseReason::Malformed(_)) {
+                    "malformed"
+                } else {
+                    "closed"
+                };
                 self.outbox.event(CallId::NONE, word.into());
             }
             Input::Received { link, msg } => {
@@ -50,7 +54,8 @@ impl Machine for Echo {
                 if msg.request == 1 {
                     self.outbox.send(link, Msg { request: 2, ..msg });
                 } else {
-                    self.outbox.event(CallId::NONE, format!("heard {}", msg.body.len()));
+                    self.outbox
+                        .event(CallId::NONE, format!("heard {}", msg.body.len()));
                 }
             }
             Input::Call { id, call } => {
@@ -61,7 +66,16 @@ impl Machine for Echo {
                     }
                     Ask::Say(body) => {
                         let refusal = Refusal::new(Status::Busy, "no matter");
-                        self.outbox.send(link, Msg::with_body(1, RangeRead { outcome: Err(refusal) }, body));
+                        self.outbox.send(
+                            link,
+                            Msg::with_body(
+                                1,
+                                RangeRead {
+                                    outcome: Err(refusal),
+                                },
+                                body,
+                            ),
+                        );
                     }
                     Ask::Pause => self.outbox.push(Output::Pause { link }),
                     Ask::Resume => self.outbox.push(Output::Resume { link }),
@@ -94,9 +108,18 @@ async fn node() -> Node {
     let mut net = Net::new(Role::Client);
     let addr = net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (_done, completions) = tokio::sync::mpsc::unbounded_channel();
-    let machine = Echo { outbox: Outbox::default(), dialed: None, heard: 0 };
+    let machine = Echo {
+        outbox: Outbox::default(),
+        dialed: None,
+        heard: 0,
+    };
     let task = tokio::spawn(drive(machine, NoDisk, completions, net, calls));
-    Node { caller, events, addr, task }
+    Node {
+        caller,
+        events,
+        addr,
+        task,
+    }
 }
 
 async fn pair() -> (Node, Node) {
@@ -124,14 +147,23 @@ async fn a_paused_link_is_not_read_and_loses_nothing() {
     let (one, two) = pair().await;
     two.caller.call(Ask::Pause).await.unwrap();
     for _ in 0..40 {
-        one.caller.call(Ask::Say(Bytes::from(vec![7; 1 << 20]))).await.unwrap();
+        one.caller
+            .call(Ask::Say(Bytes::from(vec![7; 1 << 20])))
+            .await
+            .unwrap();
     }
     let before: usize = two.caller.call(Ask::Heard).await.unwrap().parse().unwrap();
-    assert!(before <= 2 << 20, "what was on its way when the pause came, no more: {before}");
+    assert!(
+        before <= 2 << 20,
+        "what was on its way when the pause came, no more: {before}"
+    );
     two.caller.call(Ask::Resume).await.unwrap();
     let mut one = one;
     for _ in 0..40 {
-        assert_eq!(one.events.recv().await.unwrap(), format!("heard {}", 1 << 20));
+        assert_eq!(
+            one.events.recv().await.unwrap(),
+            format!("heard {}", 1 << 20)
+        );
     }
 }
 
@@ -139,11 +171,17 @@ async fn a_paused_link_is_not_read_and_loses_nothing() {
 async fn what_was_sent_before_a_close_still_arrives() {
     let (one, mut two) = pair().await;
     for _ in 0..8 {
-        one.caller.call(Ask::Say(Bytes::from(vec![7; 1 << 20]))).await.unwrap();
+        one.caller
+            .call(Ask::Say(Bytes::from(vec![7; 1 << 20])))
+            .await
+            .unwrap();
     }
     one.caller.call(Ask::Close).await.unwrap();
     assert_eq!(two.events.recv().await.unwrap(), "closed");
-    assert_eq!(two.caller.call(Ask::Heard).await.unwrap(), (8_usize << 20).to_string());
+    assert_eq!(
+        two.caller.call(Ask::Heard).await.unwrap(),
+        (8_usize << 20).to_string()
+    );
 }
 
 #[tokio::test]
@@ -154,7 +192,9 @@ async fn garbage_closes_its_link_and_no_other() {
     assert_eq!(two.events.recv().await.unwrap(), "malformed");
     let mut rest = Vec::new();
     // Reset or closed: either way the stranger is told, and does not hang.
-    let _ = tokio::time::timeout(Duration::from_secs(5), stranger.read_to_end(&mut rest)).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stranger.read_to_end(&mut rest))
+        .await
+        .unwrap();
     let mut one = one;
     one.caller.call(Ask::Say(Bytes::new())).await.unwrap();
     assert_eq!(one.events.recv().await.unwrap(), "heard 0");
@@ -164,15 +204,26 @@ async fn garbage_closes_its_link_and_no_other() {
 async fn a_message_before_the_negotiation_is_refused() {
     let mut two = node().await;
     let mut stranger = TcpStream::connect(two.addr).await.unwrap();
-    let msg = Msg::new(1, Head::Renew(Renew { session: SessionId(1) }));
-    stranger.write_all(&kfs_core::wire::frame::encode(1, &msg)).await.unwrap();
+    let msg = Msg::new(
+        1,
+        Head::Renew(Renew {
+            session: SessionId(1),
+        }),
+    );
+    stranger
+        .write_all(&kfs_core::wire::frame::encode(1, &msg))
+        .await
+        .unwrap();
     assert_eq!(two.events.recv().await.unwrap(), "malformed");
 }
 
 #[tokio::test]
 async fn a_peer_that_is_not_there_is_said_so_and_the_loop_ends_with_its_callers() {
     let mut one = node().await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     one.caller.call(Ask::Dial(gone)).await.unwrap();
     assert_eq!(one.events.recv().await.unwrap(), "closed");
     drop(one.caller);

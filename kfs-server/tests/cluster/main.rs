@@ -1,1 +1,16 @@
-//! Clusters of real processes.
+//! Clusters of real processes on loopback: what is stored stays, what is damaged is told, what is wrong is refused.
+//!
+//! Nothing here sleeps to wait for something: conditions are polled with a deadline ([`wait`]).
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod chunk_file;
+mod cluster;
+mod daemon;
+mod damage;
+mod embedded;
+mod garbage;
+mod killed;
+mod pages;
+mod refused;
+mod removed;
+mod wait;

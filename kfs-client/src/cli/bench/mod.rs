@@ -81,18 +81,18 @@ pub(crate) enum Part {
         buffer: usize,
     },
     ClientWrite {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
         bytes: u64,
         replication: u8,
     },
     ClientRead {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
         bytes: u64,
     },
     ClientRemove {
-        meta: SocketAddr,
+        at: SocketAddr,
         path: String,
     },
 }
@@ -185,22 +185,22 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
         Part::ClientWrite {
-            meta,
+            at,
             path,
             bytes,
             replication,
         } => super::runtime()?.block_on(client::write(
-            meta,
+            at,
             &client(&path),
             bytes,
             replication,
             common.timeout,
         ))?,
-        Part::ClientRead { meta, path, bytes } => {
-            super::runtime()?.block_on(client::read(meta, &client(&path), bytes, common.timeout))?
+        Part::ClientRead { at, path, bytes } => {
+            super::runtime()?.block_on(client::read(at, &client(&path), bytes, common.timeout))?
         }
-        Part::ClientRemove { meta, path } => {
-            super::runtime()?.block_on(client::remove(meta, &client(&path), common.timeout))?
+        Part::ClientRemove { at, path } => {
+            super::runtime()?.block_on(client::remove(at, &client(&path), common.timeout))?
         }
     };
     let line = serde_json::to_string(&measured).expect("numbers have a JSON form");
@@ -399,7 +399,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
         cases: BTreeMap::new(),
         stop,
     };
-    let bar = screen.progress(None);
+    let bar = screen.activity();
     for round in 0..asked.rounds {
         for case in Case::ALL {
             bar.set_message(format!(
@@ -413,7 +413,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
             let manners = if round == 0 {
                 case.floor().manners(direct)
             } else {
-                run.best(case.floor())
+                run.best(case.floor(), MANNERS_KEPT)
             };
             for manner in manners {
                 run.floor(case.floor(), manner)?;
@@ -479,7 +479,7 @@ impl Run<'_> {
     }
 
     /// The manners that were best so far.
-    fn best(&self, floor: Floor) -> Vec<Manner> {
+    fn best(&self, floor: Floor, most: usize) -> Vec<Manner> {
         let mut manners: Vec<(f64, Manner)> = self
             .floors
             .iter()
@@ -489,9 +489,18 @@ impl Run<'_> {
         manners.sort_by(|a, b| b.0.total_cmp(&a.0));
         manners
             .into_iter()
-            .take(MANNERS_KEPT)
+            .take(most)
             .map(|(_, manner)| manner)
             .collect()
+    }
+
+    /// The best of those that were measured in most rounds: one lucky round does not make a floor.
+    fn steadily_best(&self, floor: Floor) -> Manner {
+        let rounds = |manner: &Manner| self.floors[&(floor, *manner)].mb_per_s.len();
+        let manners = self.best(floor, usize::MAX);
+        let most = manners.iter().map(rounds).max();
+        let steady = manners.iter().find(|manner| Some(rounds(manner)) == most);
+        *steady.expect("a floor is measured before it is asked for")
     }
 
     /// A round of the file system.
@@ -618,7 +627,7 @@ impl Run<'_> {
     }
 
     fn line(&self, case: Case) -> Line {
-        let manner = self.best(case.floor())[0];
+        let manner = self.steadily_best(case.floor());
         let (floor, rounds) = (&self.floors[&(case.floor(), manner)], &self.cases[&case]);
         let round =
             |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);

@@ -121,7 +121,7 @@ impl Daemon {
                 "--http",
                 "127.0.0.1:0",
                 "--log",
-                "warn",
+                "error",
                 "--data",
             ])
             .arg(&data);

@@ -1,0 +1,243 @@
+//! What each verb does when all is well.
+use crate::cluster::{Cluster, command, content, run, text};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn directories_are_made_listed_renamed_and_removed() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/a", "/b"]);
+    cluster.ok(&["mkdir", "-p", "/a/x/y", "/a/x"]);
+    assert_eq!(cluster.names("/"), ["a", "b"]);
+    cluster.ok(&["mv", "/a/x", "/z"]);
+    assert_eq!(cluster.names("/"), ["a", "b", "z"]);
+    // Into a directory that is there, as everywhere on unix.
+    cluster.ok(&["mv", "/z", "/b"]);
+    assert_eq!(cluster.names("/b"), ["z"]);
+    cluster.ok(&["rmdir", "/b/z/y", "/b/z", "/a"]);
+    assert_eq!(cluster.names("/"), ["b"]);
+    assert_eq!(cluster.names("/b"), [""; 0]);
+}
+
+#[test]
+fn a_long_listing_shows_kind_mode_replicas_and_size() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/d"]);
+    cluster.store("/f", b"12345");
+    let listed = cluster.ok(&["ls", "-l", "/"]);
+    let rows: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert!(rows[0][0].starts_with("drwx"), "{listed}");
+    assert_eq!((rows[0][1], rows[0][7]), ("-", "d"), "{listed}");
+    assert!(rows[1][0].starts_with("-rw-"), "{listed}");
+    assert_eq!(
+        (rows[1][1], rows[1][4], rows[1][7]),
+        ("3", "5", "f"),
+        "{listed}"
+    );
+    // A file is listed by itself, under the name it was asked for.
+    assert_eq!(cluster.ok(&["ls", "/f"]), "/f\n");
+}
+
+#[test]
+fn a_tree_is_listed_directory_by_directory() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/a/b", "/a/c"]);
+    cluster.store("/a/b/f", b"");
+    assert_eq!(
+        cluster.ok(&["ls", "-R", "/a"]),
+        "/a:\nb\nc\n\n/a/b:\nf\n\n/a/c:\n"
+    );
+    let paths: Vec<Value> = lines(&cluster.ok(&["ls", "-R", "--json", "/a"]))
+        .iter()
+        .map(|line| line["path"].clone())
+        .collect();
+    assert_eq!(paths, ["/a/b", "/a/c", "/a/b/f"]);
+}
+
+#[test]
+fn attributes_are_told_to_people_and_to_programs() {
+    let cluster = Cluster::new();
+    cluster.store("/f", &content(70_000));
+    let shown = cluster.ok(&["stat", "/f"]);
+    for part in [
+        "path: /f",
+        "kind: file",
+        "size: 70000 bytes (68.4 KiB)",
+        "replicas: 3",
+        "mode: 0",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let told = &lines(&cluster.ok(&["--json", "stat", "/f", "/"]));
+    assert_eq!(told[0]["size"], 70_000);
+    assert_eq!(told[0]["kind"], "file");
+    assert_eq!(told[0]["replication"], 3);
+    assert_eq!(told[1]["kind"], "directory");
+    assert_eq!(told[1]["size"], 1, "entries of a directory");
+    assert!(told[0]["mtime_ns"].as_u64().unwrap() > 1_600_000_000_000_000_000);
+}
+
+#[test]
+fn a_range_of_a_file_is_written_out_and_no_more() {
+    let cluster = Cluster::new();
+    let bytes = content(200_000);
+    cluster.store("/f", &bytes);
+    for (offset, length, range) in [
+        ("0", None, 0..200_000),
+        ("65535", Some("2"), 65_535..65_537),
+        ("199999", Some("100"), 199_999..200_000),
+        ("128KiB", None, 131_072..200_000),
+        ("200000", None, 0..0),
+        ("1GiB", Some("5"), 0..0),
+        ("7", Some("0"), 0..0),
+    ] {
+        let mut arguments = vec!["cat", "/f", "--offset", offset];
+        arguments.extend(length.into_iter().flat_map(|length| ["--length", length]));
+        let said = cluster.kfs(&arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.err);
+        assert!(
+            said.out == bytes[range.clone()],
+            "{arguments:?} gave {} bytes",
+            said.out.len()
+        );
+    }
+}
+
+#[test]
+fn files_are_removed_and_trees_only_with_r() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/t/a/b", "/t/c"]);
+    for path in ["/f", "/t/1", "/t/a/2", "/t/a/b/3"] {
+        cluster.store(path, b"x");
+    }
+    let would = cluster.ok(&["rm", "-r", "--dry-run", "/t"]);
+    assert_eq!(would.lines().count(), 7, "{would}");
+    assert_eq!(cluster.names("/"), ["f", "t"], "a dry run removes nothing");
+    cluster.ok(&["rm", "/f"]);
+    cluster.ok(&["rm", "-r", "/t"]);
+    assert_eq!(cluster.names("/"), [""; 0]);
+}
+
+#[test]
+fn a_rename_replaces_a_file_and_keeps_its_content() {
+    let cluster = Cluster::new();
+    cluster.store("/new", b"new");
+    cluster.store("/old", b"old");
+    cluster.ok(&["mv", "/new", "/old"]);
+    assert_eq!(cluster.names("/"), ["old"]);
+    assert_eq!(cluster.ok(&["cat", "/old"]), "new");
+}
+
+#[test]
+fn a_name_that_is_no_text_goes_in_and_comes_out_as_it_is() {
+    let cluster = Cluster::new();
+    let odd = OsStr::from_bytes(b"/od\xffd\n\x1b[31m name");
+    let local = cluster.local("source", b"odd");
+    let said = run(cluster.command(&["put", text(&local)]).arg(odd));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // In a pipe the bytes; in JSON, base64.
+    assert_eq!(cluster.kfs(&["ls", "/"]).out, b"od\xffd\n\x1b[31m name\n");
+    let told = &lines(&cluster.ok(&["ls", "--json"]))[0];
+    assert_eq!(told["name_b64"], "b2T/ZAobWzMxbSBuYW1l");
+    assert_eq!(told.get("name"), None);
+    assert_eq!(run(cluster.command(&["cat"]).arg(odd)).out, b"odd");
+    // An error must not steer the terminal.
+    let said = run(cluster.command(&["mkdir"]).arg(odd));
+    said.failed(4, &["KFS-E002"]);
+}
+
+#[test]
+fn the_cluster_is_named_by_flag_environment_or_path() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/here"]);
+    let meta = cluster.meta();
+    let url = format!("kfs://{meta}/");
+    for arguments in [
+        vec!["--meta", &meta, "ls", "/"],
+        vec!["ls", "--meta", &meta, "/"],
+        vec!["ls", "/", "--meta", &meta],
+        vec!["ls", &url],
+    ] {
+        let said = run(&mut command(&arguments));
+        assert_eq!(
+            (said.code, &said.out[..]),
+            (Some(0), &b"here\n"[..]),
+            "{arguments:?}: {}",
+            said.err
+        );
+    }
+}
+
+#[test]
+fn status_says_the_health_and_names_the_server_that_is_gone() {
+    let cluster = Cluster::new();
+    cluster.store("/f", b"x");
+    let shown = cluster.ok(&["status"]);
+    assert!(shown.starts_with("HEALTH_OK\n"), "{shown}");
+    assert!(shown.contains("3 of 3 up"), "{shown}");
+    let gone = cluster.chunkservers[0].listen.to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(cluster.chunkservers[0].kill());
+    // Its links close at once, but the meta server hears of it in its own time.
+    let told = loop {
+        let told = lines(&cluster.ok(&["status", "--json"])).remove(0);
+        if told["health"]["level"] != "HEALTH_OK" {
+            break told;
+        }
+    };
+    assert_eq!(told["health"]["level"], "HEALTH_WARN");
+    let reasons = told["health"]["reasons"].to_string();
+    assert!(
+        reasons.contains("SERVERS_DOWN") && reasons.contains(&gone),
+        "{told}"
+    );
+    assert_eq!(told["files"], 1);
+}
+
+#[test]
+fn completions_are_for_the_shell_that_is_named() {
+    for (shell, part) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef kfs"),
+        ("fish", "complete -c kfs"),
+    ] {
+        let said = run(&mut command(&["completions", shell]));
+        assert_eq!(said.code, Some(0));
+        assert!(
+            String::from_utf8(said.out).unwrap().contains(part),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["help", "put"],
+        &["put", "--help"],
+        &["bench", "data", "--help"],
+    ] {
+        let said = run(&mut command(arguments));
+        assert_eq!(
+            (said.code, said.err.as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+        assert!(!said.out.is_empty(), "{arguments:?}");
+    }
+}

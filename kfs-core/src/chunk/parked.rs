@@ -1,0 +1,140 @@
+//! Chunks that may be written to and that nobody writes to: they give their tables back, and read them again
+//! from their headers when a piece comes. So memory follows what is being written, not what was.
+use super::link::HoldId;
+use super::name::ReplicaId;
+use super::table::Table;
+use super::write::Writing;
+use super::{Chunk, Job};
+use crate::ids::LinkId;
+use crate::limits::HEADER_BYTES;
+use crate::machine::{DiskOp, DiskResult};
+use crate::wire::Msg;
+use core::time::Duration;
+
+/// A chunk whose bytes are all durable, and that nobody wrote to for this long, gives its table back.
+const PARK_AFTER: Duration = Duration::from_secs(10);
+
+/// A replica that may be written to, and has given its table back meanwhile.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub writing: Writing,
+    /// Messages that wait for the table to be read again, with the room they take.
+    pub waiting: Vec<(LinkId, Msg, HoldId)>,
+}
+
+impl Chunk {
+    /// Gives back the table of a chunk that is at rest.
+    pub(super) fn park(&mut self, id: ReplicaId) {
+        let Some(mut writing) = self.writing.remove(&id) else {
+            return;
+        };
+        assert!(
+            writing.is_at_rest(),
+            "what is not durable is in the table only"
+        );
+        writing.table = Table::new(self.config.geometry);
+        self.inventory.tables.forget(id);
+        self.parked.insert(
+            id,
+            Parked {
+                writing,
+                waiting: Vec::new(),
+            },
+        );
+    }
+
+    /// Parks a chunk that cannot be written to any more because it is full.
+    pub(super) fn park_if_full(&mut self, id: ReplicaId) {
+        let full = |writing: &Writing| writing.table.end() == self.config.geometry.chunk_bytes();
+        if self
+            .writing
+            .get(&id)
+            .is_some_and(|writing| writing.is_at_rest() && full(writing))
+        {
+            self.park(id);
+        }
+    }
+
+    /// There is a chunk being written: it is looked at again when it may be idle.
+    pub(super) fn park_later(&mut self) {
+        self.park_at.get_or_insert(self.now.mono + PARK_AFTER);
+    }
+
+    pub(super) fn park_on_time(&mut self) {
+        if self.park_at.is_none_or(|at| self.now.mono < at) {
+            return;
+        }
+        let idle = |writing: &Writing| {
+            writing.is_at_rest() && self.now.mono.since(writing.used) >= PARK_AFTER
+        };
+        let ids: Vec<_> = self
+            .writing
+            .values()
+            .filter(|writing| idle(writing))
+            .map(Writing::id)
+            .collect();
+        for id in ids {
+            self.park(id);
+        }
+        self.park_at = (!self.writing.is_empty()).then(|| self.now.mono + PARK_AFTER);
+    }
+
+    /// A message for a parked chunk: it waits until the table is read again.
+    pub(super) fn unpark(&mut self, id: ReplicaId, link: LinkId, position: u8, msg: Msg) {
+        let hold = self
+            .links
+            .hold(&mut self.outbox, position, msg.body.len(), 1);
+        let Some(parked) = self.parked.get_mut(&id) else {
+            return;
+        };
+        parked.waiting.push((link, msg, hold));
+        if parked.waiting.len() == 1 {
+            let file = parked.writing.name.path();
+            let len = usize::try_from(HEADER_BYTES).expect("a header is small");
+            self.disk(
+                Job::Unpark(id),
+                DiskOp::Read {
+                    file,
+                    offset: 0,
+                    len,
+                },
+            );
+        }
+    }
+
+    pub(super) fn unparked(&mut self, id: ReplicaId, result: DiskResult) {
+        let Some(Parked {
+            mut writing,
+            waiting,
+        }) = self.parked.remove(&id)
+        else {
+            return;
+        };
+        let header = self.read_header(writing.name, result).and_then(|header| {
+            let same = header.wseq == writing.applied && header.generation == writing.generation;
+            if same {
+                Ok(header)
+            } else {
+                Err("its newest header is gone".into())
+            }
+        });
+        writing.used = self.now.mono;
+        self.park_later();
+        let (applied, who) = (writing.applied, writing.who());
+        if let Ok(header) = &header {
+            writing.table = Table::of(self.config.geometry, header);
+        }
+        self.writing.insert(id, writing);
+        if let Err(why) = header {
+            self.break_chain(
+                id,
+                applied.next(),
+                &format!("{who} cannot write to {id} again: {why}"),
+            );
+        }
+        for (link, msg, hold) in waiting {
+            self.links.let_go(&mut self.outbox, Some(hold));
+            self.received(link, msg);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A meta server and chunkservers as processes over temporary directories, and a client of them.
+use crate::daemon::{CHUNK, Daemon, META, Ready};
+use crate::wait::{until, until_async};
+use bytes::Bytes;
+use kfs_client::{CreateOptions, Kfs, Options, ServerState};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// What a writer hands over at once.
+const WRITE_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) meta: Daemon,
+    pub(crate) meta_ready: Ready,
+    pub(crate) chunks: Vec<Daemon>,
+    pub(crate) chunks_ready: Vec<Ready>,
+    starts: u32,
+    /// Last, so that it goes after who works in it.
+    pub(crate) dir: TempDir,
+}
+
+impl Cluster {
+    /// A new cluster of so many chunkservers, all of them up.
+    pub(crate) fn start(chunkservers: usize) -> Self {
+        let dir = TempDir::new().unwrap();
+        let meta = spawn_meta(dir.path(), "127.0.0.1:0", 0);
+        let meta_ready = meta.ready();
+        let mut cluster = Self {
+            dir,
+            meta,
+            meta_ready,
+            chunks: Vec::new(),
+            chunks_ready: Vec::new(),
+            starts: 0,
+        };
+        for n in 0..chunkservers {
+            cluster.chunks.push(spawn_chunk(
+                &cluster.chunk_dir(n),
+                cluster.meta_ready.listen,
+                0,
+            ));
+        }
+        cluster.chunks_ready = cluster.chunks.iter().map(Daemon::ready).collect();
+        cluster
+    }
+
+    pub(crate) fn meta_addr(&self) -> SocketAddr {
+        self.meta_ready.listen
+    }
+
+    pub(crate) fn meta_dir(&self) -> PathBuf {
+        self.dir.path().join("meta")
+    }
+
+    pub(crate) fn chunk_dir(&self, n: usize) -> PathBuf {
+        self.dir.path().join(format!("chunk{n}"))
+    }
+
+    /// A new client.
+    pub(crate) fn client(&self) -> Kfs {
+        Kfs::connect(Options::new(self.meta_addr()))
+    }
+
+    /// Starts the meta server again, on the port it had.
+    pub(crate) fn restart_meta(&mut self) {
+        let listen = self.meta_addr().to_string();
+        // Whoever dials a port of its own range while nobody listens there may hold it for a moment.
+        self.meta_ready = until("the meta server starts on its old port", || {
+            self.starts += 1;
+            self.meta = spawn_meta(self.dir.path(), &listen, self.starts);
+            let ready = self.meta.try_ready();
+            assert!(
+                ready.is_some() || self.meta.stderr().contains("KFS-E063"),
+                "{}",
+                self.meta.stderr()
+            );
+            ready
+        });
+    }
+
+    /// Starts a chunkserver again, on any port, and waits until it serves.
+    pub(crate) fn restart_chunk(&mut self, n: usize) {
+        self.spawn_chunk(n);
+        self.chunks_ready[n] = self.chunks[n].ready();
+    }
+
+    /// Starts a chunkserver again, without waiting for it.
+    pub(crate) fn spawn_chunk(&mut self, n: usize) {
+        self.starts += 1;
+        self.chunks[n] = spawn_chunk(&self.chunk_dir(n), self.meta_addr(), self.starts);
+    }
+
+    /// Waits until the meta server counts so many chunkservers as up.
+    pub(crate) async fn servers_up(&self, kfs: &Kfs, count: usize) {
+        until_async(&format!("{count} chunkservers are up"), async || {
+            let status = kfs.status().await.ok()?;
+            let up = status
+                .servers
+                .iter()
+                .filter(|server| server.state == ServerState::Up)
+                .count();
+            (up == count).then_some(())
+        })
+        .await;
+    }
+
+    /// Names and contents of the files in `chunks/` of a chunkserver.
+    pub(crate) fn chunk_files(&self, n: usize) -> BTreeMap<String, Vec<u8>> {
+        files_in(&self.chunk_dir(n).join("chunks"))
+    }
+
+    /// Names and contents of the files in `trash/` of a chunkserver.
+    pub(crate) fn trash_files(&self, n: usize) -> BTreeMap<String, Vec<u8>> {
+        files_in(&self.chunk_dir(n).join("trash"))
+    }
+}
+
+fn spawn_meta(dir: &Path, listen: &str, start: u32) -> Daemon {
+    let data = dir.join("meta");
+    let args = [
+        ["--data", data.to_str().unwrap()],
+        ["--listen", listen],
+        ["--http", "127.0.0.1:0"],
+        ["--heartbeat", "200ms"],
+    ];
+    Daemon::spawn(
+        META,
+        args.as_flattened(),
+        &dir.join(format!("meta.{start}.stderr")),
+    )
+}
+
+fn spawn_chunk(data: &Path, meta: SocketAddr, start: u32) -> Daemon {
+    let meta = meta.to_string();
+    let args = [
+        ["--data", data.to_str().unwrap()],
+        ["--meta", &meta],
+        ["--listen", "127.0.0.1:0"],
+        ["--http", "127.0.0.1:0"],
+    ];
+    Daemon::spawn(
+        CHUNK,
+        args.as_flattened(),
+        &data.with_extension(format!("{start}.stderr")),
+    )
+}
+
+/// Names and contents of the plain files in a directory; of a missing one: none.
+pub(crate) fn files_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    // A file that is moved while it is listed is in neither place for this look.
+    files
+        .filter_map(|file| {
+            Some((
+                file.file_name().into_string().unwrap(),
+                std::fs::read(file.path()).ok()?,
+            ))
+        })
+        .collect()
+}
+
+/// Bytes that look random, the same for the same seed.
+pub(crate) fn content(seed: u64, len: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    Bytes::from(bytes)
+}
+
+/// Stores a file; when this returns, it is durable on all its replicas.
+pub(crate) async fn put(kfs: &Kfs, path: &str, data: &Bytes) {
+    let mut writer = kfs
+        .create(path.as_bytes(), CreateOptions::default())
+        .await
+        .unwrap();
+    for from in (0..data.len()).step_by(WRITE_BYTES) {
+        let piece = data.slice(from..data.len().min(from + WRITE_BYTES));
+        writer.write(piece).await.unwrap();
+    }
+    writer.close().await.unwrap();
+}
+
+/// Reads a file whole.
+pub(crate) async fn get(kfs: &Kfs, path: &str) -> kfs_client::Result<Vec<u8>> {
+    let reader = kfs.open(path.as_bytes()).await?;
+    let mut stream = reader.stream(0, reader.attrs().size);
+    let mut all = Vec::new();
+    while let Some(chunked) = stream.next().await {
+        for part in chunked?.parts {
+            all.extend_from_slice(&part);
+        }
+    }
+    Ok(all)
+}
+
+/// Reads a file whole and compares; says where they differ, not what they are.
+pub(crate) async fn expect_content(kfs: &Kfs, path: &str, expected: &Bytes) {
+    let got = get(kfs, path)
+        .await
+        .unwrap_or_else(|err| panic!("{path}: {err}"));
+    assert_eq!(got.len(), expected.len(), "the length of {path}");
+    let differs = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "where {path} differs");
+}

@@ -1,0 +1,201 @@
+//! Flipped bits and cut files: right bytes from elsewhere, or a refusal that says what and where.
+use crate::cluster::{Cluster, content, expect_content, files_in, get, put};
+use crate::daemon::{Daemon, META, run};
+use crate::wait::until_async;
+use kfs_client::Status;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+const HEADER_BYTES: u64 = 16_384;
+const BATCH_BYTES: u64 = 4_096;
+
+fn flip(path: &Path, offset: u64) {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
+}
+
+fn only_chunk(cluster: &Cluster, n: usize) -> PathBuf {
+    let files = cluster.chunk_files(n);
+    assert_eq!(files.len(), 1);
+    cluster
+        .chunk_dir(n)
+        .join("chunks")
+        .join(files.first_key_value().unwrap().0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_a_chunk_is_never_read() {
+    let cluster = Cluster::start(3);
+    let kfs = cluster.client();
+    let data = content(1, 700_000);
+    put(&kfs, "/f", &data).await;
+    // Every block is damaged on two servers of three: whoever is asked first may not be able to answer.
+    for block in 0..data.len() as u64 / 65_536 {
+        for n in [0, 2] {
+            flip(
+                &only_chunk(&cluster, n),
+                HEADER_BYTES + block * 65_536 + 77 * block + 5,
+            );
+        }
+    }
+    expect_content(&kfs, "/f", &data).await;
+    expect_content(&cluster.client(), "/f", &data).await;
+    until_async("the damage is counted", async || {
+        kfs.status()
+            .await
+            .ok()
+            .filter(|status| status.replicas_damaged > 0)
+            .map(|_| ())
+    })
+    .await;
+    // Damaged on the third, too: an error, and never the bytes.
+    flip(&only_chunk(&cluster, 1), HEADER_BYTES + 9);
+    let err = get(&cluster.client(), "/f").await.unwrap_err();
+    assert_eq!(err.status, Status::Corrupt, "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_a_header_costs_one_replica_and_no_byte() {
+    let mut cluster = Cluster::start(3);
+    let kfs = cluster.client();
+    let data = content(2, 100_000);
+    put(&kfs, "/f", &data).await;
+    cluster.chunks[0].kill();
+    let chunk = only_chunk(&cluster, 0);
+    flip(&chunk, 60);
+    flip(&chunk, 8_192 + 60);
+    cluster.restart_chunk(0);
+    cluster.servers_up(&kfs, 3).await;
+    until_async("the damaged replica is counted", async || {
+        kfs.status()
+            .await
+            .ok()
+            .filter(|status| status.replicas_damaged > 0)
+            .map(|_| ())
+    })
+    .await;
+    expect_content(&cluster.client(), "/f", &data).await;
+    assert!(chunk.exists(), "it is left where it is");
+    cluster.chunks[1].kill();
+    expect_content(&cluster.client(), "/f", &data).await;
+}
+
+/// The data directory of a meta server that made a few directories, each in a batch of its own, and was killed.
+async fn meta_with_a_log() -> (Cluster, PathBuf) {
+    let mut cluster = Cluster::start(0);
+    let kfs = cluster.client();
+    let owner = kfs_client::Ownership {
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+    };
+    for n in 0..8 {
+        let path = format!("/dir{n}");
+        kfs.mkdir(path.as_bytes(), kfs_client::Parents::MustExist, owner)
+            .await
+            .unwrap();
+    }
+    cluster.meta.kill();
+    let log = cluster.meta_dir().join("log");
+    (cluster, log)
+}
+
+/// The log's segments in order of their first sequence number.
+fn segments(log: &Path) -> Vec<PathBuf> {
+    let names = files_in(log).into_keys();
+    let mut segments: Vec<(u64, String)> = names
+        .filter_map(|name| Some((name.strip_prefix("log.")?.parse().ok()?, name)))
+        .collect();
+    segments.sort();
+    segments
+        .into_iter()
+        .map(|(_, name)| log.join(name))
+        .collect()
+}
+
+fn meta_args(dir: &Path) -> [&str; 6] {
+    [
+        "--data",
+        dir.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_the_middle_of_the_log_is_refused_with_file_and_offset() {
+    let (cluster, log) = meta_with_a_log().await;
+    let segment = segments(&log)[0].clone();
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    for offset in [BATCH_BYTES + 8, BATCH_BYTES + 90, 2 * BATCH_BYTES - 1] {
+        flip(&segment, offset);
+        let before = files_in(&log);
+        let ended = run(META, &meta_args(&cluster.meta_dir()), cluster.dir.path());
+        ended.expect(6, "KFS-E061", &[name, "4096", "help: "]);
+        assert!(
+            files_in(&log) == before,
+            "nothing is changed in a log that is refused"
+        );
+        flip(&segment, offset);
+    }
+    let meta = Daemon::spawn(
+        META,
+        &meta_args(&cluster.meta_dir()),
+        &cluster.dir.path().join("again"),
+    );
+    assert_eq!(meta.ready().mode, None, "undone, it is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_cut_in_its_last_batch_starts_without_it() {
+    let (cluster, log) = meta_with_a_log().await;
+    let segment = segments(&log).pop().unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let last = (end as u64 - 1) / BATCH_BYTES * BATCH_BYTES;
+    for cut in [
+        last,
+        last + 1,
+        last + 40,
+        last + 4_000,
+        last + BATCH_BYTES - 1,
+    ] {
+        let copy = tempfile::tempdir_in(cluster.dir.path()).unwrap();
+        copy_dir(&cluster.meta_dir(), copy.path());
+        let cut_segment = copy.path().join("log").join(segment.file_name().unwrap());
+        OpenOptions::new()
+            .write(true)
+            .open(cut_segment)
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
+        let mut meta = Daemon::spawn(
+            META,
+            &meta_args(copy.path()),
+            &cluster.dir.path().join("cut"),
+        );
+        meta.ready();
+        meta.kill();
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
