@@ -59,6 +59,7 @@ pub struct Counts {
 struct Trip {
     after: u64,
     bell: Arc<Notify>,
+    tripped: bool,
 }
 
 impl NodeDisk {
@@ -135,7 +136,14 @@ impl NodeDisk {
         self.shelf().trip = Some(Trip {
             after: operations,
             bell,
+            tripped: false,
         });
+    }
+
+    /// Takes a trip back. Gives whether it came too late: the disk does nothing more until it is opened again.
+    #[must_use]
+    pub fn disarm(&self) -> bool {
+        self.shelf().trip.take().is_some_and(|trip| trip.tripped)
     }
 
     /// Changes its speed from now on.
@@ -317,6 +325,7 @@ impl Shelf {
             return false;
         }
         trip.bell.notify_one();
+        trip.tripped = true;
         // Shut out, so that nothing more happens before the kill.
         self.incarnation += 1;
         true

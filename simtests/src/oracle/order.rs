@@ -97,7 +97,7 @@ pub fn check(
     sessions_lost: BTreeMap<u32, LogSeq>,
 ) -> Result<Checked, Violation> {
     respects_real_time(operations)?;
-    // By place in the log; at each place what may have happened, then what was changed, then what was seen.
+    // By place in the log; at each place what was changed, then what was seen, then what may happen from now on.
     let mut doubts: BTreeMap<LogSeq, Vec<&Operation>> = BTreeMap::new();
     let mut answers: BTreeMap<LogSeq, Vec<(&Operation, &Outcome)>> = BTreeMap::new();
     for operation in operations {
@@ -123,18 +123,23 @@ pub fn check(
         checked: Checked::default(),
     };
     let places: BTreeSet<LogSeq> = doubts.keys().chain(answers.keys()).copied().collect();
+    let mut open: Vec<&Change> = Vec::new();
     for seq in places {
         replay.model.set_at(seq);
-        for operation in doubts.get(&seq).into_iter().flatten() {
-            if let Asked::Change(change) = &operation.asked {
-                replay.model.doubt(change);
-            }
-        }
         if let Some(answers) = answers.get(&seq) {
             replay.changes(seq, answers)?;
             for (operation, outcome) in answers {
                 replay.sees(seq, operation, outcome)?;
             }
+        }
+        // These were called in this state, and take effect later, if they do, in whatever state that is.
+        for operation in doubts.get(&seq).into_iter().flatten() {
+            if let Asked::Change(change) = &operation.asked {
+                open.push(change);
+            }
+        }
+        for change in &open {
+            replay.model.doubt(change);
         }
     }
     Ok(replay.checked)
@@ -496,6 +501,20 @@ mod tests {
             operation(mkdir(), 2, 4, 5, MADE),
         ];
         assert!(oracle(&both).is_ok());
+    }
+
+    #[test]
+    fn a_lost_answer_is_believed_in_a_directory_that_comes_later() {
+        let mut unknown = operation(create("d/a"), 1, 2, 0, Outcome::Failed(Status::TimedOut));
+        unknown.answer.as_mut().unwrap().seq = None;
+        let mkdir = Asked::Change(Change::Mkdir {
+            path: b"d".to_vec(),
+            parents: Parents::MustExist,
+        });
+        let made = operation(mkdir, 1, 3, 5, MADE);
+        let seen = operation(stat("d/a"), 4, 5, 6, MISSING);
+        let checked = oracle(&[unknown, made, seen]);
+        assert_eq!(checked.map(|checked| checked.uncertain), Ok(1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use kfs_core::{chunk, client, meta};
 use kfs_drive::{Exit, Net, drive};
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
-use madsim::task::NodeId;
+use madsim::task::{AbortHandle, NodeId};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +56,8 @@ struct State {
     crashes: Crashes,
     /// No more faults: everything is being healed.
     healing: bool,
+    /// The tasks of the planned faults.
+    strikes: Vec<AbortHandle>,
 }
 
 #[derive(Clone, Default)]
@@ -297,7 +299,8 @@ impl Cluster {
     pub fn unleash(&self) {
         for planned in self.setup.faults.clone() {
             let cluster = self.clone();
-            madsim::task::spawn(async move { cluster.strike(planned).await });
+            let strike = madsim::task::spawn(async move { cluster.strike(planned).await });
+            self.state().strikes.push(strike.abort_handle());
         }
     }
 
@@ -311,7 +314,7 @@ impl Cluster {
             }
             Trigger::AtOperation(server, ms, operations) => {
                 sleep(Duration::from_millis(ms)).await;
-                if !self.state().up[server] {
+                if !self.state().up[server] || self.state().healing {
                     return;
                 }
                 self.servers[server]
@@ -457,6 +460,10 @@ impl Cluster {
                     .unclog_link(self.servers[from].node, self.servers[to].node);
             }
             self.servers[from].disk.set_speed(self.setup.speed);
+            if self.servers[from].disk.disarm() {
+                // Its crash was due just now.
+                self.kill(from);
+            }
             self.resume(from);
             self.restart(from);
         }
@@ -476,6 +483,9 @@ impl Cluster {
 
     /// Kills every node, so that nothing of the run stays in memory.
     pub async fn end(&self) {
+        for strike in std::mem::take(&mut self.state().strikes) {
+            strike.abort();
+        }
         for server in 0..self.setup.servers {
             self.resume(server);
             self.kill(server);
