@@ -382,3 +382,29 @@ fn files_of_holes_cannot_make_the_count_of_all_bytes_wrap() {
     assert_eq!(made("b"), Ok(Done::Ok));
     refused(made("c"), Status::BadRequest);
 }
+
+#[test]
+fn a_burst_of_small_files_does_not_run_out_of_room_it_does_not_use() {
+    let mut rig = Rig::fresh();
+    let mut servers = Vec::new();
+    // Room for 41 chunks, were every file as large as its chunk may become, and for 50 of one byte each.
+    for node in 1..=3 {
+        let mut server = Server::new(node);
+        server.hello.bytes_free = 42 * (CHUNK + 16_384);
+        rig.join(&mut server, vec![]);
+        servers.push(server);
+    }
+    let all: Vec<&Server> = servers.iter().collect();
+    let mut client = rig.client(1);
+    let mut stored = 0;
+    loop {
+        let file = rig.create(&mut client, &format!("f{stored}"));
+        let Ok(grant) = rig.allocate(&mut client, &all, file, 0) else {
+            break;
+        };
+        let whole = close(file, 1, vec![synced(&grant, 1)]);
+        rig.mutate(&mut client, whole).unwrap();
+        stored += 1;
+    }
+    assert_eq!(stored, 50);
+}

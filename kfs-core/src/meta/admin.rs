@@ -110,10 +110,7 @@ impl Serving {
             sessions: self.state.sessions.len() as u64,
             replication: config.replication,
             min_replicas: config.min_replicas,
-            read_only: self
-                .log
-                .is_full()
-                .then(|| "the disk of the log is full".to_owned()),
+            read_only: self.read_only(),
             servers,
         }
     }

@@ -281,7 +281,7 @@ impl Serving {
                 .get_mut(*member)
                 .expect("members are chosen among those that are up");
             heard.placed += 1;
-            heard.promised += promise;
+            heard.promised.insert(chunk.chunk, promise);
         }
         let pending = Pending {
             askers,
@@ -327,7 +327,9 @@ impl Serving {
                     .roster
                     .get(&server)
                     .map_or_else(String::new, |server| server.rack.to_string()),
-                bytes_free: heard.bytes_free.saturating_sub(heard.promised),
+                bytes_free: heard
+                    .bytes_free
+                    .saturating_sub(heard.promised.values().sum()),
                 writing: heard.writing.saturating_add(heard.placed),
             })
             .collect();

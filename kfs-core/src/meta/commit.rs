@@ -175,10 +175,6 @@ impl Commit {
             | Next::Taken => Room::Soon,
         }
     }
-    /// Whether the disk has no room for the next segment.
-    pub(crate) const fn is_full(&self) -> bool {
-        matches!(self.next, Next::Full { .. } | Next::Removing { .. })
-    }
 
     /// Appends a record that was applied. It is durable when [`Commit::durable`] says so.
     pub(crate) fn append(&mut self, logged: &Logged) {
@@ -309,11 +305,16 @@ impl Commit {
                             file: log_file(NEXT),
                         }),
                     },
-                    Err(DiskError::NoSpace) => Next::Removing {
-                        ticket: outbox.disk(DiskOp::Remove {
-                            file: log_file(NEXT),
-                        }),
-                    },
+                    Err(DiskError::NoSpace) => {
+                        tracing::warn!(
+                            "no room for the next segment of the log: changes go on until this one is full"
+                        );
+                        Next::Removing {
+                            ticket: outbox.disk(DiskOp::Remove {
+                                file: log_file(NEXT),
+                            }),
+                        }
+                    }
                     Err(error) => return Err(fault("prepare", &log_file(NEXT), &error)),
                 };
                 return Ok(());

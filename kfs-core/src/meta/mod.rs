@@ -26,7 +26,7 @@ use self::allocate::Allocations;
 use self::apply::Freed;
 use self::chunkmap::ChunkMap;
 use self::commit::{Commit, Room};
-use self::record::{By, Logged, Record};
+use self::record::{By, Logged, Record, SizeSet};
 use self::recovery::{Recovered, Recovery};
 use self::roster::Roster;
 use self::session::Sessions;
@@ -36,13 +36,15 @@ use crate::ids::{
     CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, ServerIndex, SessionId, Ticket,
     Version,
 };
-use crate::limits::{Geometry, Limits, Timing};
+use crate::limits::{Geometry, HEADER_BYTES, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
 use crate::outbox::Outbox;
 use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
-use crate::wire::client_meta::{Answered, ClusterStatus, Done, Mutated, Renewed, SessionOpened};
+use crate::wire::client_meta::{
+    Answered, ClusterStatus, Done, Mutated, Renewed, SessionOpened, WriterStays,
+};
 use crate::wire::{Head, Msg, Peer, Refusal, Status};
 use std::collections::BTreeMap;
 
@@ -402,10 +404,28 @@ impl Serving {
             self.copies
                 .opened(opened.chunk, self.state.replication(opened.file));
         }
+        if let Record::SizeSet(report) = &logged.record
+            && report.writer == WriterStays::Closed
+        {
+            self.settle(report);
+        }
         for freed in applied.freed {
             self.freed(io, &freed);
         }
         (logged.seq, applied.done)
+    }
+
+    /// A file was closed: its chunks take what was written to them, not the whole that was promised. So a
+    /// burst of small files does not use up the room of its servers before they next count it.
+    fn settle(&mut self, report: &SizeSet) {
+        for (index, len) in &report.synced {
+            let Some(chunk) = self.state.chunks.get(&(report.file, *index)) else {
+                continue;
+            };
+            for member in chunk.members.iter() {
+                self.roster.settle(*member, chunk.chunk, HEADER_BYTES + len);
+            }
+        }
     }
 
     /// A chunk has left the table: its members are told to delete it; who is not there learns at its next hello.
@@ -560,6 +580,12 @@ impl Serving {
     fn reply(&self, io: &mut Io, link: LinkId, request: u64, head: impl Into<Head>) {
         io.outbox
             .send_after(self.state.seq, link, Msg::new(request, head));
+    }
+
+    /// Why changes are refused, if they are. A log whose next segment cannot be made goes on in the one it has.
+    fn read_only(&self) -> Option<String> {
+        let refused = self.has_room(1_024, LOG_RESERVE).err()?;
+        (refused.status == Status::ReadOnly).then_some(refused.detail)
     }
 
     /// That the log has room for a record, and for what must follow it.

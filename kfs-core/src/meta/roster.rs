@@ -41,9 +41,10 @@ pub(super) struct Heard {
     pub(super) bytes_free: u64,
     pub(super) bytes_total: u64,
     pub(super) writing: u32,
-    /// Chunks placed there since the last heartbeat, and what they may take.
+    /// Chunks placed there since the last heartbeat.
     pub(super) placed: u32,
-    pub(super) promised: u64,
+    /// What each of them may take: a whole chunk, until its file says how much it is.
+    pub(super) promised: BTreeMap<ChunkId, u64>,
     /// What it was told to keep, or has made, in its term.
     pub(super) confirmed: BTreeSet<ChunkId>,
     /// What it has and cannot serve whole.
@@ -133,6 +134,13 @@ impl Roster {
             copies.lost(chunk);
         }
     }
+    /// A chunk takes so many bytes and no more, as far as its server has not counted it yet.
+    pub(super) fn settle(&mut self, server: ServerIndex, chunk: ChunkId, bytes: u64) {
+        let heard = self.heard.get_mut(&server);
+        if let Some(promise) = heard.and_then(|heard| heard.promised.get_mut(&chunk)) {
+            *promise = bytes.min(*promise);
+        }
+    }
     /// A chunk is nobody's any more. Whether the server is there to be told.
     pub(super) fn forget(
         &mut self,
@@ -145,6 +153,7 @@ impl Roster {
             return false;
         };
         heard.damaged.remove(&chunk);
+        heard.promised.remove(&chunk);
         heard.connection().is_some()
     }
     /// Ends a server's term; gives its link.
@@ -294,7 +303,7 @@ impl Serving {
             bytes_total: m.bytes_total,
             writing: 0,
             placed: 0,
-            promised: 0,
+            promised: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             damaged: BTreeSet::new(),
             unknown: 0,
@@ -406,7 +415,8 @@ impl Serving {
         heard.at = now;
         (heard.bytes_free, heard.bytes_total, heard.writing) =
             (m.bytes_free, m.bytes_total, m.chunks_writing);
-        (heard.placed, heard.promised) = (0, 0);
+        heard.placed = 0;
+        heard.promised.clear();
         if let Standing::Joining(connection) | Standing::Up(connection) = &mut heard.standing
             && (m.answered > connection.answered || m.number <= 1)
         {

@@ -1,5 +1,6 @@
 //! The loop and its links over real sockets, with a machine that only talks.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 use bytes::Bytes;
 use kfs_core::ids::{CallId, LinkId, SessionId};
 use kfs_core::machine::{CloseReason, Input, Machine, Output};
