@@ -331,3 +331,120 @@ impl Shelf {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kfs_core::machine::{DiskDone, DiskResult};
+    use madsim::runtime::Runtime;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn disk(seed: u64) -> NodeDisk {
+        let speed = Speed {
+            read_us: 2_000,
+            write_us: 3_000,
+            sync_us: 20_000,
+        };
+        NodeDisk::new(DiskModel::new(1 << 20), Keyed::new(seed, "disk"), speed)
+    }
+    fn simulate<F: Future<Output = ()> + Send + 'static>(test: fn(u64) -> F) {
+        for seed in 0..20 {
+            let run = move || {
+                Runtime::with_seed_and_config(seed, madsim::Config::default()).block_on(test(seed))
+            };
+            std::thread::spawn(run).join().unwrap();
+        }
+    }
+    fn create() -> DiskOp {
+        DiskOp::Create {
+            file: FileName::new("a"),
+            zeroed: 0,
+        }
+    }
+    fn write(nth: u8) -> DiskOp {
+        DiskOp::Write {
+            file: FileName::new("a"),
+            offset: 0,
+            data: vec![Bytes::from(vec![nth; 100])],
+            sync: SyncMode::Later,
+        }
+    }
+    async fn completed(
+        completions: &mut UnboundedReceiver<(Ticket, DiskResult)>,
+        tickets: u64,
+    ) -> Vec<u64> {
+        let mut done = Vec::new();
+        for _ in 0..tickets {
+            let (ticket, result) = completions.recv().await.expect("the disk is there");
+            assert_eq!(result, Ok(DiskDone::Done));
+            done.push(ticket.0);
+        }
+        done
+    }
+
+    #[test]
+    fn operations_on_one_file_keep_their_order_whatever_their_latencies() {
+        simulate(|seed| async move {
+            let disk = disk(seed);
+            let (sender, mut completions) = unbounded_channel();
+            let mut opened = disk.open(sender);
+            opened.submit(Ticket(0), create());
+            for nth in 1..30 {
+                opened.submit(Ticket(nth), write(u8::try_from(nth).unwrap()));
+            }
+            let done = completed(&mut completions, 30).await;
+            assert!(done.is_sorted());
+            disk.look(|model| assert_eq!(model.contents("a"), Some(&[29; 100][..])));
+        });
+    }
+
+    #[test]
+    fn a_dead_process_changes_nothing_any_more_and_its_last_writes_are_a_prefix() {
+        simulate(|seed| async move {
+            let disk = disk(seed);
+            let (sender, mut completions) = unbounded_channel();
+            let mut dead = disk.open(sender);
+            dead.submit(Ticket(0), create());
+            completed(&mut completions, 1).await;
+            for nth in 1..30 {
+                dead.submit(Ticket(nth), write(u8::try_from(nth).unwrap()));
+            }
+            disk.kill();
+            let left = disk
+                .look(|model| model.contents("a").map(<[u8]>::to_vec))
+                .unwrap();
+            dead.submit(Ticket(30), write(77));
+            sleep_a_while().await;
+            disk.look(|model| assert_eq!(model.contents("a"), Some(&left[..])));
+            assert!(
+                left.is_sorted_by(|a, b| a >= b),
+                "one write, over the one before: {left:?}"
+            );
+            assert!(completions.try_recv().is_err(), "nobody is told");
+        });
+    }
+
+    #[test]
+    fn a_trip_stops_the_disk_at_that_operation() {
+        simulate(|seed| async move {
+            let disk = disk(seed);
+            let (sender, mut completions) = unbounded_channel();
+            let mut opened = disk.open(sender);
+            let bell = Arc::new(Notify::new());
+            disk.trip_after(3, bell.clone());
+            opened.submit(Ticket(0), create());
+            for nth in 1..10 {
+                opened.submit(Ticket(nth), write(u8::try_from(nth).unwrap()));
+            }
+            bell.notified().await;
+            sleep_a_while().await;
+            disk.look(|model| assert_eq!(model.contents("a"), Some(&[3; 100][..])));
+            assert_eq!(completed(&mut completions, 3).await, [0, 1, 2]);
+            assert!(disk.disarm(), "it struck");
+        });
+    }
+
+    async fn sleep_a_while() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

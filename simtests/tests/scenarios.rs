@@ -1,0 +1,108 @@
+//! A few runs of every scenario, every seed that once found a mistake, and the measure of the simulator
+//! itself: planted mistakes are seen, the same seed gives the same events, an idle world does not pass.
+//!
+//! Run with `cargo sim-test`; without the simulator only the first test is left.
+
+#[test]
+fn a_simulation_is_never_built_without_its_runtime() {
+    assert!(
+        cfg!(madsim) || std::env::var_os("KFS_SIM").is_none(),
+        "RUSTFLAGS in the environment dropped --cfg madsim: unset it"
+    );
+}
+
+#[cfg(madsim)]
+mod world {
+    use kfs_core::planted::Bug;
+    use simtests::planted::hunt;
+    use simtests::world::run::{Outcome, Run};
+    use simtests::world::scenario::{ALL, Scenario};
+    use simtests::world::sweep::{Sweep, Swept};
+    use std::path::Path;
+
+    fn run(scenario: Scenario, seed: u64) -> Outcome {
+        let run = Run {
+            scenario,
+            seed,
+            bug: None,
+            trace: None,
+        };
+        run.execute()
+    }
+
+    fn sweep(scenario: &str) {
+        let scenario = Scenario::named(scenario).expect("it is in the list");
+        let sweep = Sweep {
+            scenarios: vec![scenario],
+            seeds: 1..31,
+            bug: None,
+            jobs: 2,
+            longest: None,
+        };
+        let swept = sweep.execute();
+        assert!(swept.broken.is_none(), "{:?}", swept.broken);
+        assert_eq!(swept.shortfalls(&sweep.scenarios), Vec::<String>::new());
+    }
+
+    #[test]
+    fn files_survive_everything() {
+        sweep("files");
+    }
+    #[test]
+    fn names_survive_crashes_of_the_meta_server() {
+        sweep("names");
+    }
+    #[test]
+    fn closed_files_survive_power_losses() {
+        sweep("power");
+    }
+    #[test]
+    fn nothing_fails_when_nothing_fails() {
+        sweep("clean");
+    }
+
+    #[test]
+    fn seeds_that_found_a_mistake_stay_quiet() {
+        for scenario in ALL {
+            let file = format!("seeds/{}.txt", scenario.name);
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            let text = std::fs::read_to_string(&file).expect("one file per scenario");
+            let lines = text
+                .lines()
+                .map(|line| line.split('#').next().unwrap_or(""));
+            for line in lines.map(str::trim).filter(|line| !line.is_empty()) {
+                let seed = line.parse().expect("a seed, then a '#' and why");
+                let violation = run(scenario, seed).violation;
+                assert!(
+                    violation.is_none(),
+                    "{} {seed}: {violation:?}",
+                    scenario.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_planted_mistake_is_seen() {
+        for bug in Bug::ALL {
+            let hunt = hunt(bug, 60, 2);
+            assert!(hunt.kills(), "{hunt}");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_events_and_another_one_others() {
+        for scenario in ALL {
+            let hash = |seed| run(scenario, seed).hash;
+            assert_eq!(hash(5), hash(5), "{}", scenario.name);
+            assert_ne!(hash(5), hash(6), "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn an_idle_world_does_not_pass() {
+        let mut idle = Swept::default();
+        idle.totals.runs = 10;
+        assert!(idle.shortfalls(&ALL).len() >= 4);
+    }
+}
