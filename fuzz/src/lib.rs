@@ -14,7 +14,7 @@ use kfs_core::ids::{
     WriteSeq,
 };
 use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Geometry, HEADER_BYTES};
-use kfs_core::meta::key::Name;
+use kfs_core::meta::key::{Name, components};
 use kfs_core::meta::oplog::{
     BATCH_CRC_AT, BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_PAYLOAD_CRC_AT, Damage, Follows, Found,
     More, PAGE_BYTES, SegmentEnd, SegmentHeader, SegmentReader, find_batch, segment_first,
@@ -515,8 +515,20 @@ pub fn replay(mut data: &[u8]) {
     }
 }
 
-/// A path's components: each is a name or is refused as one.
+/// A path: it is its names, or is refused as one line, and each component is a name or is refused as one.
 pub fn path(data: &[u8]) {
+    match components(data) {
+        Ok(names) => {
+            let given = data
+                .split(|byte| *byte == b'/')
+                .filter(|name| !name.is_empty());
+            assert!(
+                names.iter().map(Name::as_bytes).eq(given),
+                "a path is its names"
+            );
+        }
+        Err(refusal) => assert_eq!(refusal.status, Status::BadName),
+    }
     for component in data.split(|byte| *byte == b'/') {
         match Name::new(component) {
             Ok(name) => {

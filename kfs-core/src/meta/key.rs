@@ -3,7 +3,7 @@
 //! A directory entry is keyed (directory, name), so a directory is a range of one ordered map and its
 //! entries come in byte order. Nothing here knows what a key leads to.
 use crate::ids::FileId;
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX};
 use crate::wire::{Refusal, Status};
 use core::cmp::Ordering;
 use core::fmt;
@@ -133,6 +133,24 @@ pub struct Key {
     pub parent: FileId,
     /// The name in it.
     pub name: Name,
+}
+
+/// The names of a path; slashes between them may be repeated.
+///
+/// # Errors
+/// `BadName` if the path is longer than [`PATH_BYTES_MAX`], or one of its names is none.
+pub fn components(path: &[u8]) -> Result<Vec<Name>, Refusal> {
+    if path.len() > PATH_BYTES_MAX {
+        let what = format!(
+            "the path has {} bytes, at most {PATH_BYTES_MAX} are allowed",
+            path.len()
+        );
+        return Err(Refusal::new(Status::BadName, what));
+    }
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
+        .map(Name::new)
+        .collect()
 }
 
 #[cfg(test)]

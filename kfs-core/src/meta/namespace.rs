@@ -2,13 +2,13 @@
 //!
 //! Nothing is changed here, and nothing is asked of chunkservers. Permission bits are kept, not enforced: the
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
-use super::key::{Key, Name, quoted};
+use super::key::{Key, Name, components, quoted};
 use super::record::{
     DirectoriesMade, DirectoryRemoved, FileCreated, FileRemoved, Record, Renamed, SizeSet,
 };
 use super::state::{Node, State};
 use crate::ids::{FileId, ID_LIMIT, SessionId};
-use crate::limits::{LIST_PAGE_MAX, PATH_BYTES_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
+use crate::limits::{LIST_PAGE_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{
     At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
@@ -34,7 +34,7 @@ pub(crate) fn mkdir(
     owner: Ownership,
     time: UnixNanos,
 ) -> Decided {
-    let names = components(at)?;
+    let names = components(&at.path)?;
     let mut dir = directory(state, at)?;
     let mut missing = Vec::new();
     for (nth, name) in names.iter().enumerate() {
@@ -381,7 +381,7 @@ fn resolve(state: &State, at: &At) -> Result<FileId, Refusal> {
 
 /// The entry that a path names: the directory it would stand in is there. `None`: the path is empty.
 fn entry(state: &State, at: &At) -> Result<Option<Key>, Refusal> {
-    let mut names = components(at)?;
+    let mut names = components(&at.path)?;
     let Some(last) = names.pop() else {
         return Ok(None);
     };
@@ -395,22 +395,6 @@ fn entry(state: &State, at: &At) -> Result<Option<Key>, Refusal> {
         }
     }
     Ok(Some(Key { parent, name: last }))
-}
-
-/// The names of a path; slashes between them may be repeated.
-fn components(at: &At) -> Result<Vec<Name>, Refusal> {
-    if at.path.len() > PATH_BYTES_MAX {
-        let what = format!(
-            "the path has {} bytes, at most {PATH_BYTES_MAX} are allowed",
-            at.path.len()
-        );
-        return Err(Refusal::new(Status::BadName, what));
-    }
-    at.path
-        .split(|byte| *byte == b'/')
-        .filter(|name| !name.is_empty())
-        .map(Name::new)
-        .collect()
 }
 
 /// The directory that a path begins in.
