@@ -13,6 +13,7 @@
 pub mod block;
 pub mod chunk;
 pub mod client;
+pub mod health;
 pub mod identity;
 pub mod ids;
 pub mod limits;

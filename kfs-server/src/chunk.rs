@@ -1,9 +1,10 @@
 //! The chunkserver as a process part: its machine on a thread, and its status in words and numbers.
-use crate::admin::{Family, Kind, Reason, Report, Series, StartupWork, Unit};
+use crate::admin::{Family, Kind, Report, Series, StartupWork, Unit};
 use crate::config::ChunkConfig;
 use crate::error::StartError;
 use crate::running::{self, Phase, Running, Server, Site};
 use kfs_core::chunk::{Call, Chunk, ChunkStatus, Config, Event};
+use kfs_core::health::Reason;
 use kfs_core::limits::Geometry;
 use kfs_core::wire::Role;
 use serde_json::{Value, json};

@@ -1,8 +1,9 @@
 //! The meta server as a process part: its machine on a thread, and its status in words and numbers.
-use crate::admin::{Family, Kind, Reason, Report, Series, StartupWork, Unit};
+use crate::admin::{Family, Kind, Report, Series, StartupWork, Unit};
 use crate::config::MetaConfig;
 use crate::error::StartError;
 use crate::running::{self, Phase, Running, Server, Site};
+use kfs_core::health::{self, Reason};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::wire::Role;
@@ -106,61 +107,7 @@ impl Report for ClusterStatus {
     }
 
     fn health(&self) -> Vec<Reason> {
-        let mut reasons = Vec::new();
-        let up = self.servers.iter().filter(|server| is_up(server)).count();
-        if self.chunks_unavailable > 0 {
-            let text = format!(
-                "{} chunks are on no live server: their files cannot be read whole",
-                self.chunks_unavailable
-            );
-            reasons.push(Reason::err("CHUNKS_UNAVAILABLE", text));
-        }
-        if let Some(why) = &self.read_only {
-            reasons.push(Reason::err(
-                "READ_ONLY",
-                format!("changes are refused: {why}"),
-            ));
-        }
-        if up < usize::from(self.min_replicas) {
-            let text = format!(
-                "{up} chunkservers are up, a new chunk needs {}",
-                self.min_replicas
-            );
-            reasons.push(Reason::warn("FEW_SERVERS", text));
-        }
-        let down = self
-            .servers
-            .iter()
-            .filter(|server| server.state == ServerState::Down)
-            .count();
-        if down > 0 {
-            reasons.push(Reason::warn(
-                "SERVERS_DOWN",
-                format!("{down} of {} chunkservers are down", self.servers.len()),
-            ));
-        }
-        for (count, code, what) in [
-            (
-                self.chunks_under_replicated,
-                "UNDER_REPLICATED",
-                "chunks have fewer replicas than their files ask for",
-            ),
-            (
-                self.replicas_damaged,
-                "REPLICAS_DAMAGED",
-                "replicas were reported damaged",
-            ),
-            (
-                self.chunks_unknown,
-                "CHUNKS_UNKNOWN",
-                "chunks on servers are in no log of this cluster; they are left alone",
-            ),
-        ] {
-            if count > 0 {
-                reasons.push(Reason::warn(code, format!("{count} {what}")));
-            }
-        }
-        reasons
+        health::reasons(self)
     }
 
     fn series(&self) -> Vec<Series> {
@@ -237,7 +184,7 @@ impl Report for ClusterStatus {
                 .iter()
                 .filter(|server| server.state == state)
                 .count();
-            states.push(&[("state", state_name(state))], count as u64);
+            states.push(&[("state", state.word())], count as u64);
         }
         families.push(states);
         let per_server = |name, about, value: fn(&ServerStatus) -> u64| {
@@ -276,20 +223,12 @@ fn is_up(server: &ServerStatus) -> bool {
     server.state == ServerState::Up
 }
 
-fn state_name(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Up => "up",
-        ServerState::Joining => "joining",
-        ServerState::Down => "down",
-    }
-}
-
 fn server_json(server: &ServerStatus) -> Value {
     json!({
         "node": server.node.to_string(),
         "addr": server.addr.map(|addr| addr.to_string()),
         "rack": server.rack,
-        "state": state_name(server.state),
+        "state": server.state.word(),
         "chunks": server.chunks,
         "bytes_free": server.bytes_free,
         "bytes_total": server.bytes_total,

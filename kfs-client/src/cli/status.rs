@@ -3,40 +3,9 @@ use super::failure::{Exit, Failure};
 use super::reach::Reach;
 use super::screen::Screen;
 use super::units::size;
+use kfs_core::health::{Health, Reason, reasons};
 use kfs_core::wire::client_meta::{ClusterStatus, ServerState, ServerStatus};
 use serde::Serialize;
-
-/// A server with less room than this share of its bytes is worth a word: a chunk is 64 MiB, and a disk
-/// this full has been filling for a while.
-const NEARLY_FULL: f64 = 0.05;
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-enum Health {
-    #[serde(rename = "HEALTH_OK")]
-    Ok,
-    #[serde(rename = "HEALTH_WARN")]
-    Warn,
-    #[serde(rename = "HEALTH_ERR")]
-    Err,
-}
-
-impl Health {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "HEALTH_OK",
-            Self::Warn => "HEALTH_WARN",
-            Self::Err => "HEALTH_ERR",
-        }
-    }
-}
-
-/// Why the health is not what it should be. Codes and levels are those of the meta server's pages.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct Reason {
-    level: Health,
-    code: &'static str,
-    text: String,
-}
 
 /// The health, as JSON.
 #[derive(Serialize, Debug)]
@@ -92,126 +61,12 @@ pub(crate) async fn status(reach: &Reach, screen: &Screen) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-fn reasons(status: &ClusterStatus) -> Vec<Reason> {
-    let mut reasons = Vec::new();
-    let mut add = |level, code, text| reasons.push(Reason { level, code, text });
-    let not_up: Vec<&ServerStatus> = status
-        .servers
-        .iter()
-        .filter(|server| server.state != ServerState::Up)
-        .collect();
-    let up = status.servers.len() - not_up.len();
-    if status.chunks_unavailable > 0 {
-        let text = format!(
-            "{} chunks are on no live server: their files cannot be read whole",
-            status.chunks_unavailable
-        );
-        add(Health::Err, "CHUNKS_UNAVAILABLE", text);
-    }
-    if let Some(why) = &status.read_only {
-        add(
-            Health::Err,
-            "READ_ONLY",
-            format!("changes are refused: {why}"),
-        );
-    }
-    if up < usize::from(status.min_replicas) {
-        let text = format!(
-            "{up} chunkservers are up, a new chunk needs {}",
-            status.min_replicas
-        );
-        add(Health::Warn, "FEW_SERVERS", text);
-    }
-    if !not_up.is_empty() {
-        let which: Vec<String> = not_up.iter().map(|server| absence(server)).collect();
-        add(
-            Health::Warn,
-            "SERVERS_DOWN",
-            format!(
-                "{} of {}: {}",
-                not_up.len(),
-                status.servers.len(),
-                which.join(", ")
-            ),
-        );
-    }
-    let full: Vec<String> = status
-        .servers
-        .iter()
-        .filter(|server| server.state == ServerState::Up && free_share(server) < NEARLY_FULL)
-        .map(|server| format!("{} has {} left", address(server), size(server.bytes_free)))
-        .collect();
-    if !full.is_empty() {
-        add(Health::Warn, "SERVERS_FULL", full.join(", "));
-    }
-    for (count, code, what) in [
-        (
-            status.chunks_under_replicated,
-            "UNDER_REPLICATED",
-            "chunks have fewer replicas than their files ask for",
-        ),
-        (
-            status.replicas_damaged,
-            "REPLICAS_DAMAGED",
-            "replicas were reported damaged",
-        ),
-        (
-            status.chunks_unknown,
-            "CHUNKS_UNKNOWN",
-            "chunks on servers are in no log of this cluster; they are left alone",
-        ),
-    ] {
-        if count > 0 {
-            add(Health::Warn, code, format!("{count} {what}"));
-        }
-    }
-    reasons
-}
-
-/// `127.0.0.1:22000 (down for 7 s)`.
-fn absence(server: &ServerStatus) -> String {
-    let since = server.silent.map_or(String::new(), |silent| {
-        format!(" for {} s", silent.as_secs())
-    });
-    format!("{} ({}{since})", address(server), state(server.state))
-}
-
-fn health(reasons: &[Reason]) -> Health {
-    reasons
-        .iter()
-        .map(|reason| reason.level)
-        .max()
-        .unwrap_or(Health::Ok)
-}
-
-fn free_share(server: &ServerStatus) -> f64 {
-    if server.bytes_total == 0 {
-        0.0
-    } else {
-        server.bytes_free as f64 / server.bytes_total as f64
-    }
-}
-
-fn address(server: &ServerStatus) -> String {
-    server
-        .addr
-        .map_or_else(|| server.node.to_string(), |addr| addr.to_string())
-}
-
-const fn state(state: ServerState) -> &'static str {
-    match state {
-        ServerState::Up => "up",
-        ServerState::Joining => "joining",
-        ServerState::Down => "down",
-    }
-}
-
 fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
     let server = |server: &'a ServerStatus| ServerShape {
         node: server.node.to_string(),
         address: server.addr.map(|addr| addr.to_string()),
         rack: &server.rack,
-        state: state(server.state),
+        state: server.state.word(),
         chunks: server.chunks,
         bytes_free: server.bytes_free,
         bytes_total: server.bytes_total,
@@ -221,7 +76,7 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
     };
     Shape {
         health: HealthShape {
-            level: health(&reasons),
+            level: Health::of(&reasons),
             reasons,
         },
         cluster: status.cluster.to_string(),
@@ -246,7 +101,7 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
 }
 
 fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
-    let mut lines = vec![health(reasons).word().to_owned()];
+    let mut lines = vec![Health::of(reasons).word().to_owned()];
     for reason in reasons {
         let weight = if reason.level == Health::Err {
             "error"
@@ -304,8 +159,8 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
         );
         lines.push(format!(
             "  {:<22} {:<8} {:>7} chunks  {room}{rack}",
-            address(server),
-            state(server.state),
+            server.address(),
+            server.state.word(),
             server.chunks
         ));
     }
@@ -356,7 +211,7 @@ mod tests {
     fn codes(status: &ClusterStatus) -> (Health, Vec<&'static str>) {
         let reasons = reasons(status);
         (
-            health(&reasons),
+            Health::of(&reasons),
             reasons.iter().map(|reason| reason.code).collect(),
         )
     }

@@ -467,3 +467,24 @@ pub enum ServerState {
     /// It is not connected.
     Down,
 }
+
+impl ServerState {
+    /// As people and programs read it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Joining => "joining",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl ServerStatus {
+    /// Where it listens, or its id while it was not heard of.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let addr = self.addr.map(|addr| addr.to_string());
+        addr.unwrap_or_else(|| self.node.to_string())
+    }
+}

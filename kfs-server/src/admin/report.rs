@@ -2,6 +2,7 @@
 use super::metrics::Family;
 use crate::observed::Counts;
 use crate::running::Phase;
+use kfs_core::health::{Health, Reason};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -21,55 +22,9 @@ pub(crate) trait Report {
     fn series(&self) -> Vec<Series>;
 }
 
-/// One thing that is wrong.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Reason {
-    level: Level,
-    code: &'static str,
-    text: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Level {
-    Warn,
-    Err,
-}
-
-impl Level {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Warn => "HEALTH_WARN",
-            Self::Err => "HEALTH_ERR",
-        }
-    }
-}
-
-impl Reason {
-    /// Something that does not work.
-    pub(crate) fn err(code: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Err,
-            code,
-            text: text.into(),
-        }
-    }
-    /// Something to look at.
-    pub(crate) fn warn(code: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warn,
-            code,
-            text: text.into(),
-        }
-    }
-}
-
 /// The worst level, and all reasons.
 pub(super) fn health_json(reasons: &[Reason]) -> Value {
-    let worst = reasons.iter().map(|reason| reason.level).max();
-    let reasons = reasons
-        .iter()
-        .map(|r| json!({ "level": r.level.name(), "code": r.code, "text": r.text }));
-    json!({ "level": worst.map_or("HEALTH_OK", Level::name), "reasons": reasons.collect::<Vec<_>>() })
+    json!({ "level": Health::of(reasons), "reasons": reasons })
 }
 
 /// A counter that is drawn as a rate.
