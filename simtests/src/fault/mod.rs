@@ -64,6 +64,24 @@ impl Fault {
     }
 }
 
+/// Messages around which a crash is told from no crash, for [`Trigger::AfterMessage`].
+pub const MESSAGES: [&str; 14] = [
+    "Mutate",
+    "Mutated",
+    "SessionOpened",
+    "Hello",
+    "Welcome",
+    "Inventory",
+    "Verdicts",
+    "CreateChunk",
+    "ChunkCreated",
+    "DeleteChunks",
+    "ChainPiece",
+    "ChainSync",
+    "ChainSynced",
+    "SyncDone",
+];
+
 /// When a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
@@ -71,6 +89,8 @@ pub enum Trigger {
     At(u64),
     /// At the moment a client hears the n-th ack.
     AtAck(u64),
+    /// So many milliseconds after any machine sent its n-th message of this kind.
+    AfterMessage(&'static str, u64, u64),
     /// After so many more operations of a server's disk, counted from this many milliseconds on.
     AtOperation(ServerNumber, u64, u64),
 }
@@ -145,6 +165,8 @@ fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
     let at_ms = draws.below(target.millis);
     let at_ack = 1 + draws.below(target.acks);
     let operations = draws.below(60);
+    let (message, nth) = (draws.pick(&MESSAGES), 1 + draws.below(30));
+    let after_ms = draws.pick(&[0, 0, 1, 3, 10]);
     let short = draws.percent(50);
     let lasts_ms = draws.between(5, if short { 300 } else { 7_000 });
     // Everything, or the meta server and some of the others; with the clients, or without.
@@ -200,8 +222,9 @@ fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
         _ => None,
     };
     let trigger = match (struck, how) {
-        (Some(server), 0..35) => Trigger::AtOperation(server, at_ms, operations),
-        (_, 0..70) => Trigger::AtAck(at_ack),
+        (_, 0..30) => Trigger::AfterMessage(message, nth, after_ms),
+        (Some(server), 30..55) => Trigger::AtOperation(server, at_ms, operations),
+        (_, 30..75) => Trigger::AtAck(at_ack),
         _ => Trigger::At(at_ms),
     };
     Some(Planned {
@@ -242,6 +265,13 @@ mod tests {
         assert!(at(|t| matches!(t, Trigger::At(_))));
         assert!(at(|t| matches!(t, Trigger::AtAck(_))));
         assert!(at(|t| matches!(t, Trigger::AtOperation(..))));
+        assert!(at(|t| matches!(t, Trigger::AfterMessage(..))));
+        let known = |name: &str| {
+            kfs_core::wire::Head::TYPES
+                .iter()
+                .any(|(_, known)| *known == name)
+        };
+        assert!(MESSAGES.into_iter().all(known));
         assert!(
             !drawn
                 .iter()

@@ -315,6 +315,13 @@ impl Cluster {
                 self.record.lock().at_ack(nth, bell.clone());
                 bell.notified().await;
             }
+            Trigger::AfterMessage(kind, nth, ms) => {
+                self.record.lock().at_message(kind, nth, bell.clone());
+                bell.notified().await;
+                if ms > 0 {
+                    sleep(Duration::from_millis(ms)).await;
+                }
+            }
             Trigger::AtOperation(server, ms, operations) => {
                 sleep(Duration::from_millis(ms)).await;
                 if !self.state().up[server] || self.state().healing {
