@@ -58,6 +58,8 @@ pub struct Counts {
 /// A crash at an operation: rings when so many more operations that change something were carried out.
 struct Trip {
     after: u64,
+    /// Whether that operation is still in flight then, and so may be cut, or is done and nobody was told.
+    in_flight: bool,
     bell: Arc<Notify>,
     tripped: bool,
 }
@@ -130,11 +132,14 @@ impl NodeDisk {
         shelf.model.power_loss(policy, &mut shelf.draws)
     }
 
-    /// Rings the bell when so many more operations that change something were carried out; until the process
-    /// is killed the disk then does nothing more.
+    /// Rings the bell when so many more operations that change something were carried out, and the next one is
+    /// in flight or was carried out too; until the process is killed the disk then does nothing more.
     pub fn trip_after(&self, operations: u64, bell: Arc<Notify>) {
-        self.shelf().trip = Some(Trip {
+        let mut shelf = self.shelf();
+        let in_flight = shelf.draws.percent(60);
+        shelf.trip = Some(Trip {
             after: operations,
+            in_flight,
             bell,
             tripped: false,
         });
@@ -287,9 +292,14 @@ enum Next {
 impl Shelf {
     fn due_now(&mut self, completions: &Completions) -> Next {
         let now = Instant::now();
-        while let Some((&(at, nth), _)) = self.in_flight.first_key_value() {
+        while let Some((&(at, nth), (_, op))) = self.in_flight.first_key_value() {
             if at > now {
                 return Next::At(at);
+            }
+            let trips =
+                changed(op).next().is_some() && self.trip.as_mut().is_some_and(Trip::counts);
+            if trips && self.trip.as_ref().is_some_and(|trip| trip.in_flight) {
+                return self.rings();
             }
             let (ticket, op) = self
                 .in_flight
@@ -306,8 +316,8 @@ impl Shelf {
                         ..
                     }
             ));
-            if changed(&op).next().is_some() && self.tripped() {
-                return Next::Stop;
+            if trips {
+                return self.rings();
             }
             if completions.send((ticket, result)).is_err() {
                 return Next::Stop;
@@ -316,19 +326,23 @@ impl Shelf {
         Next::Idle
     }
 
-    fn tripped(&mut self) -> bool {
-        let Some(trip) = &mut self.trip else {
-            return false;
-        };
-        if trip.after > 0 {
-            trip.after -= 1;
-            return false;
+    fn rings(&mut self) -> Next {
+        if let Some(trip) = &mut self.trip {
+            trip.bell.notify_one();
+            trip.tripped = true;
         }
-        trip.bell.notify_one();
-        trip.tripped = true;
         // Shut out, so that nothing more happens before the kill.
         self.incarnation += 1;
-        true
+        Next::Stop
+    }
+}
+
+impl Trip {
+    /// Counts an operation that changes something. Gives whether it is the one.
+    fn counts(&mut self) -> bool {
+        let due = self.after == 0;
+        self.after = self.after.saturating_sub(1);
+        due
     }
 }
 
@@ -438,7 +452,12 @@ mod tests {
             }
             bell.notified().await;
             sleep_a_while().await;
-            disk.look(|model| assert_eq!(model.contents("a"), Some(&[3; 100][..])));
+            let left = disk.look(|model| model.contents("a").map(<[u8]>::to_vec));
+            // The operation itself is in flight, or done.
+            assert!(
+                [vec![2; 100], vec![3; 100]].map(Some).contains(&left),
+                "{left:?}"
+            );
             assert_eq!(completed(&mut completions, 3).await, [0, 1, 2]);
             assert!(disk.disarm(), "it struck");
         });

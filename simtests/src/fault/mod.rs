@@ -10,8 +10,8 @@ pub type ServerNumber = usize;
 pub enum Fault {
     /// `kill -9` of a server's process; healed by a start.
     Kill(ServerNumber),
-    /// The power of these servers fails together; healed by a start of each.
-    PowerLoss(Vec<ServerNumber>, Policy),
+    /// The power of a part of the site fails; healed by a start of all that stood there.
+    PowerLoss(Site, Policy),
     /// No packet reaches or leaves a server.
     Isolate(ServerNumber),
     /// No packet goes from the first server to the second; the other way is open.
@@ -22,6 +22,15 @@ pub enum Fault {
     SlowDisk(ServerNumber),
     /// `kill -9` of a client's process; healed by a start of another.
     KillClient(usize),
+}
+
+/// What hangs on one power line.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Site {
+    /// Servers.
+    pub servers: Vec<ServerNumber>,
+    /// Clients.
+    pub clients: Vec<usize>,
 }
 
 impl Fault {
@@ -42,7 +51,9 @@ impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kill(_) => "kill",
-            Self::PowerLoss(servers, _) if servers.len() == 1 => "power-one",
+            Self::PowerLoss(site, _) if site.servers.len() == 1 && site.clients.is_empty() => {
+                "power-one"
+            }
             Self::PowerLoss(..) => "power-some",
             Self::Isolate(_) => "isolate",
             Self::OneWay(..) => "one-way",
@@ -53,6 +64,24 @@ impl Fault {
     }
 }
 
+/// Messages around which a crash is told from no crash, for [`Trigger::AfterMessage`].
+pub const MESSAGES: [&str; 14] = [
+    "Mutate",
+    "Mutated",
+    "SessionOpened",
+    "Hello",
+    "Welcome",
+    "Inventory",
+    "Verdicts",
+    "CreateChunk",
+    "ChunkCreated",
+    "DeleteChunks",
+    "ChainPiece",
+    "ChainSync",
+    "ChainSynced",
+    "SyncDone",
+];
+
 /// When a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trigger {
@@ -60,6 +89,8 @@ pub enum Trigger {
     At(u64),
     /// At the moment a client hears the n-th ack.
     AtAck(u64),
+    /// So many milliseconds after any machine sent its n-th message of this kind.
+    AfterMessage(&'static str, u64, u64),
     /// After so many more operations of a server's disk, counted from this many milliseconds on.
     AtOperation(ServerNumber, u64, u64),
 }
@@ -86,6 +117,8 @@ pub struct Weights {
     pub power_one: u64,
     /// See [`Fault::PowerLoss`], of all or many.
     pub power_some: u64,
+    /// See [`Fault::PowerLoss`], of the meta server and all clients: nobody is left to ask again.
+    pub power_desk: u64,
     /// See [`Fault::Isolate`] and [`Fault::OneWay`].
     pub partition: u64,
     /// See [`Fault::Pause`].
@@ -124,29 +157,41 @@ fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
     let other = (chunk + 1 + draws.index(target.servers - 1)) % target.servers;
     let any = draws.index(target.servers);
     let policy = draws.pick(&Policy::ALL);
-    let spare = draws.index(2 * target.servers);
+    let spares = draws.bits();
+    let with_clients = draws.percent(40);
     let one_way = draws.percent(40);
     let client = draws.index(target.clients);
     let how = draws.below(100);
     let at_ms = draws.below(target.millis);
     let at_ack = 1 + draws.below(target.acks);
     let operations = draws.below(60);
+    let (message, nth) = (draws.pick(&MESSAGES), 1 + draws.below(30));
+    let after_ms = draws.pick(&[0, 0, 1, 3, 10]);
     let short = draws.percent(50);
     let lasts_ms = draws.between(5, if short { 300 } else { 7_000 });
+    // Everything, or the meta server and some of the others; with the clients, or without.
+    let spared =
+        |server: &ServerNumber| *server > 0 && spares & 1 == 1 && spares >> server & 1 == 1;
+    let site = Site {
+        servers: (0..target.servers)
+            .filter(|server| !spared(server))
+            .collect(),
+        clients: (0..target.clients).filter(|_| with_clients).collect(),
+    };
+    let one_server = Site {
+        servers: vec![any],
+        clients: Vec::new(),
+    };
+    let desk = Site {
+        servers: vec![0],
+        clients: (0..target.clients).collect(),
+    };
     let choices = [
         (weights.kill_chunk, Fault::Kill(chunk)),
         (weights.kill_meta, Fault::Kill(0)),
-        (weights.power_one, Fault::PowerLoss(vec![any], policy)),
-        (
-            weights.power_some,
-            // Mostly everything, sometimes all but one.
-            Fault::PowerLoss(
-                (0..target.servers)
-                    .filter(|server| *server != spare)
-                    .collect(),
-                policy,
-            ),
-        ),
+        (weights.power_one, Fault::PowerLoss(one_server, policy)),
+        (weights.power_some, Fault::PowerLoss(site, policy)),
+        (weights.power_desk, Fault::PowerLoss(desk, policy)),
         (
             weights.partition,
             if one_way {
@@ -173,12 +218,13 @@ fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
     })?;
     let struck = match &fault {
         Fault::Kill(server) => Some(*server),
-        Fault::PowerLoss(servers, _) => servers.first().copied(),
+        Fault::PowerLoss(site, _) => site.servers.first().copied(),
         _ => None,
     };
     let trigger = match (struck, how) {
-        (Some(server), 0..35) => Trigger::AtOperation(server, at_ms, operations),
-        (_, 0..70) => Trigger::AtAck(at_ack),
+        (_, 0..30) => Trigger::AfterMessage(message, nth, after_ms),
+        (Some(server), 30..55) => Trigger::AtOperation(server, at_ms, operations),
+        (_, 30..75) => Trigger::AtAck(at_ack),
         _ => Trigger::At(at_ms),
     };
     Some(Planned {
@@ -200,6 +246,7 @@ mod tests {
             kill_meta: 1,
             power_one: 1,
             power_some: 1,
+            power_desk: 1,
             partition: 2,
             pause: 1,
             slow_disk: 1,
@@ -218,6 +265,13 @@ mod tests {
         assert!(at(|t| matches!(t, Trigger::At(_))));
         assert!(at(|t| matches!(t, Trigger::AtAck(_))));
         assert!(at(|t| matches!(t, Trigger::AtOperation(..))));
+        assert!(at(|t| matches!(t, Trigger::AfterMessage(..))));
+        let known = |name: &str| {
+            kfs_core::wire::Head::TYPES
+                .iter()
+                .any(|(_, known)| *known == name)
+        };
+        assert!(MESSAGES.into_iter().all(known));
         assert!(
             !drawn
                 .iter()

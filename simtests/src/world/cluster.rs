@@ -4,7 +4,7 @@ use super::scenario::Setup;
 use super::tap::{ClientObserver, ServerObserver, Tapped};
 use crate::disk::node::{NodeDisk, Speed};
 use crate::disk::{Crash, DiskModel};
-use crate::fault::{Fault, Planned, ServerNumber, Trigger};
+use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::oracle::Violation;
 use crate::workload::client::Actor;
@@ -63,6 +63,7 @@ struct State {
 #[derive(Clone, Default)]
 struct ClientState {
     processes: u32,
+    up: bool,
     /// Steps done, per actor: a new process goes on where the old one died.
     steps: Vec<u32>,
     done: bool,
@@ -156,6 +157,7 @@ impl Cluster {
             clients: vec![
                 ClientState {
                     processes: 0,
+                    up: false,
                     steps: vec![0; setup.actors as usize],
                     done: false,
                 };
@@ -217,6 +219,7 @@ impl Cluster {
             let mut state = self.state();
             let state = &mut state.clients[client];
             state.processes += 1;
+            state.up = true;
             (state.processes - 1) * as_u32(self.setup.clients) + as_u32(client)
         };
         let node = self
@@ -312,6 +315,13 @@ impl Cluster {
                 self.record.lock().at_ack(nth, bell.clone());
                 bell.notified().await;
             }
+            Trigger::AfterMessage(kind, nth, ms) => {
+                self.record.lock().at_message(kind, nth, bell.clone());
+                bell.notified().await;
+                if ms > 0 {
+                    sleep(Duration::from_millis(ms)).await;
+                }
+            }
             Trigger::AtOperation(server, ms, operations) => {
                 sleep(Duration::from_millis(ms)).await;
                 if !self.state().up[server] || self.state().healing {
@@ -336,15 +346,17 @@ impl Cluster {
     fn inflict(&self, fault: &Fault) -> bool {
         let struck = match fault {
             Fault::Kill(server) => self.kill(*server),
-            Fault::PowerLoss(servers, policy) => {
-                let before = self.state().crashes.power_losses;
-                for server in servers {
+            Fault::PowerLoss(site, policy) => {
+                for client in &site.clients {
+                    self.kill_client(*client);
+                }
+                for server in &site.servers {
                     // A dead process's data is still in the page cache of a machine that has power.
                     self.kill(*server);
                     let crash = self.servers[*server].disk.power_loss(*policy);
                     self.state().crashes.add(crash);
                 }
-                self.state().crashes.power_losses > before
+                true
             }
             Fault::Isolate(server) => {
                 self.net.clog_node(self.servers[*server].node);
@@ -377,20 +389,7 @@ impl Cluster {
                 });
                 true
             }
-            Fault::KillClient(client) => {
-                let process = {
-                    let state = self.state();
-                    let client = &state.clients[*client];
-                    if client.done || client.processes == 0 {
-                        return false;
-                    }
-                    (client.processes - 1) * as_u32(self.setup.clients)
-                };
-                self.handle.kill(self.clients[*client]);
-                let mut record = self.record.lock();
-                record.session_ends(process + as_u32(*client));
-                true
-            }
+            Fault::KillClient(client) => self.kill_client(*client),
         };
         if struck {
             let kind = fault.kind();
@@ -404,17 +403,19 @@ impl Cluster {
         self.record.lock().remark(|| format!("HEAL {fault:?}"));
         match fault {
             Fault::Kill(server) => self.restart(*server),
-            Fault::PowerLoss(servers, _) => servers.iter().for_each(|server| self.restart(*server)),
+            Fault::PowerLoss(site, _) => {
+                site.servers.iter().for_each(|server| self.restart(*server));
+                site.clients
+                    .iter()
+                    .for_each(|client| self.restart_client(*client));
+            }
             Fault::Isolate(server) => self.net.unclog_node(self.servers[*server].node),
             Fault::OneWay(from, to) => self
                 .net
                 .unclog_link(self.servers[*from].node, self.servers[*to].node),
             Fault::Pause(server) => self.resume(*server),
             Fault::SlowDisk(server) => self.servers[*server].disk.set_speed(self.setup.speed),
-            Fault::KillClient(client) => {
-                self.handle.restart(self.clients[*client]);
-                self.start_client(*client);
-            }
+            Fault::KillClient(client) => self.restart_client(*client),
         }
     }
 
@@ -438,6 +439,28 @@ impl Cluster {
             state.up[server] = true;
             drop(state);
             self.handle.restart(self.servers[server].node);
+        }
+    }
+
+    fn kill_client(&self, client: usize) -> bool {
+        let process = {
+            let mut state = self.state();
+            let state = &mut state.clients[client];
+            if state.done || !state.up {
+                return false;
+            }
+            state.up = false;
+            (state.processes - 1) * as_u32(self.setup.clients) + as_u32(client)
+        };
+        self.handle.kill(self.clients[client]);
+        self.record.lock().session_ends(process);
+        true
+    }
+
+    fn restart_client(&self, client: usize) {
+        if !self.state().clients[client].up {
+            self.handle.restart(self.clients[client]);
+            self.start_client(client);
         }
     }
 
@@ -475,7 +498,11 @@ impl Cluster {
     pub fn power_cycle(&self) {
         let draws = &mut Keyed::new(self.setup.seed, "last power loss");
         let policy = draws.pick(&crate::disk::Policy::ALL);
-        self.inflict(&Fault::PowerLoss((0..self.setup.servers).collect(), policy));
+        let everything = Site {
+            servers: (0..self.setup.servers).collect(),
+            clients: Vec::new(),
+        };
+        self.inflict(&Fault::PowerLoss(everything, policy));
         for server in 0..self.setup.servers {
             self.restart(server);
         }

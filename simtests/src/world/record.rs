@@ -44,6 +44,8 @@ pub struct Record {
     pub located: BTreeMap<(FileId, u64), (Located, Replicas)>,
     /// Who waits for the n-th acked change or sync.
     waiting: BTreeMap<u64, Vec<Arc<Notify>>>,
+    /// Who waits for the n-th more message of a kind.
+    listening: BTreeMap<&'static str, Vec<(u64, Arc<Notify>)>>,
     /// The first broken promise.
     pub violation: Option<Violation>,
     /// What happened.
@@ -92,6 +94,7 @@ impl Record {
             sessions_lost: BTreeMap::new(),
             located: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            listening: BTreeMap::new(),
             violation: None,
             counts: Counts::default(),
             ready: BTreeSet::new(),
@@ -178,6 +181,24 @@ impl Record {
     /// Rings when so many acks have been given.
     pub fn at_ack(&mut self, nth: u64, bell: Arc<Notify>) {
         self.waiting.entry(nth).or_default().push(bell);
+    }
+
+    /// Rings when so many more messages of this kind were sent.
+    pub fn at_message(&mut self, kind: &'static str, nth: u64, bell: Arc<Notify>) {
+        self.listening.entry(kind).or_default().push((nth, bell));
+    }
+
+    /// A machine sends a message.
+    pub fn sent(&mut self, kind: &'static str) {
+        if let Some(listeners) = self.listening.get_mut(kind) {
+            listeners.retain_mut(|(left, bell)| {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    bell.notify_one();
+                }
+                *left > 0
+            });
+        }
     }
 
     /// Keeps the first violation.

@@ -38,6 +38,7 @@ const NO_FAULTS: Weights = Weights {
     kill_meta: 0,
     power_one: 0,
     power_some: 0,
+    power_desk: 0,
     partition: 0,
     pause: 0,
     slow_disk: 0,
@@ -55,6 +56,7 @@ pub const ALL: [Scenario; 4] = [
             kill_meta: 4,
             power_one: 5,
             power_some: 4,
+            power_desk: 2,
             partition: 4,
             pause: 2,
             slow_disk: 3,
@@ -76,6 +78,7 @@ pub const ALL: [Scenario; 4] = [
             kill_meta: 8,
             power_one: 3,
             power_some: 3,
+            power_desk: 3,
             partition: 3,
             pause: 1,
             slow_disk: 2,
@@ -97,6 +100,7 @@ pub const ALL: [Scenario; 4] = [
         weights: Weights {
             power_one: 6,
             power_some: 6,
+            power_desk: 4,
             slow_disk: 2,
             ..NO_FAULTS
         },

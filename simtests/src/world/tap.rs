@@ -68,6 +68,9 @@ impl<M: Machine, O: Observer<M>> Machine for Tapped<M, O> {
             let mut record = self.record.lock();
             hash_output(&mut record.hash, &output);
             record.event(|| format!("    {} -> {}", self.name, shorten(&output)));
+            if let Output::Send { msg, .. } = &output {
+                record.sent(msg.head.name());
+            }
         }
         self.observer.output(&output);
         Some(output)
