@@ -51,12 +51,7 @@ impl Sweep {
     #[must_use]
     pub fn execute(&self) -> Swept {
         let begun = Instant::now();
-        let runs: Vec<(u64, Scenario)> = self
-            .seeds
-            .clone()
-            .flat_map(|seed| self.scenarios.iter().map(move |scenario| (seed, *scenario)))
-            .collect();
-        let shared = Mutex::new((0_usize, Swept::default()));
+        let shared = Mutex::new((0, Swept::default()));
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
@@ -64,14 +59,14 @@ impl Sweep {
                         let (seed, scenario) = {
                             let mut next = shared.lock().unwrap_or_else(PoisonError::into_inner);
                             let late = self.longest.is_some_and(|most| begun.elapsed() > most);
-                            let Some(run) = runs.get(next.0).filter(|_| !late) else {
+                            let Some(run) = self.nth(next.0).filter(|_| !late) else {
                                 return;
                             };
                             if next.1.broken.is_some() {
                                 return;
                             }
                             next.0 += 1;
-                            *run
+                            run
                         };
                         let run = Run {
                             scenario,
@@ -89,6 +84,14 @@ impl Sweep {
         let (_, mut swept) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         swept.took = begun.elapsed();
         swept
+    }
+
+    /// The n-th run: all scenarios of a seed, then the next seed.
+    fn nth(&self, nth: u64) -> Option<(u64, Scenario)> {
+        let scenarios = self.scenarios.len() as u64;
+        let seed = self.seeds.start.checked_add(nth.checked_div(scenarios)?)?;
+        let scenario = usize::try_from(nth % scenarios).ok()?;
+        (seed < self.seeds.end).then(|| (seed, self.scenarios[scenario]))
     }
 }
 
