@@ -104,6 +104,9 @@ impl Writer {
 
     /// Makes all that was written durable on every replica, and visible to everybody who opens the file.
     ///
+    /// What is synced cannot be written again, and a chunk before the file's last one counts as written to
+    /// its end: later writes below that end are refused with [`Status::Overwrite`](kfs_core::wire::Status).
+    ///
     /// # Errors
     /// As [`Writer::write`]; then it is not known how much of the unsynced bytes is durable.
     pub async fn sync(&mut self) -> Result<()> {
