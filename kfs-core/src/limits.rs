@@ -89,7 +89,7 @@ impl Default for Geometry {
 }
 
 /// The bounds of queues and buffers, per machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of pieces a chunkserver holds per chain position before it pauses the links they come on.
     pub piece_buffer_bytes: usize,

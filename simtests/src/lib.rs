@@ -8,9 +8,12 @@ pub mod disk;
 pub mod fault;
 pub mod keyed;
 pub mod model;
+pub mod observe;
 pub mod oracle;
 #[cfg(madsim)]
 pub mod planted;
+pub mod scenario;
+pub mod schedule;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;

@@ -1,5 +1,5 @@
 //! Mistakes planted in the product, to measure the simulator's eyes: each must be seen.
-use crate::world::scenario::ALL;
+use crate::scenario::ALL;
 use crate::world::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
 use std::fmt;

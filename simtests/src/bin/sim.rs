@@ -20,7 +20,7 @@ mod command {
     use serde_json::{Value, json};
     use simtests::planted;
     use simtests::world::run::{Outcome, Run, Totals, keep_panics};
-    use simtests::world::scenario::{ALL, Scenario};
+    use simtests::scenario::{ALL, Scenario};
     use simtests::world::sweep::{Broken, Sweep, Swept};
     use std::fs::File;
     use std::ops::Range;

@@ -4,9 +4,10 @@
 //! same atom too. A name and the data behind it are decided apart.
 use super::model::{Change, DataOp, DiskModel, File, PAGE_BYTES};
 use crate::keyed::Keyed;
+use serde::{Deserialize, Serialize};
 
 /// Which of the pending operations survive.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
 pub enum Policy {
     /// P0: the first so many of all operations of the disk, in their order.
     Prefix,

@@ -6,6 +6,7 @@
 use super::crash::{Crash, Policy};
 use super::model::DiskModel;
 use crate::keyed::Keyed;
+use crate::schedule::Speed;
 use bytes::Bytes;
 use kfs_core::ids::Ticket;
 use kfs_core::machine::{DiskOp, FileName, SyncMode};
@@ -15,17 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// How fast a disk is.
-#[derive(Clone, Copy, Debug)]
-pub struct Speed {
-    /// Of a read, at most, in microseconds.
-    pub read_us: u64,
-    /// Of a write to the page cache or a change of a name, at most, in microseconds.
-    pub write_us: u64,
-    /// Of a sync, at most, in microseconds.
-    pub sync_us: u64,
-}
 
 /// A node's disk. Cloned freely: there is one.
 #[derive(Clone)]

@@ -1,12 +1,13 @@
 //! Faults, and the plan of when which one strikes, drawn from the seed before anything runs.
 use crate::disk::Policy;
 use crate::keyed::Keyed;
+use serde::{Deserialize, Serialize};
 
 /// A server of a cluster; 0 is the meta server.
 pub type ServerNumber = usize;
 
 /// What goes wrong, until it is healed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Fault {
     /// `kill -9` of a server's process; healed by a start.
     Kill(ServerNumber),
@@ -25,7 +26,7 @@ pub enum Fault {
 }
 
 /// What hangs on one power line.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Site {
     /// Servers.
     pub servers: Vec<ServerNumber>,
@@ -83,20 +84,20 @@ pub const MESSAGES: [&str; 14] = [
 ];
 
 /// When a fault strikes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Trigger {
     /// So many milliseconds after the start.
     At(u64),
     /// At the moment a client hears the n-th ack.
     AtAck(u64),
     /// So many milliseconds after any machine sent its n-th message of this kind.
-    AfterMessage(&'static str, u64, u64),
+    AfterMessage(String, u64, u64),
     /// After so many more operations of a server's disk, counted from this many milliseconds on.
     AtOperation(ServerNumber, u64, u64),
 }
 
 /// A fault of a plan.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct Planned {
     /// When it strikes.
     pub trigger: Trigger,
@@ -222,7 +223,7 @@ fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
         _ => None,
     };
     let trigger = match (struck, how) {
-        (_, 0..30) => Trigger::AfterMessage(message, nth, after_ms),
+        (_, 0..30) => Trigger::AfterMessage(message.into(), nth, after_ms),
         (Some(server), 30..55) => Trigger::AtOperation(server, at_ms, operations),
         (_, 30..75) => Trigger::AtAck(at_ack),
         _ => Trigger::At(at_ms),

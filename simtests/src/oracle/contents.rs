@@ -7,7 +7,7 @@ use kfs_core::ids::FileId;
 use std::collections::BTreeMap;
 
 /// What was written to every file of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Contents {
     salt: u64,
     files: BTreeMap<FileId, Written>,
@@ -16,7 +16,7 @@ pub struct Contents {
 }
 
 /// What was written to one file, in the order of the calls.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Written {
     writes: Vec<Write>,
     /// Sizes that were acked, rising.
@@ -25,7 +25,7 @@ pub struct Written {
     closed: Option<Tick>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Write {
     called: Tick,
     offset: u64,

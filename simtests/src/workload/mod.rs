@@ -2,3 +2,4 @@
 pub mod bytes;
 #[cfg(madsim)]
 pub mod client;
+pub mod job;

@@ -1,12 +1,14 @@
 //! A cluster on simulated nodes: how its processes start, die, lose power, are cut off, and come back.
-use super::record::Shared;
-use super::scenario::Setup;
-use super::tap::{ClientObserver, ServerObserver, Tapped};
-use crate::disk::node::{NodeDisk, Speed};
+use super::shared::Shared;
+use super::tap::{ServerObserver, Tapped};
+use crate::disk::node::NodeDisk;
 use crate::disk::{Crash, DiskModel};
 use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
 use crate::keyed::Keyed;
+use crate::observe::client::ClientObserver;
+use crate::observe::record::Watch;
 use crate::oracle::Violation;
+use crate::schedule::{Schedule, Speed};
 use crate::workload::client::Actor;
 use kfs_client::Kfs;
 use kfs_core::wire::Role;
@@ -31,7 +33,7 @@ const CALL_MAX: Duration = Duration::from_secs(20);
 /// The servers and clients of a run. Cloned freely: there is one.
 #[derive(Clone)]
 pub struct Cluster {
-    setup: Arc<Setup>,
+    setup: Arc<Schedule>,
     record: Shared,
     handle: Handle,
     net: Arc<NetSim>,
@@ -64,8 +66,8 @@ struct State {
 struct ClientState {
     processes: u32,
     up: bool,
-    /// Steps done, per actor: a new process goes on where the old one died.
-    steps: Vec<u32>,
+    /// Jobs begun, per actor: a new process goes on where the old one died.
+    steps: Vec<usize>,
     done: bool,
 }
 
@@ -110,7 +112,7 @@ fn server_name(server: ServerNumber) -> String {
 impl Cluster {
     /// Starts the servers. Clients are made, and started later.
     #[must_use]
-    pub fn start(setup: Arc<Setup>, record: Shared) -> Self {
+    pub fn start(setup: Arc<Schedule>, record: Shared) -> Self {
         let handle = Handle::current();
         let net = NetSim::current();
         net.update_config(|config| {
@@ -144,7 +146,7 @@ impl Cluster {
                 }
             })
             .collect();
-        let clients = (0..setup.clients)
+        let clients = (0..setup.clients.len())
             .map(|client| {
                 let host = 1 + setup.servers + client;
                 let name = format!("client{client}");
@@ -154,15 +156,16 @@ impl Cluster {
         let state = State {
             up: vec![true; setup.servers],
             paused: vec![false; setup.servers],
-            clients: vec![
-                ClientState {
+            clients: setup
+                .clients
+                .iter()
+                .map(|plan| ClientState {
                     processes: 0,
                     up: false,
-                    steps: vec![0; setup.actors as usize],
+                    steps: vec![0; plan.actors.len()],
                     done: false,
-                };
-                setup.clients
-            ],
+                })
+                .collect(),
             ..State::default()
         };
         Self {
@@ -186,9 +189,12 @@ impl Cluster {
     /// # Errors
     /// If that takes too long.
     pub async fn all_ready(&self, most: Duration) -> Result<(), Violation> {
-        let bell = self.record.lock().ready_bell.clone();
         let ready = async {
-            while self.record.lock().ready.len() < self.setup.servers {
+            loop {
+                let bell = self.record.bell(Watch::Ready);
+                if self.record.lock().ready.len() == self.setup.servers {
+                    break;
+                }
                 bell.notified().await;
             }
         };
@@ -209,7 +215,7 @@ impl Cluster {
 
     /// Starts the clients' work.
     pub fn start_clients(&self) {
-        for client in 0..self.setup.clients {
+        for client in 0..self.setup.clients.len() {
             self.start_client(client);
         }
     }
@@ -220,7 +226,7 @@ impl Cluster {
             let state = &mut state.clients[client];
             state.processes += 1;
             state.up = true;
-            (state.processes - 1) * as_u32(self.setup.clients) + as_u32(client)
+            (state.processes - 1) * as_u32(self.setup.clients.len()) + as_u32(client)
         };
         let node = self
             .handle
@@ -233,16 +239,17 @@ impl Cluster {
     /// A client process: its actors work beside one another.
     async fn work(self, client: usize, process: u32) {
         let kfs = self.client(process);
-        let actors: Vec<_> = (0..self.setup.actors)
+        let plan = &self.setup.clients[client];
+        let actors: Vec<_> = (0..plan.actors.len())
             .map(|nth| {
-                let number = process * self.setup.actors + nth;
+                let number = as_u32(client) * self.setup.actors_max() + as_u32(nth);
                 let (record, setup) = (self.record.clone(), self.setup.clone());
                 let mut actor = Actor::new(kfs.clone(), record, setup, number);
                 let cluster = self.clone();
                 tokio::spawn(async move {
                     actor.prepare().await;
-                    while cluster.next_step(client, nth) {
-                        actor.step().await;
+                    while let Some(job) = cluster.next_job(client, nth) {
+                        actor.work(job, &cluster.setup.clients[client].actors[nth][job]).await;
                     }
                 })
             })
@@ -256,11 +263,12 @@ impl Cluster {
         self.client_done.notify_one();
     }
 
-    fn next_step(&self, client: usize, actor: u32) -> bool {
+    fn next_job(&self, client: usize, actor: usize) -> Option<usize> {
         let mut state = self.state();
-        let done = &mut state.clients[client].steps[actor as usize];
-        *done += 1;
-        *done <= self.setup.steps
+        let next = &mut state.clients[client].steps[actor];
+        let job = *next;
+        *next += 1;
+        (job < self.setup.clients[client].actors[actor].len()).then_some(job)
     }
 
     /// A client on the current node.
@@ -272,7 +280,7 @@ impl Cluster {
             meta: addr_of(0),
             timeout: CALL_MAX,
         };
-        let observer = ClientObserver::new(self.record.clone(), process);
+        let observer = ClientObserver::new(process);
         let machine = client::Client::new(config);
         let name = format!("client-{process}");
         let machine = Tapped::new(machine, observer, self.record.clone(), name);
@@ -308,16 +316,16 @@ impl Cluster {
     }
 
     async fn strike(self, planned: Planned) {
-        let bell = Arc::new(Notify::new());
         match planned.trigger {
             Trigger::At(ms) => sleep(Duration::from_millis(ms)).await,
             Trigger::AtAck(nth) => {
-                self.record.lock().at_ack(nth, bell.clone());
-                bell.notified().await;
+                self.record.bell(Watch::Ack(nth)).notified().await;
             }
             Trigger::AfterMessage(kind, nth, ms) => {
-                self.record.lock().at_message(kind, nth, bell.clone());
-                bell.notified().await;
+                self.record
+                    .bell(Watch::Message(kind, nth))
+                    .notified()
+                    .await;
                 if ms > 0 {
                     sleep(Duration::from_millis(ms)).await;
                 }
@@ -327,6 +335,7 @@ impl Cluster {
                 if !self.state().up[server] || self.state().healing {
                     return;
                 }
+                let bell = Arc::new(Notify::new());
                 self.servers[server]
                     .disk
                     .trip_after(operations, bell.clone());
@@ -450,7 +459,7 @@ impl Cluster {
                 return false;
             }
             state.up = false;
-            (state.processes - 1) * as_u32(self.setup.clients) + as_u32(client)
+            (state.processes - 1) * as_u32(self.setup.clients.len()) + as_u32(client)
         };
         self.handle.kill(self.clients[client]);
         self.record.lock().session_ends(process);
@@ -557,7 +566,7 @@ impl Cluster {
 
 /// A server's process, until it is killed. No fault of these runs is a reason to stop by itself.
 async fn serve(
-    setup: Arc<Setup>,
+    setup: Arc<Schedule>,
     record: Shared,
     disk: NodeDisk,
     server: ServerNumber,
@@ -571,7 +580,7 @@ async fn serve(
     let mut net = Net::new(role);
     let listening = net.listen(addr_of(server)).await;
     listening.expect("a port of its own");
-    let observer = ServerObserver::new(record.clone(), server);
+    let observer = ServerObserver::new(server);
     let exit = if server == 0 {
         let machine = meta::Meta::new(meta::Config {
             seed,

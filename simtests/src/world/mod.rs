@@ -2,10 +2,9 @@
 //! clock and disk.
 //!
 //! [`run`] makes one run from a scenario and a seed. Read [`cluster`] for what is started and how it fails,
-//! [`tap`] for how a run is observed, [`record`] for what is kept of it.
+//! [`tap`] for how a run is observed, [`crate::observe::record`] for what is kept of it.
 pub mod cluster;
-pub mod record;
 pub mod run;
-pub mod scenario;
+pub mod shared;
 pub mod sweep;
 pub mod tap;

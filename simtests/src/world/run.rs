@@ -1,10 +1,12 @@
 //! One run: a cluster, its clients, its faults; then everything is healed, loses power once more, and all
 //! that was acked is read back.
 use super::cluster::{Cluster, Crashes};
-use super::record::{Counts, Record, Shared};
-use super::scenario::{Scenario, Setup};
+use super::shared::Shared;
 use crate::keyed::Keyed;
+use crate::observe::record::{Counts, Record};
 use crate::oracle::{Violation, order, replicas};
+use crate::scenario::Scenario;
+use crate::schedule::Schedule;
 use crate::workload::client::{list, read_all};
 use kfs_core::planted::{self, Bug};
 use kfs_core::wire::Status;
@@ -137,7 +139,7 @@ impl Run {
             .name(format!("world:{} {}", self.scenario.name, self.seed))
             .spawn(move || {
                 planted::plant(self.bug);
-                let setup = Arc::new(self.scenario.setup(self.seed));
+                let setup = Arc::new(self.scenario.draw(self.seed));
                 let record = Shared::new(Record::new(self.seed, self.trace));
                 let seen = record.clone();
                 let run = std::panic::AssertUnwindSafe(move || simulate(setup, record));
@@ -163,7 +165,7 @@ impl Run {
     }
 }
 
-fn simulate(setup: Arc<Setup>, record: Shared) -> Totals {
+fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
     let runtime = Runtime::with_seed_and_config(setup.seed, madsim::Config::default());
     runtime.block_on(async move {
         let begun = tokio::time::Instant::now();
@@ -191,7 +193,7 @@ fn simulate(setup: Arc<Setup>, record: Shared) -> Totals {
 async fn live(
     cluster: &Cluster,
     record: &Shared,
-    setup: &Setup,
+    setup: &Schedule,
     totals: &mut Totals,
 ) -> Result<(), Violation> {
     cluster.all_ready(READY_MAX).await?;
@@ -278,7 +280,7 @@ async fn read_back(
 }
 
 /// Every replica of every chunk that holds bytes of a file is there, and is right.
-fn check_disks(cluster: &Cluster, record: &Shared, setup: &Setup) -> Result<u64, Violation> {
+fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u64, Violation> {
     let mut record = record.lock();
     let now = record.tick();
     let mut verified = 0;

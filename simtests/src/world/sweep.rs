@@ -1,6 +1,6 @@
 //! Many runs: in seed order, on a few threads, ended by the first violation or by a clock.
 use super::run::{Outcome, Run, Totals};
-use super::scenario::Scenario;
+use crate::scenario::Scenario;
 use crate::fault::Fault;
 use crate::oracle::Violation;
 use kfs_core::planted::Bug;

@@ -1,4 +1,7 @@
 //! What is kept of a run: every operation for the oracles, every event's hash, and counts.
+//!
+//! A value: a simulation that is forked takes a copy along.
+use super::hash::EventHash;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
@@ -7,33 +10,17 @@ use kfs_core::ids::{FileId, LogSeq};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
-
-/// Observers and the supervisor share it; there is one thread.
-#[derive(Clone)]
-pub struct Shared(Arc<Mutex<Record>>);
-
-impl Shared {
-    /// Of a run that begins.
-    #[must_use]
-    pub fn new(record: Record) -> Self {
-        Self(Arc::new(Mutex::new(record)))
-    }
-    /// To look at it or add to it.
-    pub fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// See the module.
+#[derive(Clone, Debug)]
 pub struct Record {
     tick: Tick,
     /// The newest state that any client was told of.
     newest: LogSeq,
     /// Over every input and output of every machine.
     pub hash: EventHash,
-    trace: Option<BufWriter<File>>,
+    trace: Option<Arc<Mutex<BufWriter<File>>>>,
     /// Operations on the namespace, in the order of their calls.
     pub operations: Vec<Operation>,
     /// What was written.
@@ -42,19 +29,29 @@ pub struct Record {
     pub sessions_lost: BTreeMap<u32, LogSeq>,
     /// Where chunks are, as clients were last told.
     pub located: BTreeMap<(FileId, u64), (Located, Replicas)>,
-    /// Who waits for the n-th acked change or sync.
-    waiting: BTreeMap<u64, Vec<Arc<Notify>>>,
-    /// Who waits for the n-th more message of a kind.
-    listening: BTreeMap<&'static str, Vec<(u64, Arc<Notify>)>>,
+    watches: Vec<(Watch, WatchId)>,
+    fired: Vec<WatchId>,
     /// The first broken promise.
     pub violation: Option<Violation>,
     /// What happened.
     pub counts: Counts,
     /// Servers that said they are ready, since they last started.
     pub ready: BTreeSet<usize>,
-    /// Rings when a server is ready.
-    pub ready_bell: Arc<Notify>,
 }
+
+/// Something that may be waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// The n-th ack of a change or a sync.
+    Ack(u64),
+    /// So many more messages of this kind.
+    Message(String, u64),
+    /// A server says that it is ready.
+    Ready,
+}
+
+/// Who waits for something.
+pub type WatchId = u64;
 
 /// How many replicas of a chunk there are, as the meta server says.
 #[derive(Clone, Copy, Debug)]
@@ -88,17 +85,16 @@ impl Record {
             tick: 0,
             newest: LogSeq(0),
             hash: EventHash::default(),
-            trace: trace.map(BufWriter::new),
+            trace: trace.map(|file| Arc::new(Mutex::new(BufWriter::new(file)))),
             operations: Vec::new(),
             contents: Contents::new(salt),
             sessions_lost: BTreeMap::new(),
             located: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            listening: BTreeMap::new(),
+            watches: Vec::new(),
+            fired: Vec::new(),
             violation: None,
             counts: Counts::default(),
             ready: BTreeSet::new(),
-            ready_bell: Arc::new(Notify::new()),
         }
     }
 
@@ -108,18 +104,17 @@ impl Record {
         self.tick
     }
 
-    /// An event of a machine.
+    /// An event of a machine; its text is for the trace, if there is one.
     pub fn event(&mut self, text: impl FnOnce() -> String) {
         self.counts.events += 1;
-        if let Some(trace) = &mut self.trace {
-            // A trace that cannot be written is noticed by its reader.
-            let _ = writeln!(trace, "{}", text());
-        }
+        self.remark(text);
     }
 
     /// A line for the reader of a trace.
-    pub fn remark(&mut self, text: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
+    pub fn remark(&self, text: impl FnOnce() -> String) {
+        if let Some(trace) = &self.trace {
+            let mut trace = trace.lock().unwrap_or_else(PoisonError::into_inner);
+            // A trace that cannot be written is noticed by its reader.
             let _ = writeln!(trace, "{}", text());
         }
     }
@@ -160,11 +155,8 @@ impl Record {
 
     fn acked(&mut self) {
         self.counts.acked += 1;
-        if let Some(bells) = self.waiting.remove(&self.counts.acked) {
-            for bell in bells {
-                bell.notify_one();
-            }
-        }
+        let acked = self.counts.acked;
+        self.fire(|watch| matches!(watch, Watch::Ack(nth) if *nth <= acked));
     }
 
     /// A client's session ends from now on, at some time.
@@ -178,27 +170,47 @@ impl Record {
         self.sessions_lost.insert(client, LogSeq(0));
     }
 
-    /// Rings when so many acks have been given.
-    pub fn at_ack(&mut self, nth: u64, bell: Arc<Notify>) {
-        self.waiting.entry(nth).or_default().push(bell);
+    /// Waits for something; when it happens, [`Self::take_fired`] says so, once.
+    pub fn watch(&mut self, watch: Watch, id: WatchId) {
+        self.watches.push((watch, id));
     }
 
-    /// Rings when so many more messages of this kind were sent.
-    pub fn at_message(&mut self, kind: &'static str, nth: u64, bell: Arc<Notify>) {
-        self.listening.entry(kind).or_default().push((nth, bell));
+    /// Those whose wait is over.
+    #[must_use]
+    pub fn take_fired(&mut self) -> Vec<WatchId> {
+        std::mem::take(&mut self.fired)
+    }
+
+    /// Whether the wait of anybody is over.
+    #[must_use]
+    pub fn has_fired(&self) -> bool {
+        !self.fired.is_empty()
     }
 
     /// A machine sends a message.
-    pub fn sent(&mut self, kind: &'static str) {
-        if let Some(listeners) = self.listening.get_mut(kind) {
-            listeners.retain_mut(|(left, bell)| {
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    bell.notify_one();
-                }
-                *left > 0
-            });
+    pub fn sent(&mut self, kind: &str) {
+        if self.watches.is_empty() {
+            return;
         }
+        for (watch, _) in &mut self.watches {
+            if let Watch::Message(awaited, left) = watch
+                && awaited == kind
+            {
+                *left = left.saturating_sub(1);
+            }
+        }
+        self.fire(|watch| matches!(watch, Watch::Message(_, 0)));
+    }
+
+    /// A server says that it is ready.
+    pub fn server_ready(&mut self, server: usize) {
+        self.ready.insert(server);
+        self.fire(|watch| *watch == Watch::Ready);
+    }
+
+    fn fire(&mut self, due: impl Fn(&Watch) -> bool) {
+        let fired = self.watches.extract_if(.., |(watch, _)| due(watch));
+        self.fired.extend(fired.map(|(_, id)| id));
     }
 
     /// Keeps the first violation.
@@ -211,39 +223,8 @@ impl Record {
 
     /// Ends the trace.
     pub fn finish(&mut self) {
-        if let Some(trace) = &mut self.trace {
-            let _ = trace.flush();
+        if let Some(trace) = self.trace.take() {
+            let _ = trace.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
-    }
-}
-
-/// A running hash of 64 bits, eight bytes at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct EventHash(pub u64);
-
-impl EventHash {
-    /// Adds bytes.
-    pub fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.word(u64::from_le_bytes(*word));
-        }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.word(u64::from_le_bytes(last));
-        self.word(bytes.len() as u64);
-    }
-    /// Adds a number.
-    pub fn word(&mut self, word: u64) {
-        self.0 = (self.0 ^ word)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29);
-    }
-}
-
-impl std::fmt::Write for EventHash {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.bytes(text.as_bytes());
-        Ok(())
     }
 }

@@ -1,15 +1,16 @@
-//! Scenarios: kinds of runs. A seed draws the rest: sizes, speeds, what clients do and what goes wrong (swarm
+//! Scenarios: kinds of runs, the same for both simulators. A seed draws the rest: sizes, speeds, what clients do and what goes wrong (swarm
 //! testing, Groce et al. 2012: each run leaves some features out, so that the others are met more often).
-use crate::disk::node::Speed;
-use crate::fault::{Planned, Target, Weights, plan};
+use crate::fault::{Target, Weights, plan};
 use crate::keyed::Keyed;
+use crate::schedule::{Class, ClientPlan, Schedule, Speed};
+use crate::workload::job;
 use kfs_core::limits::{Geometry, Limits, Timing};
 use std::time::Duration;
 
 /// A kind of run.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// As it is named on the command line, after `world:`.
+    /// As it is named on the command line, after `world:` or `bare:`.
     pub name: &'static str,
     /// For `sim list`.
     pub about: &'static str,
@@ -127,46 +128,10 @@ pub const ALL: [Scenario; 4] = [
     },
 ];
 
-/// Everything about a run that is decided before it begins.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Of the run.
-    pub seed: u64,
-    /// Whether nothing may fail.
-    pub clean: bool,
-    /// Servers, the meta server included.
-    pub servers: usize,
-    /// Client processes.
-    pub clients: usize,
-    /// Tasks of one client process that work beside one another.
-    pub actors: u32,
-    /// What each of them does before it ends.
-    pub steps: u32,
-    /// Replicas of a file.
-    pub replication: u8,
-    /// The sizes files are cut into.
-    pub geometry: Geometry,
-    /// Of all machines.
-    pub limits: Limits,
-    /// Of all machines.
-    pub timing: Timing,
-    /// Of one packet, in microseconds.
-    pub latency_us: (u64, u64),
-    /// Packets lost, in thousandths.
-    pub loss_permille: u64,
-    /// Of every disk.
-    pub speed: Speed,
-    /// What clients do.
-    pub mix: Mix,
-    /// What goes wrong.
-    pub faults: Vec<Planned>,
-}
-
 impl Scenario {
-    /// The scenario of this name, with or without `world:`.
+    /// The scenario of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let name = name.strip_prefix("world:").unwrap_or(name);
         ALL.into_iter().find(|scenario| scenario.name == name)
     }
 
@@ -178,7 +143,7 @@ impl Scenario {
 
     /// Draws a run.
     #[must_use]
-    pub fn setup(&self, seed: u64) -> Setup {
+    pub fn draw(&self, seed: u64) -> Schedule {
         let mut draws = Keyed::new(seed, "setup");
         let block_bytes = draws.pick(&[256, 512, 1_024, 4_096]);
         let geometry = Geometry {
@@ -192,6 +157,7 @@ impl Scenario {
         let clients = draws.pick(&[1, 2, 3]);
         let actors = draws.pick(&[1, 2]);
         let steps = draws.pick(&[12, 20, 30]);
+        let mix = draw_mix(self.mix, &mut draws);
         let target = Target {
             servers: chunkservers + 1,
             clients,
@@ -199,13 +165,14 @@ impl Scenario {
             millis: 3_000,
         };
         let faults = draws.below(self.faults_max + 1);
-        Setup {
+        Schedule {
             seed,
-            clean: self.is_clean(),
+            class: if self.is_clean() {
+                Class::Clean
+            } else {
+                Class::Live
+            },
             servers: chunkservers + 1,
-            clients,
-            actors,
-            steps,
             replication: draws.pick(&[3, 3, 3, 2]),
             geometry,
             limits: Limits {
@@ -237,7 +204,20 @@ impl Scenario {
                 write_us: draws.pick(&[300, 3_000]),
                 sync_us: draws.pick(&[2_000, 20_000, 60_000]),
             },
-            mix: draw_mix(self.mix, &mut draws),
+            buggify_permille: if self.is_clean() {
+                0
+            } else {
+                draws.pick(&[0, 50, 250])
+            },
+            clients: (0..clients)
+                .map(|client| ClientPlan {
+                    actors: (0..actors)
+                        .map(|nth| {
+                            job::draw(seed, client as u32 * actors + nth, steps, mix, geometry)
+                        })
+                        .collect(),
+                })
+                .collect(),
             faults: plan(
                 self.weights,
                 faults,

@@ -1,0 +1,259 @@
+//! Turns the calls, events and replies that pass a client into operations for the oracles.
+//!
+//! An event that a client outputs on a reply rests on that reply's `LogSeq`. The client does not know that it is
+//! observed, and the observer never asks it for anything.
+use super::record::{Record, Replicas};
+use crate::model::Change;
+use crate::oracle::Tick;
+use crate::oracle::contents::Last;
+use crate::oracle::order::{Asked, Outcome};
+use crate::oracle::replicas::Located;
+use kfs_core::client::{Call, Event, Handle};
+use kfs_core::ids::{CallId, FileId, LinkId, LogSeq};
+use kfs_core::machine::{Input, Output};
+use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Done, Keep, Kind, QueryOp};
+use kfs_core::wire::{Head, Msg, Status};
+use std::collections::BTreeMap;
+
+/// Turns what a client does into operations for the oracles.
+#[derive(Clone, Debug)]
+pub struct ClientObserver {
+    client: u32,
+    calls: BTreeMap<CallId, Called>,
+    handles: BTreeMap<Handle, FileId>,
+    locates: BTreeMap<(LinkId, u64), FileId>,
+    /// Of the reply that is being handled.
+    seq: Option<LogSeq>,
+    made: Option<FileId>,
+}
+
+/// A call that was not answered yet.
+#[derive(Clone, Copy, Debug)]
+enum Called {
+    Name(usize),
+    Create(usize),
+    Stat(usize, Tick),
+    Open(usize, Tick),
+    Write,
+    Sync(FileId, Tick, Last),
+    Read,
+    Other,
+}
+
+impl ClientObserver {
+    /// Of the client of this number.
+    #[must_use]
+    pub fn new(client: u32) -> Self {
+        Self {
+            client,
+            calls: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            locates: BTreeMap::new(),
+            seq: None,
+            made: None,
+        }
+    }
+
+    fn called(&mut self, record: &mut Record, call: &Call) -> Called {
+        let client = self.client;
+        let mut change = |change| Called::Name(record.called(client, Asked::Change(change)));
+        match call {
+            Call::Mkdir { at, parents, .. } => change(Change::Mkdir {
+                path: at.path.clone(),
+                parents: *parents,
+            }),
+            Call::Rename { from, to, mode } => change(Change::Rename {
+                from: from.path.clone(),
+                to: to.path.clone(),
+                mode: *mode,
+            }),
+            Call::Remove(at) => change(Change::Remove {
+                path: at.path.clone(),
+            }),
+            Call::Rmdir(at) => change(Change::Rmdir {
+                path: at.path.clone(),
+            }),
+            Call::Create { at, keep, .. } => {
+                let change = Change::Create {
+                    path: at.path.clone(),
+                    held_by: (*keep == Keep::UntilSessionEnds).then_some(client),
+                };
+                Called::Create(record.called(client, Asked::Change(change)))
+            }
+            Call::Stat(at) => {
+                let operation = record.called(client, Asked::Stat(at.path.clone()));
+                Called::Stat(operation, record.tick())
+            }
+            Call::Open(at) => {
+                let operation = record.called(client, Asked::Stat(at.path.clone()));
+                Called::Open(operation, record.tick())
+            }
+            Call::List { at, after } => {
+                let asked = Asked::List(at.path.clone(), after.clone());
+                Called::Name(record.called(client, asked))
+            }
+            Call::Write {
+                handle,
+                offset,
+                data,
+            } => {
+                if let Some(file) = self.handles.get(handle) {
+                    let tick = record.tick();
+                    record
+                        .contents
+                        .write_called(*file, tick, *offset, data.clone());
+                }
+                Called::Write
+            }
+            Call::Sync(handle) | Call::Close(handle) => match self.handles.get(handle) {
+                Some(file) => {
+                    let last = if matches!(call, Call::Close(_)) {
+                        Last::Closed
+                    } else {
+                        Last::Synced
+                    };
+                    Called::Sync(*file, record.tick(), last)
+                }
+                None => Called::Other,
+            },
+            Call::Read { .. } => Called::Read,
+            Call::Disconnect => {
+                record.session_ends(client);
+                Called::Other
+            }
+            Call::Abandon(_) | Call::Status => Called::Other,
+        }
+    }
+
+    fn told(&mut self, record: &mut Record, called: Called, event: &Event) {
+        let (seq, made) = (self.seq, self.made);
+        if let Event::Failed(failure) = event {
+            if matches!(failure.status, Status::SessionExpired | Status::Unknown) {
+                record.session_ended(self.client);
+            }
+            if seq.is_some() {
+                record.counts.refused += 1;
+            } else {
+                record.counts.failed += 1;
+            }
+            if let Called::Name(operation)
+            | Called::Create(operation)
+            | Called::Stat(operation, _)
+            | Called::Open(operation, _) = called
+            {
+                record.told(operation, seq, Outcome::Failed(failure.status));
+            }
+            return;
+        }
+        match (called, event) {
+            (Called::Name(operation), Event::Done) => {
+                record.told(operation, seq, Outcome::Changed(made));
+            }
+            (Called::Name(operation), Event::Entries { entries, end }) => {
+                record.counts.answered += 1;
+                record.told(operation, seq, Outcome::Entries(entries.clone(), *end));
+            }
+            (Called::Create(operation), Event::Created { handle, file, .. }) => {
+                self.handles.insert(*handle, *file);
+                record.contents.created(*file);
+                record.told(operation, seq, Outcome::Changed(Some(*file)));
+            }
+            (
+                Called::Stat(operation, asked) | Called::Open(operation, asked),
+                Event::Attrs(attrs) | Event::Opened { attrs, .. },
+            ) => {
+                record.counts.answered += 1;
+                record.told(operation, seq, Outcome::Attrs(*attrs));
+                if attrs.kind == Kind::File {
+                    let told = record.tick();
+                    let result = record
+                        .contents
+                        .check_size(attrs.file, attrs.size, asked, told);
+                    record.check(result);
+                }
+            }
+            (Called::Sync(file, called, last), Event::Done) => record.synced(file, called, last),
+            (Called::Read, Event::Data { .. }) => record.counts.answered += 1,
+            _ => {}
+        }
+    }
+
+    fn located(&mut self, record: &mut Record, link: LinkId, msg: &Msg) {
+        let Some(file) = self.locates.remove(&(link, msg.request)) else {
+            return;
+        };
+        if let Head::Answered(answered) = &msg.head
+            && let Ok(Answer::Located(located)) = &answered.outcome
+        {
+            for chunk in &located.chunks {
+                let known = Located {
+                    file,
+                    index: chunk.index,
+                    chunk: chunk.chunk,
+                    version: chunk.version,
+                    log_len: chunk.log_len,
+                };
+                record
+                    .located
+                    .insert((file, chunk.index), (known, replicas(chunk)));
+            }
+        }
+    }
+}
+
+fn replicas(chunk: &ChunkPlaces) -> Replicas {
+    Replicas {
+        present: chunk.replicas.len(),
+        absent: usize::try_from(chunk.absent).expect("few replicas"),
+    }
+}
+
+impl ClientObserver {
+    /// Before the client takes this.
+    pub fn input(&mut self, record: &mut Record, input: &Input<Call>) {
+        self.seq = None;
+        self.made = None;
+        match input {
+            Input::Call { id, call } => {
+                let called = self.called(record, call);
+                self.calls.insert(*id, called);
+            }
+            Input::Received { link, msg } => {
+                match &msg.head {
+                    Head::Mutated(mutated) => {
+                        self.seq = Some(mutated.seq);
+                        if let Ok(Done::Made { file, .. }) = mutated.outcome {
+                            self.made = Some(file);
+                        }
+                    }
+                    Head::Answered(answered) => self.seq = Some(answered.seq),
+                    Head::SessionOpened(opened) if opened.outcome.is_err() => {
+                        // Its files that last as long as the session are gone, or will be.
+                        record.session_ended(self.client);
+                    }
+                    _ => {}
+                }
+                self.located(record, *link, msg);
+            }
+            _ => {}
+        }
+    }
+    /// When the client outputs this.
+    pub fn output(&mut self, record: &mut Record, output: &Output<Event>) {
+        match output {
+            Output::Event { id, event } => {
+                if let Some(called) = self.calls.remove(id) {
+                    self.told(record, called, event);
+                }
+            }
+            Output::Send { link, msg } => {
+                if let Head::Query(query) = &msg.head
+                    && let QueryOp::Locate { file, .. } = query.op
+                {
+                    self.locates.insert((*link, msg.request), file);
+                }
+            }
+            _ => {}
+        }
+    }
+}

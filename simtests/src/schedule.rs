@@ -1,0 +1,85 @@
+//! A run, spelled out before it begins: the cluster, what its clients do, and what goes wrong when.
+//!
+//! A seed draws one ([`crate::scenario`]); a file holds one; a failing one is made smaller by leaving parts out
+//! ([`crate::shrink`]). What is not in it (latencies, back-off, ids) is a function of its seed and of whom it
+//! concerns, so that the rest stays as it was when a part is left out.
+use crate::fault::Planned;
+use crate::workload::job::Job;
+use kfs_core::limits::{Geometry, Limits, Timing};
+use serde::{Deserialize, Serialize};
+
+/// Everything about a run that is decided before it begins.
+#[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
+pub struct Schedule {
+    /// Of all that is not said here; also the salt of all bytes.
+    pub seed: u64,
+    /// What may be asked of the run.
+    pub class: Class,
+    /// Servers, the meta server included.
+    pub servers: usize,
+    /// Replicas of a file.
+    pub replication: u8,
+    /// The sizes files are cut into.
+    pub geometry: Geometry,
+    /// Of all machines.
+    pub limits: Limits,
+    /// Of all machines.
+    pub timing: Timing,
+    /// Of one packet, in microseconds: from, to.
+    pub latency_us: (u64, u64),
+    /// Packets lost, in thousandths.
+    pub loss_permille: u64,
+    /// Of every disk.
+    pub speed: Speed,
+    /// How often rare paths are taken on purpose, in thousandths.
+    pub buggify_permille: u64,
+    /// What clients do.
+    pub clients: Vec<ClientPlan>,
+    /// What goes wrong.
+    pub faults: Vec<Planned>,
+}
+
+/// What may be asked of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Class {
+    /// Faults leave one good copy of all that was acked: nothing is lost, and all is well after healing.
+    Live,
+    /// Anything may fail: never a wrong byte, and what is lost is said.
+    Safe,
+    /// Nothing fails: nothing is tried twice.
+    Clean,
+}
+
+/// What one client process does: its actors work beside one another. If the process dies, the next one goes on
+/// with the jobs that were not begun.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct ClientPlan {
+    /// The jobs of each, in order.
+    pub actors: Vec<Vec<Job>>,
+}
+
+/// How fast a disk is.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Speed {
+    /// Of a read, at most, in microseconds.
+    pub read_us: u64,
+    /// Of a write to the page cache or a change of a name, at most, in microseconds.
+    pub write_us: u64,
+    /// Of a sync, at most, in microseconds.
+    pub sync_us: u64,
+}
+
+impl Schedule {
+    /// How many jobs there are.
+    #[must_use]
+    pub fn jobs(&self) -> usize {
+        let actors = self.clients.iter().flat_map(|client| &client.actors);
+        actors.map(Vec::len).sum()
+    }
+    /// Actors of one client process, at most: what makes their numbers differ.
+    #[must_use]
+    pub fn actors_max(&self) -> u32 {
+        let most = self.clients.iter().map(|client| client.actors.len()).max();
+        u32::try_from(most.unwrap_or(0).max(1)).expect("a run has few actors")
+    }
+}

@@ -1,0 +1,384 @@
+//! What clients are to do, spelled out: each job stands for itself, so that one can be left out or made smaller
+//! without changing the others. Drawn from the seed before anything runs, done by both simulators.
+use super::bytes::Stamp;
+use crate::keyed::Keyed;
+use crate::scenario::Mix;
+use bytes::Bytes;
+use kfs_core::limits::Geometry;
+use kfs_core::wire::client_meta::{Ownership, Parents, RenameMode};
+use serde::{Deserialize, Serialize};
+
+/// Who and mode of everything that is made.
+pub const OWNER: Ownership = Ownership {
+    uid: 1,
+    gid: 1,
+    mode: 0o644,
+};
+/// Directories that all clients share.
+pub const SHARED_DIRS: u64 = 2;
+/// Names in each of them that clients contend for.
+const SHARED_NAMES: u64 = 5;
+
+/// One thing that an actor does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Job {
+    /// As `kfs put` does: written under a temporary name, closed, renamed; nothing is seen under the final name
+    /// before all of it is durable.
+    Put {
+        /// The temporary name.
+        temp: String,
+        /// The final one.
+        name: String,
+        /// Whether what has the final name is replaced.
+        mode: RenameMode,
+        /// What is written.
+        fill: Vec<Fill>,
+    },
+    /// A file is written under its name.
+    Write {
+        /// Its name.
+        name: String,
+        /// What is written.
+        fill: Vec<Fill>,
+        /// What is done then.
+        end: End,
+        /// What is done if a write or a sync fails: a close must then fail too, or everything must be there.
+        failed: End,
+    },
+    /// Bytes that were written are written again, which must be refused.
+    Overwrite {
+        /// Of a new file.
+        name: String,
+        /// Whether the first bytes are synced before.
+        synced: bool,
+        /// Where the second write begins, below 100.
+        from: u64,
+    },
+    /// A file is read and checked.
+    Read {
+        /// Its name.
+        name: String,
+        /// How.
+        how: ReadHow,
+    },
+    /// Attributes are asked for.
+    Stat(String),
+    /// A directory is listed.
+    List(String),
+    /// A name is moved.
+    Rename {
+        /// From here.
+        from: String,
+        /// To there.
+        to: String,
+        /// Whether what is there is replaced.
+        mode: RenameMode,
+    },
+    /// A file is removed.
+    Remove(String),
+    /// A directory is removed.
+    Rmdir(String),
+    /// An empty file is made.
+    Touch(String),
+    /// A directory is made.
+    Mkdir {
+        /// Its name.
+        name: String,
+        /// With those above it, or not.
+        parents: Parents,
+    },
+}
+
+/// One step of filling a file.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Fill {
+    /// So many bytes are written there.
+    Bytes {
+        /// In the file, in bytes.
+        at: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// All that was written is synced.
+    Sync,
+}
+
+/// How a file that was written is let go of.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum End {
+    /// It is closed: everything is durable then.
+    Close,
+    /// It is forgotten.
+    Abandon,
+}
+
+/// How a file is read.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum ReadHow {
+    /// From its first byte to its last, as one stream.
+    Stream,
+    /// From its first byte to its last, in reads of about this many bytes.
+    Steps(u64),
+    /// These ranges: offset in thousandths of the size, and bytes.
+    Ranges(Vec<(u64, u64)>),
+}
+
+/// Of which run and actor a job is: what names its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Author {
+    /// Of the run.
+    pub salt: u64,
+    /// Different for each actor of each client.
+    pub actor: u32,
+    /// Of the job, among those of the actor.
+    pub job: u32,
+}
+
+impl Author {
+    /// What the job writes.
+    #[must_use]
+    pub fn stamp(self) -> Stamp {
+        Stamp {
+            salt: self.salt,
+            client: self.actor,
+            operation: 2 * self.job + 1,
+        }
+    }
+    /// What the job writes over it.
+    #[must_use]
+    pub fn second_stamp(self) -> Stamp {
+        Stamp {
+            salt: self.salt,
+            client: self.actor,
+            operation: 2 * self.job + 2,
+        }
+    }
+    /// These bytes of what the job writes.
+    #[must_use]
+    pub fn bytes(self, at: u64, len: u64) -> Bytes {
+        let len = usize::try_from(len).expect("simulated files fit in memory");
+        self.stamp().fill(at, len)
+    }
+}
+
+/// Draws the jobs of one actor. Each draws from numbers of its own.
+#[must_use]
+pub fn draw(seed: u64, actor: u32, count: u32, mix: Mix, geometry: Geometry) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for nth in 0..count {
+        let draws = Keyed::new(seed, &format!("job {nth} of actor {actor}"));
+        let mut drawing = Drawing {
+            draws,
+            actor,
+            nth,
+            geometry,
+        };
+        drawing.job(mix, &mut jobs);
+    }
+    jobs
+}
+
+struct Drawing {
+    draws: Keyed,
+    actor: u32,
+    nth: u32,
+    geometry: Geometry,
+}
+
+impl Drawing {
+    fn job(&mut self, mix: Mix, jobs: &mut Vec<Job>) {
+        let Mix {
+            put,
+            write,
+            read,
+            names,
+            overwrite,
+        } = mix;
+        let mut left = self.draws.below(put + write + read + names + overwrite);
+        let mut is = |weight: u64| {
+            let hit = left < weight;
+            left = left.wrapping_sub(weight);
+            hit
+        };
+        if is(put) {
+            jobs.push(self.put());
+        } else if is(write) {
+            jobs.push(self.write());
+        } else if is(read) {
+            jobs.push(self.read());
+        } else if is(names) {
+            self.names(jobs);
+        } else {
+            jobs.push(Job::Overwrite {
+                name: self.own_name("o"),
+                synced: self.draws.percent(50),
+                from: self.draws.below(100),
+            });
+        }
+    }
+
+    fn put(&mut self) -> Job {
+        Job::Put {
+            temp: self.own_name(".tmp"),
+            name: self.shared_name(),
+            mode: if self.draws.percent(80) {
+                RenameMode::Replace
+            } else {
+                RenameMode::NoReplace
+            },
+            fill: self.fill(),
+        }
+    }
+
+    fn write(&mut self) -> Job {
+        let name = if self.draws.percent(50) {
+            self.shared_name()
+        } else {
+            self.own_name("w")
+        };
+        let mut end = |close| {
+            if self.draws.percent(close) {
+                End::Close
+            } else {
+                End::Abandon
+            }
+        };
+        let (end, failed) = (end(90), end(50));
+        Job::Write {
+            name,
+            fill: self.fill(),
+            end,
+            failed,
+        }
+    }
+
+    /// A file of some size, written in some way.
+    fn fill(&mut self) -> Vec<Fill> {
+        let Geometry {
+            block_bytes,
+            chunk_blocks,
+            ..
+        } = self.geometry;
+        let block = u64::from(block_bytes);
+        let blocks = match self.draws.below(10) {
+            0 => return Vec::new(),
+            1..4 => 1,
+            4..8 => u64::from(chunk_blocks) / 2,
+            8 => u64::from(chunk_blocks) + 2,
+            _ => 2 * u64::from(chunk_blocks) + 3,
+        };
+        let size = 1 + self.draws.below(blocks * block);
+        if self.draws.percent(25) {
+            return self.fill_blocks(size, block);
+        }
+        let most = self
+            .draws
+            .pick(&[block / 3, block, 3 * block, 8 * block])
+            .max(1);
+        let mut fill = Vec::new();
+        let mut at = 0;
+        while at < size {
+            let mut len = (1 + self.draws.below(most)).min(size - at);
+            let sync = self.draws.percent(15);
+            if sync {
+                // Bytes beside synced ones of the same block cannot be written any more.
+                len = (at + len).next_multiple_of(block).min(size) - at;
+            }
+            fill.push(Fill::Bytes { at, len });
+            at += len;
+            if sync {
+                fill.push(Fill::Sync);
+            }
+        }
+        fill
+    }
+
+    /// Whole blocks in any order, some of them never. Not synced before the end if there are several chunks: a
+    /// size that reaches into the next chunk closes the one before.
+    fn fill_blocks(&mut self, size: u64, block: u64) -> Vec<Fill> {
+        let chunk = self.geometry.chunk_bytes();
+        let mut blocks: Vec<u64> = (0..size.div_ceil(block)).collect();
+        self.draws.shuffle(&mut blocks);
+        let holes = self.draws.index(blocks.len() + 1) / 2;
+        let mut fill = Vec::new();
+        for nth in blocks.into_iter().skip(holes) {
+            let (at, to) = (nth * block, ((nth + 1) * block).min(size));
+            fill.push(Fill::Bytes { at, len: to - at });
+            if self.draws.percent(10) && to % block == 0 && size <= chunk {
+                fill.push(Fill::Sync);
+            }
+        }
+        fill
+    }
+
+    fn read(&mut self) -> Job {
+        let block = u64::from(self.geometry.block_bytes);
+        let how = match self.draws.below(4) {
+            0 => ReadHow::Stream,
+            1 => ReadHow::Steps(1 + self.draws.below(6 * block)),
+            _ => ReadHow::Ranges(
+                (0..4)
+                    .map(|_| (self.draws.below(1_010), 1 + self.draws.below(5 * block)))
+                    .collect(),
+            ),
+        };
+        Job::Read {
+            name: self.shared_name(),
+            how,
+        }
+    }
+
+    fn names(&mut self, jobs: &mut Vec<Job>) {
+        let (one, other) = (self.shared_name(), self.shared_name());
+        let family = self.actor % 4;
+        let dir = format!("/p{family}-{}", self.draws.below(3));
+        let inner = format!("{dir}/q{}", self.draws.below(2));
+        let moved = |mode| Job::Rename {
+            from: one.clone(),
+            to: other.clone(),
+            mode,
+        };
+        let job = match self.draws.below(16) {
+            0 | 1 => Job::Stat(one),
+            2 => Job::List(self.shared_dir()),
+            3 => Job::List("/".into()),
+            4 => moved(RenameMode::Replace),
+            5 => moved(RenameMode::NoReplace),
+            6 => Job::Remove(one),
+            7 => Job::Touch(if self.draws.percent(50) { one } else { inner }),
+            8 | 9 => Job::Mkdir {
+                name: dir,
+                parents: Parents::MustExist,
+            },
+            10 => Job::Mkdir {
+                name: inner,
+                parents: Parents::Make,
+            },
+            11 => Job::Rmdir(dir),
+            12 => {
+                jobs.push(Job::Remove(inner.clone()));
+                Job::Rmdir(inner)
+            }
+            13 => Job::Rename {
+                from: dir,
+                to: format!("/p{family}-{}", self.draws.below(3)),
+                mode: RenameMode::Replace,
+            },
+            14 => Job::List(dir),
+            _ => Job::Stat(inner),
+        };
+        jobs.push(job);
+    }
+
+    fn shared_dir(&mut self) -> String {
+        format!("/d{}", self.draws.below(SHARED_DIRS))
+    }
+    fn shared_name(&mut self) -> String {
+        let dir = self.shared_dir();
+        format!("{dir}/f{}", self.draws.below(SHARED_NAMES))
+    }
+    fn own_name(&mut self, of: &str) -> String {
+        let dir = self.shared_dir();
+        format!("{dir}/{of}-{}-{}", self.actor, self.nth)
+    }
+}
