@@ -4,16 +4,23 @@
 //! Start at [`world`](../simtests/world/index.html) for a run, [`disk`] for the fault model of disks,
 //! [`oracle`] for what is checked. Everything that needs the simulated runtime is compiled under
 //! `cfg(madsim)` only: `cargo sim …`.
+#[cfg(madsim)]
+pub mod bare;
 pub mod disk;
 pub mod fault;
 pub mod keyed;
 pub mod model;
 pub mod observe;
 pub mod oracle;
+pub mod outcome;
 #[cfg(madsim)]
 pub mod planted;
+#[cfg(madsim)]
+pub mod run;
 pub mod scenario;
 pub mod schedule;
+#[cfg(madsim)]
+pub mod sweep;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;

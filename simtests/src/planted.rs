@@ -1,6 +1,6 @@
 //! Mistakes planted in the product, to measure the simulator's eyes: each must be seen.
-use crate::scenario::ALL;
-use crate::world::sweep::{Broken, Sweep};
+use crate::run::Kind;
+use crate::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
 use std::fmt;
 
@@ -57,11 +57,11 @@ impl fmt::Display for Hunt {
         match &self.broken {
             Some(broken) => write!(
                 f,
-                "killed   {:<22} in {} runs by {} (world:{} --seed {}): {}",
+                "killed   {:<22} in {} runs by {} ({} --seed {}): {}",
                 name(self.bug),
                 self.runs,
                 broken.violation.oracle,
-                broken.scenario,
+                broken.kind,
                 broken.seed,
                 broken.violation.what
             ),
@@ -74,12 +74,12 @@ impl fmt::Display for Hunt {
 #[must_use]
 pub fn hunt(bug: Bug, most: u64, jobs: usize) -> Hunt {
     // The scenario in which nothing fails sees few of them.
-    let scenarios: Vec<_> = ALL
+    let kinds: Vec<_> = Kind::all()
         .into_iter()
-        .filter(|scenario| !scenario.is_clean())
+        .filter(|kind| !kind.scenario.is_clean())
         .collect();
     let sweep = Sweep {
-        scenarios,
+        kinds,
         seeds: 1..most + 1,
         bug: Some(bug),
         jobs,

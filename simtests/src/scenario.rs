@@ -154,14 +154,14 @@ impl Scenario {
         geometry.check();
         let block = block_bytes as usize;
         let chunkservers = draws.pick(&[3, 4, 4, 5]);
-        let clients = draws.pick(&[1, 2, 3]);
+        let clients: u32 = draws.pick(&[1, 2, 3]);
         let actors = draws.pick(&[1, 2]);
         let steps = draws.pick(&[12, 20, 30]);
         let mix = draw_mix(self.mix, &mut draws);
         let target = Target {
             servers: chunkservers + 1,
-            clients,
-            acks: u64::from(actors * steps) * clients as u64,
+            clients: clients as usize,
+            acks: u64::from(actors * steps * clients),
             millis: 3_000,
         };
         let faults = draws.below(self.faults_max + 1);
@@ -212,9 +212,7 @@ impl Scenario {
             clients: (0..clients)
                 .map(|client| ClientPlan {
                     actors: (0..actors)
-                        .map(|nth| {
-                            job::draw(seed, client as u32 * actors + nth, steps, mix, geometry)
-                        })
+                        .map(|nth| job::draw(seed, client * actors + nth, steps, mix, geometry))
                         .collect(),
                 })
                 .collect(),

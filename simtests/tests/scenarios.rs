@@ -12,28 +12,24 @@ fn a_simulation_is_never_built_without_its_runtime() {
 }
 
 #[cfg(madsim)]
-mod world {
+mod simulated {
     use kfs_core::planted::Bug;
+    use simtests::outcome::Outcome;
     use simtests::planted::hunt;
-    use simtests::world::run::{Outcome, Run};
-    use simtests::world::scenario::{ALL, Scenario};
-    use simtests::world::sweep::{Sweep, Swept};
+    use simtests::run::{Kind, Run};
+    use simtests::sweep::{Sweep, Swept};
     use std::path::Path;
 
-    fn run(scenario: Scenario, seed: u64) -> Outcome {
-        let run = Run {
-            scenario,
-            seed,
-            bug: None,
-            trace: None,
-        };
-        run.execute()
+    fn kind(name: &str) -> Kind {
+        Kind::named(name).expect("it is in the list")
+    }
+    fn run(kind: Kind, seed: u64) -> Outcome {
+        Run::of(kind, seed).execute()
     }
 
-    fn sweep(scenario: &str) {
-        let scenario = Scenario::named(scenario).expect("it is in the list");
+    fn sweep(name: &str) {
         let sweep = Sweep {
-            scenarios: vec![scenario],
+            kinds: vec![kind(name)],
             seeds: 1..31,
             bug: None,
             jobs: 2,
@@ -41,24 +37,28 @@ mod world {
         };
         let swept = sweep.execute();
         assert!(swept.broken.is_none(), "{:?}", swept.broken);
-        assert_eq!(swept.shortfalls(&sweep.scenarios), Vec::<String>::new());
+        assert_eq!(swept.shortfalls(&sweep.kinds), Vec::<String>::new());
     }
 
     #[test]
     fn files_survive_everything() {
-        sweep("files");
+        sweep("world:files");
+        sweep("bare:files");
     }
     #[test]
     fn names_survive_crashes_of_the_meta_server() {
-        sweep("names");
+        sweep("world:names");
+        sweep("bare:names");
     }
     #[test]
     fn closed_files_survive_power_losses() {
-        sweep("power");
+        sweep("world:power");
+        sweep("bare:power");
     }
     #[test]
     fn nothing_fails_when_nothing_fails() {
-        sweep("clean");
+        sweep("world:clean");
+        sweep("bare:clean");
     }
 
     #[test]
@@ -68,8 +68,7 @@ mod world {
             let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
             for line in text.lines().filter(|line| !line.starts_with('#')) {
                 let (name, seed) = line.split_once(' ').expect("SCENARIO SEED");
-                let scenario = Scenario::named(name).expect("it is in the list");
-                let violation = run(scenario, seed.parse().expect("a seed")).violation;
+                let violation = run(kind(name), seed.parse().expect("a seed")).violation;
                 assert!(violation.is_none(), "{line}: {violation:?}");
             }
         }
@@ -85,10 +84,10 @@ mod world {
 
     #[test]
     fn the_same_seed_gives_the_same_events_and_another_one_others() {
-        for scenario in ALL {
-            let hash = |seed| run(scenario, seed).hash;
-            assert_eq!(hash(5), hash(5), "{}", scenario.name);
-            assert_ne!(hash(5), hash(6), "{}", scenario.name);
+        for kind in Kind::all() {
+            let hash = |seed| run(kind, seed).hash;
+            assert_eq!(hash(5), hash(5), "{kind}");
+            assert_ne!(hash(5), hash(6), "{kind}");
         }
     }
 
@@ -96,6 +95,6 @@ mod world {
     fn an_idle_world_does_not_pass() {
         let mut idle = Swept::default();
         idle.totals.runs = 10;
-        assert!(idle.shortfalls(&ALL).len() >= 4);
+        assert!(idle.shortfalls(&Kind::all()).len() >= 4);
     }
 }

@@ -18,10 +18,10 @@ mod command {
     use clap::{Parser, Subcommand};
     use kfs_core::planted::Bug;
     use serde_json::{Value, json};
+    use simtests::outcome::{Outcome, Totals};
     use simtests::planted;
-    use simtests::world::run::{Outcome, Run, Totals, keep_panics};
-    use simtests::scenario::{ALL, Scenario};
-    use simtests::world::sweep::{Broken, Sweep, Swept};
+    use simtests::run::{Kind, Run, keep_panics};
+    use simtests::sweep::{Broken, Sweep, Swept};
     use std::fs::File;
     use std::ops::Range;
     use std::path::PathBuf;
@@ -49,8 +49,8 @@ mod command {
         /// One run.
         Run {
             /// Such as `world:files`.
-            #[arg(value_parser = scenario)]
-            scenario: Scenario,
+            #[arg(value_parser = kind)]
+            scenario: Kind,
             #[arg(long)]
             seed: u64,
             /// Writes every event of every machine there.
@@ -63,8 +63,8 @@ mod command {
         /// Many runs.
         Sweep {
             /// Such as `world:files`; all, if it is left out.
-            #[arg(value_parser = scenario)]
-            scenario: Option<Scenario>,
+            #[arg(value_parser = kind)]
+            scenario: Option<Kind>,
             /// `A..B`, B exclusive.
             #[arg(long, value_parser = seeds)]
             seeds: Range<u64>,
@@ -74,8 +74,8 @@ mod command {
         },
         /// The same run in two processes: every event must be the same.
         Twice {
-            #[arg(value_parser = scenario)]
-            scenario: Scenario,
+            #[arg(value_parser = kind)]
+            scenario: Kind,
             #[arg(long)]
             seed: u64,
         },
@@ -90,8 +90,8 @@ mod command {
         },
     }
 
-    fn scenario(name: &str) -> Result<Scenario, String> {
-        Scenario::named(name).ok_or_else(|| "no such scenario; see 'sim list'".into())
+    fn kind(name: &str) -> Result<Kind, String> {
+        Kind::named(name).ok_or_else(|| "no such scenario; see 'sim list'".into())
     }
     fn bug(name: &str) -> Result<Bug, String> {
         let found = Bug::ALL.into_iter().find(|bug| planted::name(*bug) == name);
@@ -131,7 +131,7 @@ mod command {
                 minutes,
             } => {
                 let sweep = Sweep {
-                    scenarios: scenario.map_or(ALL.to_vec(), |one| vec![one]),
+                    kinds: scenario.map_or(Kind::all(), |one| vec![one]),
                     seeds,
                     bug: None,
                     jobs,
@@ -153,9 +153,9 @@ mod command {
 
     fn list(json: bool) -> ExitCode {
         if json {
-            let scenarios: Vec<_> = ALL
+            let scenarios: Vec<_> = Kind::all()
                 .iter()
-                .map(|one| json!({"name": format!("world:{}", one.name), "about": one.about}))
+                .map(|one| json!({"name": one.to_string(), "about": one.scenario.about}))
                 .collect();
             let bugs: Vec<_> = Bug::ALL
                 .iter()
@@ -164,8 +164,8 @@ mod command {
             print(&json!({"scenarios": scenarios, "planted": bugs}));
             return ended(true);
         }
-        for one in ALL {
-            println!("world:{:<8} {}", one.name, one.about);
+        for one in Kind::all() {
+            println!("{one:<14} {}", one.scenario.about);
         }
         println!();
         for bug in Bug::ALL {
@@ -175,7 +175,7 @@ mod command {
     }
 
     fn run(
-        scenario: Scenario,
+        kind: Kind,
         seed: u64,
         trace: Option<PathBuf>,
         bug: Option<Bug>,
@@ -190,10 +190,9 @@ mod command {
             }
         };
         let run = Run {
-            scenario,
-            seed,
             bug,
             trace,
+            ..Run::of(kind, seed)
         };
         let Outcome {
             violation,
@@ -202,7 +201,7 @@ mod command {
         } = run.execute();
         let well = violation.is_none();
         let broken = violation.map(|violation| Broken {
-            scenario: scenario.name,
+            kind,
             seed,
             violation,
         });
@@ -220,7 +219,7 @@ mod command {
     }
 
     fn report(sweep: &Sweep, swept: &Swept, json: bool) -> ExitCode {
-        let shortfalls = swept.shortfalls(&sweep.scenarios);
+        let shortfalls = swept.shortfalls(&sweep.kinds);
         let seconds = swept.took.as_secs_f64().max(0.001);
         let per_second = swept.totals.simulated.as_secs_f64() / seconds;
         #[allow(clippy::cast_precision_loss)]
@@ -326,10 +325,7 @@ mod command {
     }
 
     fn paste(broken: &Broken) -> String {
-        format!(
-            "cargo sim run world:{} --seed {}",
-            broken.scenario, broken.seed
-        )
+        format!("cargo sim run {} --seed {}", broken.kind, broken.seed)
     }
     fn print_broken(broken: Option<&Broken>) {
         if let Some(broken) = broken {
@@ -343,7 +339,7 @@ mod command {
     fn broken_json(broken: Option<&Broken>) -> Value {
         broken.map_or(Value::Null, |broken| {
             json!({
-                "scenario": format!("world:{}", broken.scenario),
+                "scenario": broken.kind.to_string(),
                 "seed": broken.seed,
                 "oracle": broken.violation.oracle,
                 "promise": broken.violation.promise,
@@ -353,9 +349,8 @@ mod command {
         })
     }
 
-    fn twice(scenario: Scenario, seed: u64, json: bool) -> ExitCode {
-        let hashes: Result<Vec<String>, String> =
-            (0..2).map(|_| elsewhere(scenario, seed)).collect();
+    fn twice(kind: Kind, seed: u64, json: bool) -> ExitCode {
+        let hashes: Result<Vec<String>, String> = (0..2).map(|_| elsewhere(kind, seed)).collect();
         let hashes = match hashes {
             Ok(hashes) => hashes,
             Err(why) => {
@@ -370,7 +365,7 @@ mod command {
             println!("seed {seed}: {} in two processes", hashes[0]);
         } else {
             let broken = Broken {
-                scenario: scenario.name,
+                kind,
                 seed,
                 violation: simtests::oracle::Violation::new(
                     "O13",
@@ -384,10 +379,16 @@ mod command {
     }
 
     /// The hash of a run in a process of its own.
-    fn elsewhere(scenario: Scenario, seed: u64) -> Result<String, String> {
+    fn elsewhere(kind: Kind, seed: u64) -> Result<String, String> {
         let exe = std::env::current_exe().map_err(|why| why.to_string())?;
         let output = Process::new(exe)
-            .args(["--json", "run", scenario.name, "--seed", &seed.to_string()])
+            .args([
+                "--json",
+                "run",
+                &kind.to_string(),
+                "--seed",
+                &seed.to_string(),
+            ])
             .output()
             .map_err(|why| why.to_string())?;
         let document: Value = serde_json::from_slice(&output.stdout)

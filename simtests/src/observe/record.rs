@@ -37,6 +37,8 @@ pub struct Record {
     pub counts: Counts,
     /// Servers that said they are ready, since they last started.
     pub ready: BTreeSet<usize>,
+    /// Bytes on disks that were what their writer wrote.
+    pub verified_on_disk: u64,
 }
 
 /// Something that may be waited for.
@@ -95,6 +97,7 @@ impl Record {
             violation: None,
             counts: Counts::default(),
             ready: BTreeSet::new(),
+            verified_on_disk: 0,
         }
     }
 

@@ -1,6 +1,7 @@
 //! One actor of a client of the world: does its jobs through the client library.
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
+use super::is_unexpected;
 use super::job::{Author, End, Fill, Job, OWNER, ReadHow, SHARED_DIRS};
 use crate::keyed::Keyed;
 use crate::oracle::contents::Seen;
@@ -8,7 +9,6 @@ use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
 use crate::world::shared::Shared;
 use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
-use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Entry, Keep, Parents};
 use std::sync::Arc;
 
@@ -160,24 +160,6 @@ impl Actor {
     }
 }
 
-/// Whether a failure is one that no other actor can be the reason of, in a run where nothing fails.
-#[must_use]
-pub fn is_unexpected(status: Status, alone: bool) -> bool {
-    match status {
-        Status::NotFound
-        | Status::Exists
-        | Status::NotADirectory
-        | Status::IsADirectory
-        | Status::NotEmpty
-        | Status::BadName
-        | Status::BadRequest
-        | Status::Overwrite => false,
-        // Read or written while it was removed.
-        Status::NoReplica | Status::NotServed | Status::ChainBroken => alone,
-        _ => true,
-    }
-}
-
 async fn fill_in(writer: &mut Writer, author: Author, fill: &[Fill]) -> Step {
     for step in fill {
         match *step {
@@ -214,20 +196,17 @@ pub async fn read_all(record: &Shared, reader: &Reader, draws: &mut Keyed) -> St
 }
 
 async fn read_stream(record: &Shared, reader: &Reader) -> Step {
-    {
-        let size = reader.attrs().size;
-        let mut at = 0;
-        let asked = record.lock().tick();
-        let mut stream = reader.stream(0, size);
-        while let Some(next) = stream.next().await {
-            let bytes = next?.parts.concat();
-            check(record, reader, asked, (at, bytes.len()), &bytes);
-            at += bytes.len() as u64;
-        }
-        // The stream may end only where the file does.
-        check(record, reader, asked, (at, 1), &[]);
-        Ok(())
+    let mut at = 0;
+    let asked = record.lock().tick();
+    let mut stream = reader.stream(0, reader.attrs().size);
+    while let Some(next) = stream.next().await {
+        let bytes = next?.parts.concat();
+        check(record, reader, asked, (at, bytes.len()), &bytes);
+        at += bytes.len() as u64;
     }
+    // The stream may end only where the file does.
+    check(record, reader, asked, (at, 1), &[]);
+    Ok(())
 }
 
 async fn read_steps(record: &Shared, reader: &Reader, step: u64) -> Step {

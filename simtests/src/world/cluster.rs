@@ -1,13 +1,14 @@
 //! A cluster on simulated nodes: how its processes start, die, lose power, are cut off, and come back.
 use super::shared::Shared;
 use super::tap::{ServerObserver, Tapped};
+use crate::disk::DiskModel;
 use crate::disk::node::NodeDisk;
-use crate::disk::{Crash, DiskModel};
 use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
 use crate::observe::record::Watch;
 use crate::oracle::Violation;
+use crate::outcome::Crashes;
 use crate::schedule::{Schedule, Speed};
 use crate::workload::client::Actor;
 use kfs_client::Kfs;
@@ -69,28 +70,6 @@ struct ClientState {
     /// Jobs begun, per actor: a new process goes on where the old one died.
     steps: Vec<usize>,
     done: bool,
-}
-
-/// What power losses did, over a run.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Crashes {
-    /// Power losses of one server each.
-    pub power_losses: u64,
-    /// Those that dropped or tore at least one pending operation.
-    pub that_dropped: u64,
-    /// Pending operations that were dropped.
-    pub dropped: u64,
-    /// Pending writes that were torn.
-    pub torn: u64,
-}
-
-impl Crashes {
-    fn add(&mut self, crash: Crash) {
-        self.power_losses += 1;
-        self.that_dropped += u64::from(crash.dropped + crash.torn > 0);
-        self.dropped += crash.dropped;
-        self.torn += crash.torn;
-    }
 }
 
 /// Where a server listens. Addresses for documentation (RFC 5737): nobody real is ever meant.
@@ -249,7 +228,9 @@ impl Cluster {
                 tokio::spawn(async move {
                     actor.prepare().await;
                     while let Some(job) = cluster.next_job(client, nth) {
-                        actor.work(job, &cluster.setup.clients[client].actors[nth][job]).await;
+                        actor
+                            .work(job, &cluster.setup.clients[client].actors[nth][job])
+                            .await;
                     }
                 })
             })
@@ -322,10 +303,7 @@ impl Cluster {
                 self.record.bell(Watch::Ack(nth)).notified().await;
             }
             Trigger::AfterMessage(kind, nth, ms) => {
-                self.record
-                    .bell(Watch::Message(kind, nth))
-                    .notified()
-                    .await;
+                self.record.bell(Watch::Message(kind, nth)).notified().await;
                 if ms > 0 {
                     sleep(Duration::from_millis(ms)).await;
                 }

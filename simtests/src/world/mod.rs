@@ -6,5 +6,4 @@
 pub mod cluster;
 pub mod run;
 pub mod shared;
-pub mod sweep;
 pub mod tap;

@@ -1,21 +1,15 @@
 //! One run: a cluster, its clients, its faults; then everything is healed, loses power once more, and all
 //! that was acked is read back.
-use super::cluster::{Cluster, Crashes};
+use super::cluster::Cluster;
 use super::shared::Shared;
 use crate::keyed::Keyed;
-use crate::observe::record::{Counts, Record};
 use crate::oracle::{Violation, order, replicas};
-use crate::scenario::Scenario;
+use crate::outcome::Totals;
 use crate::schedule::Schedule;
 use crate::workload::client::{list, read_all};
-use kfs_core::planted::{self, Bug};
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Kind, ServerState};
 use madsim::runtime::Runtime;
-use std::any::Any;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -27,145 +21,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// The client process that reads everything back.
 const VERIFIER: u32 = 1_000_000;
 
-/// What is to be run.
-#[derive(Debug)]
-pub struct Run {
-    /// Which kind.
-    pub scenario: Scenario,
-    /// Which one of it.
-    pub seed: u64,
-    /// A mistake that is planted in the product for this run.
-    pub bug: Option<Bug>,
-    /// Where every event is written as a line of text.
-    pub trace: Option<File>,
-}
-
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The first promise that was broken.
-    pub violation: Option<Violation>,
-    /// Over every input and output of every machine (O13).
-    pub hash: u64,
-    /// What happened.
-    pub totals: Totals,
-}
-
-/// What happened in a run, or in many.
-#[derive(Clone, Default, Debug)]
-pub struct Totals {
-    /// Runs.
-    pub runs: u64,
-    /// Changes, syncs and closes that were acked.
-    pub acked: u64,
-    /// Questions and reads that were answered.
-    pub answered: u64,
-    /// Calls that the namespace refused.
-    pub refused: u64,
-    /// Calls that failed for another reason.
-    pub failed: u64,
-    /// Bytes that clients read and that were what their writer wrote.
-    pub bytes_verified: u64,
-    /// Bytes on disks that were what their writer wrote.
-    pub bytes_verified_on_disk: u64,
-    /// Replies that the reference namespace confirmed.
-    pub replies_certain: u64,
-    /// Replies of which it could say nothing.
-    pub replies_uncertain: u64,
-    /// Power losses of one server.
-    pub power_losses: u64,
-    /// Those that dropped or tore pending operations.
-    pub crashes_that_dropped: u64,
-    /// Pending operations dropped.
-    pub dropped: u64,
-    /// Pending writes torn.
-    pub torn: u64,
-    /// Events of machines.
-    pub events: u64,
-    /// Operations of disks.
-    pub disk_operations: u64,
-    /// Simulated time.
-    pub simulated: Duration,
-    /// Faults that struck, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-}
-
-impl Totals {
-    /// Adds another run or runs.
-    pub fn add(&mut self, other: &Self) {
-        self.runs += other.runs;
-        self.acked += other.acked;
-        self.answered += other.answered;
-        self.refused += other.refused;
-        self.failed += other.failed;
-        self.bytes_verified += other.bytes_verified;
-        self.bytes_verified_on_disk += other.bytes_verified_on_disk;
-        self.replies_certain += other.replies_certain;
-        self.replies_uncertain += other.replies_uncertain;
-        self.power_losses += other.power_losses;
-        self.crashes_that_dropped += other.crashes_that_dropped;
-        self.dropped += other.dropped;
-        self.torn += other.torn;
-        self.events += other.events;
-        self.disk_operations += other.disk_operations;
-        self.simulated += other.simulated;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-    }
-
-    fn count(&mut self, counts: Counts, crashes: Crashes) {
-        self.runs = 1;
-        self.acked = counts.acked;
-        self.answered = counts.answered;
-        self.refused = counts.refused;
-        self.failed = counts.failed;
-        self.events = counts.events;
-        self.power_losses = crashes.power_losses;
-        self.crashes_that_dropped = crashes.that_dropped;
-        self.dropped = crashes.dropped;
-        self.torn = crashes.torn;
-    }
-}
-
-impl Run {
-    /// Runs it, on a fresh thread: what a thread keeps would make the next run differ.
-    ///
-    /// # Panics
-    /// If the thread cannot be made.
-    #[must_use]
-    pub fn execute(self) -> Outcome {
-        let thread = std::thread::Builder::new()
-            .name(format!("world:{} {}", self.scenario.name, self.seed))
-            .spawn(move || {
-                planted::plant(self.bug);
-                let setup = Arc::new(self.scenario.draw(self.seed));
-                let record = Shared::new(Record::new(self.seed, self.trace));
-                let seen = record.clone();
-                let run = std::panic::AssertUnwindSafe(move || simulate(setup, record));
-                let totals = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-                    let what = panic_text(&*panic);
-                    let violation = Violation::new("panic", "L", what);
-                    seen.lock().check::<()>(Err(violation));
-                    Totals {
-                        runs: 1,
-                        ..Totals::default()
-                    }
-                });
-                let mut record = seen.lock();
-                record.finish();
-                Outcome {
-                    violation: record.violation.clone(),
-                    hash: record.hash.0,
-                    totals,
-                }
-            });
-        let thread = thread.expect("a thread for the run");
-        thread.join().expect("the run catches its panics")
-    }
-}
-
-fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
+/// Runs a schedule on this thread, which must be a fresh one: what a thread keeps would make the next run differ.
+pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
     let runtime = Runtime::with_seed_and_config(setup.seed, madsim::Config::default());
     runtime.block_on(async move {
         let begun = tokio::time::Instant::now();
@@ -306,34 +163,4 @@ fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u
         }
     }
     Ok(verified)
-}
-
-thread_local! {
-    /// Where this thread last panicked, and why.
-    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Makes panics of runs part of their outcome rather than text between others. Called once, by the command.
-pub fn keep_panics() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let of_a_run = std::thread::current()
-            .name()
-            .is_some_and(|name| name.starts_with("world:"));
-        if of_a_run {
-            PANICKED.with_borrow_mut(|kept| *kept = Some(info.to_string().replace('\n', " ")));
-        } else {
-            usual(info);
-        }
-    }));
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = PANICKED.with_borrow_mut(Option::take) {
-        return text;
-    }
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("a panic without a text")
-        .to_owned()
 }

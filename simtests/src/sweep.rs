@@ -1,8 +1,8 @@
 //! Many runs: in seed order, on a few threads, ended by the first violation or by a clock.
-use super::run::{Outcome, Run, Totals};
-use crate::scenario::Scenario;
 use crate::fault::Fault;
 use crate::oracle::Violation;
+use crate::outcome::{Outcome, Totals};
+use crate::run::{Kind, Run};
 use kfs_core::planted::Bug;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct Sweep {
     /// Of these kinds, for each seed.
-    pub scenarios: Vec<Scenario>,
+    pub kinds: Vec<Kind>,
     /// With these seeds.
     pub seeds: Range<u64>,
     /// A mistake that is planted in the product.
@@ -28,7 +28,7 @@ pub struct Sweep {
 #[derive(Clone, Debug)]
 pub struct Broken {
     /// Its kind.
-    pub scenario: &'static str,
+    pub kind: Kind,
     /// Its seed.
     pub seed: u64,
     /// What was broken.
@@ -56,7 +56,7 @@ impl Sweep {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
                     loop {
-                        let (seed, scenario) = {
+                        let (seed, kind) = {
                             let mut next = shared.lock().unwrap_or_else(PoisonError::into_inner);
                             let late = self.longest.is_some_and(|most| begun.elapsed() > most);
                             let Some(run) = self.nth(next.0).filter(|_| !late) else {
@@ -69,14 +69,12 @@ impl Sweep {
                             run
                         };
                         let run = Run {
-                            scenario,
-                            seed,
                             bug: self.bug,
-                            trace: None,
+                            ..Run::of(kind, seed)
                         };
                         let outcome = run.execute();
                         let mut swept = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                        swept.1.count(scenario.name, seed, outcome);
+                        swept.1.count(kind, seed, outcome);
                     }
                 });
             }
@@ -87,16 +85,16 @@ impl Sweep {
     }
 
     /// The n-th run: all scenarios of a seed, then the next seed.
-    fn nth(&self, nth: u64) -> Option<(u64, Scenario)> {
-        let scenarios = self.scenarios.len() as u64;
+    fn nth(&self, nth: u64) -> Option<(u64, Kind)> {
+        let scenarios = self.kinds.len() as u64;
         let seed = self.seeds.start.checked_add(nth.checked_div(scenarios)?)?;
         let scenario = usize::try_from(nth % scenarios).ok()?;
-        (seed < self.seeds.end).then(|| (seed, self.scenarios[scenario]))
+        (seed < self.seeds.end).then(|| (seed, self.kinds[scenario]))
     }
 }
 
 impl Swept {
-    fn count(&mut self, scenario: &'static str, seed: u64, outcome: Outcome) {
+    fn count(&mut self, kind: Kind, seed: u64, outcome: Outcome) {
         self.totals.add(&outcome.totals);
         if let Some(violation) = outcome.violation {
             let earlier = self
@@ -105,7 +103,7 @@ impl Swept {
                 .is_some_and(|broken| broken.seed <= seed);
             if !earlier {
                 self.broken = Some(Broken {
-                    scenario,
+                    kind,
                     seed,
                     violation,
                 });
@@ -115,15 +113,15 @@ impl Swept {
 
     /// What a sweep of so many runs must at least have done: an idle world passes nothing.
     #[must_use]
-    pub fn shortfalls(&self, scenarios: &[Scenario]) -> Vec<String> {
+    pub fn shortfalls(&self, kinds: &[Kind]) -> Vec<String> {
         let totals = &self.totals;
         let runs = totals.runs;
-        let faulty = scenarios
+        let faulty = kinds
             .iter()
-            .filter(|scenario| !scenario.is_clean())
+            .filter(|kind| !kind.scenario.is_clean())
             .count() as u64;
         // Runs in which something fails.
-        let faulty = runs * faulty / (scenarios.len() as u64).max(1);
+        let faulty = runs * faulty / (kinds.len() as u64).max(1);
         let mut minima = vec![
             ("runs", totals.runs, 1),
             ("acked operations", totals.acked, 10 * runs),
@@ -136,7 +134,7 @@ impl Swept {
             ),
             ("simulated seconds", totals.simulated.as_secs(), runs),
         ];
-        if faulty >= 200 && scenarios.iter().any(|scenario| scenario.name == "files") {
+        if faulty >= 200 && kinds.iter().any(|kind| kind.scenario.name == "files") {
             for kind in Fault::KINDS {
                 minima.push((
                     kind,

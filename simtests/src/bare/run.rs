@@ -1,0 +1,159 @@
+//! One run of a bare cluster: clients do their jobs while faults strike; then everything is healed, loses power
+//! once more, and all that was acked is read back.
+use super::sim::Sim;
+use crate::observe::record::Record;
+use crate::oracle::{Violation, order, replicas};
+use crate::outcome::{Outcome, Totals};
+use crate::run::caught;
+use crate::schedule::{Class, Schedule};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long clients may take for all their work, faults included.
+const WORK_MAX: Duration = Duration::from_secs(1_200);
+/// How long servers may take to be ready once nothing fails.
+pub const READY_MAX: Duration = Duration::from_secs(60);
+/// How long the auditor may take.
+const AUDIT_MAX: Duration = Duration::from_secs(120);
+
+/// Runs a schedule on this thread.
+#[must_use]
+pub fn run(schedule: Arc<Schedule>, record: Record) -> Outcome {
+    let mut sim = Sim::new(schedule, record);
+    let mut totals = Totals::of_one();
+    // What was kept until a panic is still judged by who looks at the trace, so the cluster stays outside.
+    let lived = caught(|| live(&mut sim)).flatten();
+    sim.record.check(lived);
+    let judged = caught(|| judge(&mut sim, &mut totals));
+    sim.record.check(judged);
+    sim.record.finish();
+    Outcome {
+        violation: sim.record.violation,
+        hash: sim.record.hash.0,
+        totals,
+    }
+}
+
+fn live(sim: &mut Sim) -> Result<(), Violation> {
+    ready(sim)?;
+    for client in 0..sim.schedule.clients.len() {
+        sim.start_client(client);
+    }
+    sim.unleash();
+    work(sim)?;
+    sim.heal_all();
+    ready(sim)?;
+    sim.power_cycle();
+    ready(sim)?;
+    audit(sim)
+}
+
+/// Waits until every server is ready.
+///
+/// # Errors
+/// If that takes too long.
+pub fn ready(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.run_until(READY_MAX, Sim::all_ready) || sim.record.violation.is_some() {
+        return Ok(());
+    }
+    let missing: Vec<&str> = (0..sim.servers())
+        .filter(|server| !sim.record.ready.contains(server))
+        .map(|server| &*sim.nodes[server].name)
+        .collect();
+    let what = format!(
+        "{READY_MAX:?} after all faults ended, not ready: {}",
+        missing.join(", ")
+    );
+    Err(Violation::new("O9", "L", what))
+}
+
+/// Waits until every client has done its jobs.
+///
+/// # Errors
+/// If that takes too long.
+pub fn work(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.run_until(WORK_MAX, Sim::clients_done) || sim.record.violation.is_some() {
+        return Ok(());
+    }
+    let what = format!("a client's call was not answered within {WORK_MAX:?}");
+    Err(Violation::new("O9", "L", what))
+}
+
+/// Reads everything there is, with everything up, and looks at every disk.
+///
+/// # Errors
+/// If something that was acked is not there.
+pub fn audit(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.record.violation.is_some() {
+        return Ok(());
+    }
+    sim.audit();
+    let audited = sim.run_until(AUDIT_MAX, |sim| sim.audited().is_some());
+    let verdict = sim.audited();
+    sim.end_audit();
+    if sim.record.violation.is_some() {
+        return Ok(());
+    }
+    match verdict {
+        Some(Ok(())) if audited => {}
+        Some(Err(what)) if sim.schedule.class != Class::Safe => {
+            let what = format!("with everything healed, {what}");
+            return Err(Violation::new("O3", "L", what));
+        }
+        Some(_) => {}
+        None => {
+            let what = format!("with everything healed, the auditor was not done in {AUDIT_MAX:?}");
+            return Err(Violation::new("O9", "L", what));
+        }
+    }
+    check_disks(sim)
+}
+
+/// Every replica of every chunk that holds bytes of a file is there, and is right.
+fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
+    let now = sim.record.tick();
+    let geometry = sim.schedule.geometry;
+    let mut verified = 0;
+    for (located, there) in sim.record.located.values() {
+        if located.log_len == 0 {
+            continue;
+        }
+        let mut held = 0;
+        for server in 1..sim.servers() {
+            let contents = &sim.record.contents;
+            let name = &sim.nodes[server].name;
+            let found = replicas::check(sim.disk(server), name, located, geometry, contents, now);
+            if let Some(bytes) = found? {
+                held += 1;
+                verified += bytes;
+            }
+        }
+        if there.absent > 0 || held < there.present {
+            let what = format!(
+                "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
+            );
+            return Err(Violation::new("O3", "D2", what));
+        }
+    }
+    sim.record.verified_on_disk += verified;
+    Ok(())
+}
+
+/// What only the whole run shows.
+pub fn judge(sim: &mut Sim, totals: &mut Totals) {
+    let checked = order::check(&sim.record.operations, sim.record.sessions_lost.clone());
+    if let Ok(checked) = &checked {
+        totals.replies_certain = checked.certain;
+        totals.replies_uncertain = checked.uncertain;
+    }
+    sim.record.check(checked);
+    totals.count(sim.record.counts, sim.crashes);
+    totals.bytes_verified = sim.record.contents.verified;
+    totals.bytes_verified_on_disk = sim.record.verified_on_disk;
+    totals.faults.clone_from(&sim.faults);
+    totals.disk_operations = (0..sim.servers())
+        .filter_map(|server| sim.nodes[server].disk.as_ref())
+        .map(|disk| disk.operations)
+        .sum();
+    totals.simulated = Duration::from_nanos(sim.now());
+}
