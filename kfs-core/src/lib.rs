@@ -24,3 +24,16 @@ pub mod planted;
 pub mod rng;
 pub mod time;
 pub mod wire;
+
+/// A simulation can be forked at any event: machines, what goes in and what comes out are values.
+const _: () = {
+    const fn forks<M: machine::Machine + Clone>()
+    where
+        machine::Input<M::Call>: Clone,
+        machine::Output<M::Event>: Clone,
+    {
+    }
+    forks::<meta::Meta>();
+    forks::<chunk::Chunk>();
+    forks::<client::Client>();
+};

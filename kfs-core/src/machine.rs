@@ -32,7 +32,7 @@ pub trait Machine {
 }
 
 /// What happens to a machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input<C> {
     /// A deadline passed; also the first input of a machine's life.
     Wake,
@@ -81,7 +81,7 @@ pub enum Input<C> {
 }
 
 /// What a machine wants done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Output<E> {
     /// Send, in order with the link's other sends. To a link that is gone: nothing happens.
     Send {

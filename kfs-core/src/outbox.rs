@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use std::collections::VecDeque;
 
 /// A machine's outputs, ready or waiting for the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outbox<E> {
     ready: VecDeque<Output<E>>,
     waiting: VecDeque<(LogSeq, Output<E>)>,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A replica, as its header has it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Replica {
     pub file: FileId,
     pub incarnation: Incarnation,
@@ -38,7 +38,7 @@ pub(super) enum Standing {
 }
 
 /// A chain that broke.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Broken {
     pub why: String,
     /// The link up the chain that was told.
@@ -46,7 +46,7 @@ pub(super) struct Broken {
 }
 
 /// All replicas, by the id that messages use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Inventory {
     pub replicas: BTreeMap<ReplicaId, Replica>,
     pub tables: Tables,
@@ -123,7 +123,7 @@ impl Inventory {
 }
 
 /// Headers of replicas at rest: those used lately, and those being read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     max: usize,
     loaded: BTreeMap<ReplicaId, (Arc<Header>, u64)>,
@@ -134,7 +134,7 @@ pub(super) struct Tables {
 }
 
 /// What [`Tables::get`] has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Lookup {
     Loaded(Arc<Header>),
     /// It is being loaded; the read is noted.

@@ -28,7 +28,7 @@ pub(super) enum Purpose {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct HoldId(u64);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Link {
     pub purpose: Purpose,
     /// Who is at the other end; `None`: dialed and not up yet.
@@ -82,7 +82,7 @@ impl Link {
 }
 
 /// All links, and the room per position.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Links {
     links: BTreeMap<LinkId, Link>,
     next: BTreeMap<(SocketAddr, u8), LinkId>,
@@ -92,13 +92,13 @@ pub(super) struct Links {
     room_bytes_max: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Room {
     bytes: usize,
     full: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hold {
     position: u8,
     bytes: usize,

@@ -26,7 +26,7 @@ const PERIOD_MIN: Duration = Duration::from_millis(1);
 const DAMAGE_MAX: usize = 1_024;
 
 /// Where this server stands with the meta server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Station {
     /// The disk is being read.
     Starting,
@@ -56,7 +56,7 @@ pub(super) enum Station {
 }
 
 /// A term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Member {
     link: LinkId,
     term: Term,

@@ -61,7 +61,7 @@ pub struct Config {
 }
 
 /// What the process around it asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// Its state.
     Status,
@@ -70,7 +70,7 @@ pub enum Call {
 }
 
 /// What it tells the process around it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// Its inventory was accepted: it serves. Said once per process.
     Ready {
@@ -132,7 +132,7 @@ pub struct ChunkStatus {
 }
 
 /// The chunkserver.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chunk {
     config: Config,
     outbox: Outbox<Event>,

@@ -15,7 +15,7 @@ use core::time::Duration;
 const PARK_AFTER: Duration = Duration::from_secs(10);
 
 /// A replica that may be written to, and has given its table back meanwhile.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Parked {
     pub writing: Writing,
     /// Messages that wait for the table to be read again, with the room they take.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct ReadId(u64);
 
 /// All reads that are not answered.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reads {
     open: BTreeMap<ReadId, Read>,
     made: u64,
@@ -31,7 +31,7 @@ pub(super) struct Reads {
     again: Vec<ReadId>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Read {
     link: LinkId,
     request: u64,

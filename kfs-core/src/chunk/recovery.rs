@@ -22,7 +22,7 @@ const SCAN_READS: usize = 64;
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// How far the start is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Start {
     NotYet,
     /// The data directory is being listed.

@@ -4,7 +4,7 @@ use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskDone, DiskOp, DiskResult};
 
 /// The room on the disk: as last measured, less what was taken since.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Space {
     measured: Option<Measured>,
     /// Bytes of pieces taken, and of those written, since the start.
@@ -12,7 +12,7 @@ pub(super) struct Space {
     pub written: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Measured {
     bytes_free: u64,
     bytes_total: u64,

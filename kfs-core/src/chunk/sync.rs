@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 const CUTS_MAX: usize = 16;
 
 /// A sync being made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cut {
     wseq: WriteSeq,
     piece: PieceNumber,
@@ -59,7 +59,7 @@ enum Stage {
 }
 
 /// A client that waits for everything up to a piece to be durable everywhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SyncAsk {
     pub link: LinkId,
     pub request: u64,
@@ -67,7 +67,7 @@ pub(super) struct SyncAsk {
 }
 
 /// Syncs of the directory, shared by all chunks that wait for one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct DirSync {
     /// Whose names the sync in flight covers; empty: none is in flight.
     running: Vec<ReplicaId>,

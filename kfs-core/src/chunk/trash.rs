@@ -30,7 +30,7 @@ pub(super) enum Step {
 }
 
 /// What is in the trash, and on its way there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Trash {
     /// By the time they came, oldest first.
     files: VecDeque<(Instant, ChunkName, u64)>,
@@ -40,7 +40,7 @@ pub(super) struct Trash {
     last: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Move {
     renames_left: usize,
     /// Whom to tell; `None`: a verdict, nobody waits.
@@ -48,7 +48,7 @@ struct Move {
 }
 
 /// What is said when a move is durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Answer {
     link: LinkId,
     request: u64,

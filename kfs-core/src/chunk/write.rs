@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A replica that takes pieces: made in this process, its chain unbroken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Writing {
     pub name: ChunkName,
     incarnation: Incarnation,
@@ -61,7 +61,7 @@ pub(super) struct Writing {
 }
 
 /// How far the making of a replica is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Made {
     /// Who asked, and is answered when it is made.
     Making(Vec<(LinkId, u64)>),
@@ -69,7 +69,7 @@ enum Made {
 }
 
 /// A write on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Piece {
     pub wseq: WriteSeq,
     number: PieceNumber,
@@ -90,7 +90,7 @@ pub(super) struct Synced {
 }
 
 /// A piece that was checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Incoming {
     pub session: SessionId,
     pub number: PieceNumber,

@@ -7,7 +7,7 @@ use crate::limits::Geometry;
 use bytes::Bytes;
 
 /// Cuts the writes of one file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cutter {
     geometry: Geometry,
     window: usize,
@@ -17,14 +17,14 @@ pub(super) struct Cutter {
     tail: Option<Tail>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tail {
     at: u64,
     bytes: Vec<u8>,
 }
 
 /// What was taken from a write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Taken {
     pub(super) bytes: usize,
     /// A piece that is ready, and where in the file it stands.

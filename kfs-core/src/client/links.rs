@@ -39,7 +39,7 @@ impl Use {
 }
 
 /// Why something was handed back unanswered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lost<T> {
     pub(super) why: String,
     pub(super) reached: Reached,
@@ -53,7 +53,7 @@ pub(super) enum Reached {
     No,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Links<T> {
     /// Bytes handed to a link and not yet sent before further messages wait here.
     unsent_max: usize,
@@ -62,7 +62,7 @@ pub(super) struct Links<T> {
     next_request: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Link<T> {
     link: LinkId,
     stage: Stage,

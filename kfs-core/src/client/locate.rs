@@ -10,7 +10,7 @@ use core::net::SocketAddr;
 use std::collections::BTreeMap;
 
 /// A file that is open for reading.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) file: FileId,
     /// Its path, for people.

@@ -38,7 +38,7 @@ pub(super) enum Ask {
 }
 
 /// What the meta server said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Reply {
     /// To a query.
     Answer(Answer),
@@ -47,7 +47,7 @@ pub(super) enum Reply {
 }
 
 /// What there is to tell the rest of the client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum News {
     /// A request has its outcome.
     Answered(Asker, Result<Reply, Failure>),
@@ -55,7 +55,7 @@ pub(super) enum News {
     SessionLost(SessionId, Refusal),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     asker: Asker,
     ask: Ask,
@@ -99,7 +99,7 @@ enum Renewal {
     Asked { request: u64, at: Instant },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct MetaOnClient {
     addr: SocketAddr,
     timeout: Duration,

@@ -62,7 +62,7 @@ pub struct Config {
 pub struct Handle(pub u64);
 
 /// What the library asks for. Each is answered by exactly one event.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// Answered by [`Event::Attrs`].
     Stat(At),
@@ -173,7 +173,7 @@ impl Call {
 }
 
 /// What the client tells the library.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// It is done.
     Done,
@@ -235,7 +235,7 @@ impl From<Refusal> for Failure {
 }
 
 /// The client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     reach: Reach,
     reads: Reads,
@@ -254,7 +254,7 @@ enum Life {
 }
 
 /// What reaches out of the client: its outputs, its chance, the meta server and the chunkservers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reach {
     limits: Limits,
     timeout: Duration,
@@ -265,7 +265,7 @@ struct Reach {
 }
 
 /// Who asked the meta server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Asker {
     Stat(CallId),
     List(CallId),

@@ -36,7 +36,7 @@ pub(super) enum Rule {
     Covered,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenChunk {
     index: u64,
     grant: Option<Grant>,
@@ -66,7 +66,7 @@ pub(super) struct OpenChunk {
     progress: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Piece {
     offset: u64,
     bytes: Bytes,
@@ -75,14 +75,14 @@ struct Piece {
     number: PieceNumber,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sync {
     up_to: PieceNumber,
     /// `None`: to be sent (again).
     request: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Line {
     Good,
     /// Nothing was done since this; tried again at `until`, and then `None`.

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 const TRY_MAX: Duration = Duration::from_secs(12);
 
 /// The files open for reading, and the reads in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reads {
     files: BTreeMap<Handle, Places>,
     calls: BTreeMap<u64, Read>,
@@ -34,7 +34,7 @@ pub(super) struct Reads {
     zeros: Bytes,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Read {
     id: CallId,
     handle: Handle,
@@ -45,7 +45,7 @@ struct Read {
     pieces: Vec<Piece>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Piece {
     index: u64,
     /// In the chunk.
@@ -63,7 +63,7 @@ struct Piece {
     step: Step,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     Queued,
     /// No replica gave all of it: its blocks are read one by one, as pieces of their own.

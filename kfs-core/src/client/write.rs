@@ -37,7 +37,7 @@ pub(super) struct Identity {
 }
 
 /// A file that this client writes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Writer {
     who: Identity,
     stage: Stage,
@@ -55,7 +55,7 @@ pub(super) struct Writer {
     reported: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     Writing,
     /// A size report is on its way.
@@ -63,7 +63,7 @@ enum Stage {
     Failed(Failure),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Report {
     size: u64,
     /// Index and length of each chunk it names.
@@ -78,7 +78,7 @@ enum Named {
 }
 
 /// A call in its turn.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Todo {
     Write { offset: u64, data: Bytes },
     Sync,

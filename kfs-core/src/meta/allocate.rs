@@ -37,7 +37,7 @@ pub(super) struct Asker {
 type Target = (FileId, u64);
 
 /// The chunks that are being made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Allocations {
     pending: BTreeMap<Target, Pending>,
     /// Which chunk a request waits for.
@@ -45,7 +45,7 @@ pub(super) struct Allocations {
     due: BTreeSet<(Instant, Target)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     askers: Vec<Asker>,
     chunk: ChunkId,
@@ -59,7 +59,7 @@ struct Pending {
 }
 
 /// What went wrong in earlier rounds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Failed {
     rounds: u32,
     servers: BTreeMap<ServerIndex, Refusal>,

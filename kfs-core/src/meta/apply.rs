@@ -15,7 +15,7 @@ use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
 use std::sync::Arc;
 
 /// What a record did.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Applied {
     /// The answer to who asked.
     pub(crate) done: Done,
@@ -24,7 +24,7 @@ pub(crate) struct Applied {
 }
 
 /// A chunk that no file owns any more, and where it was.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Freed {
     /// Whose it was.
     pub(crate) at: (FileId, u64),
@@ -34,7 +34,7 @@ pub(crate) struct Freed {
 }
 
 /// A record does not fit the state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Misfit(pub(crate) String);
 
 /// Applies one record.

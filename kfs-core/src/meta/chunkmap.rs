@@ -8,7 +8,7 @@ use crate::ids::ChunkId;
 use std::collections::BTreeMap;
 
 /// Copies of all chunks that files own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkMap {
     copies: BTreeMap<ChunkId, Copies>,
     under_replicated: u64,

@@ -24,7 +24,7 @@ const MARK_AFTER: Duration = Duration::from_millis(20);
 const RETRY_FULL: Duration = Duration::from_secs(5);
 
 /// The log, as it is being written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Commit {
     cluster: ClusterId,
     batch_bytes: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Commit {
     mark_at: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     file: FileName,
     salt: u64,
@@ -48,7 +48,7 @@ struct Segment {
 }
 
 /// What is being done to the segment that is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Flow {
     Idle,
     Writing {
@@ -80,7 +80,7 @@ enum Batch {
 }
 
 /// What is being done to the segment after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Next {
     Absent,
     Creating {

@@ -68,7 +68,7 @@ pub struct Config {
 }
 
 /// What the process around it asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// The state of the cluster.
     Status,
@@ -77,7 +77,7 @@ pub enum Call {
 }
 
 /// What it tells the process around it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// Its state is loaded and its epoch is in the log: it serves.
     Ready {
@@ -95,14 +95,14 @@ pub enum Event {
 }
 
 /// The meta server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Meta {
     io: Io,
     phase: Phase,
 }
 
 /// What goes in and out, in every phase.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Io {
     config: Config,
     rng: Rng,
@@ -112,7 +112,7 @@ struct Io {
 }
 
 /// A link that is up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Link {
     peer: Peer,
     role: LinkRole,
@@ -126,7 +126,7 @@ enum LinkRole {
     Server(ServerIndex),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     /// Until the first input.
     Asleep,
@@ -138,7 +138,7 @@ enum Phase {
 }
 
 /// A meta server that has loaded its state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Serving {
     identity: Identity,
     state: State,
@@ -322,7 +322,7 @@ impl Machine for Meta {
 }
 
 /// What a start has loaded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Loaded {
     identity: Identity,
     state: State,

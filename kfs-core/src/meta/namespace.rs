@@ -17,7 +17,7 @@ use crate::wire::{Refusal, Status};
 use std::collections::BTreeMap;
 
 /// What a request comes to, if it is not refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Decision {
     /// This is to be logged and applied; the outcome answers.
     Log(Record),

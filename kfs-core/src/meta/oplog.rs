@@ -399,7 +399,7 @@ pub enum Follows {
 }
 
 /// Reads one segment, in pieces of any size.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SegmentReader {
     file: String,
     cluster: ClusterId,
@@ -414,7 +414,7 @@ pub struct SegmentReader {
     step: Step,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     Header,
     Batches {

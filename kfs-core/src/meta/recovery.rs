@@ -28,7 +28,7 @@ const IDENTITY_BYTES_MAX: usize = 1 << 16;
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// A start, as far as it has come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Recovery {
     ticket: Ticket,
     step: Step,
@@ -36,7 +36,7 @@ pub(super) struct Recovery {
     leftovers: Vec<FileName>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     /// Listing the data directory.
     Root,
@@ -56,7 +56,7 @@ enum Step {
 }
 
 /// The log, while it is being read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reading {
     identity: Identity,
     segments: Vec<LogSeq>,

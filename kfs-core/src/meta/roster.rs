@@ -23,7 +23,7 @@ const RACK_BYTES_MAX: usize = 255;
 const EPOCH_HEARD_MAX: u32 = 1 << 22;
 
 /// The chunkservers heard of since the start.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Roster {
     heard: BTreeMap<ServerIndex, Heard>,
     /// Of the last term, within the epoch.
@@ -33,7 +33,7 @@ pub(super) struct Roster {
 }
 
 /// A chunkserver, as it was last heard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Heard {
     pub(super) addr: SocketAddr,
     pub(super) standing: Standing,

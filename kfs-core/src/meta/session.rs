@@ -19,14 +19,14 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of the sessions besides what the log knows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sessions {
     live: BTreeMap<SessionId, Live>,
     /// When to look whether a session is silent; it may have been heard since.
     due: BTreeSet<(Instant, SessionId)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Live {
     link: Option<LinkId>,
     heard: Instant,
