@@ -3,7 +3,7 @@ use crate::bare;
 use crate::observe::record::Record;
 use crate::oracle::Violation;
 use crate::outcome::{Outcome, Totals};
-use crate::scenario::{ALL, Scenario};
+use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::world;
 use crate::world::shared::Shared;
@@ -50,7 +50,7 @@ impl Kind {
     #[must_use]
     pub fn all() -> Vec<Self> {
         let of = |simulator| {
-            ALL.into_iter().map(move |scenario| Self {
+            Scenario::all().into_iter().map(move |scenario| Self {
                 simulator,
                 scenario,
             })
@@ -102,7 +102,7 @@ impl Run {
     pub fn of(kind: Kind, seed: u64) -> Self {
         Self {
             simulator: kind.simulator,
-            schedule: Arc::new(kind.scenario.draw(seed)),
+            schedule: Arc::new((kind.scenario.draw)(seed)),
             bug: None,
             trace: None,
         }

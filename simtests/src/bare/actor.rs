@@ -51,6 +51,7 @@ enum Doing {
     /// Makes the shared directories, or finds them.
     Preparing(u64),
     Job(usize, Stage),
+    Idle,
     Looking(u32),
     Auditing(Stage),
     Done,
@@ -154,7 +155,7 @@ impl Actor {
         match doing {
             Doing::Begin => self.prepare(0),
             Doing::Preparing(dir) if dir + 1 < SHARED_DIRS => self.prepare(dir + 1),
-            Doing::Preparing(_) => self.next_job(schedule, record),
+            Doing::Preparing(_) | Doing::Idle => self.next_job(schedule, record),
             Doing::Job(job, stage) => match event {
                 Some(event) => self.go_on(schedule, record, job, stage, event),
                 None => self.next_job(schedule, record),
@@ -209,6 +210,10 @@ impl Actor {
                     mode: *mode,
                 };
                 (call, Stage::Simple)
+            }
+            Job::Idle { ms } => {
+                self.doing = Doing::Idle;
+                return Next::Wait(ms * 1_000_000);
             }
             Job::Mkdir { name, parents } => {
                 let call = Call::Mkdir {

@@ -11,6 +11,7 @@ use crate::world::shared::Shared;
 use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
 use kfs_core::wire::client_meta::{Entry, Keep, Parents};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An actor.
 pub struct Actor {
@@ -132,6 +133,10 @@ impl Actor {
             Job::Remove(name) => kfs.remove(name.as_bytes()).await,
             Job::Rmdir(name) => kfs.rmdir(name.as_bytes()).await,
             Job::Touch(name) => self.create(name, Keep::Always).await?.close().await,
+            Job::Idle { ms } => {
+                tokio::time::sleep(Duration::from_millis(*ms)).await;
+                Ok(())
+            }
             Job::Mkdir { name, parents } => kfs.mkdir(name.as_bytes(), *parents, OWNER).await,
         }
     }

@@ -2,7 +2,6 @@
 //! without changing the others. Drawn from the seed before anything runs, done by both simulators.
 use super::bytes::Stamp;
 use crate::keyed::Keyed;
-use crate::scenario::Mix;
 use bytes::Bytes;
 use kfs_core::limits::Geometry;
 use kfs_core::wire::client_meta::{Ownership, Parents, RenameMode};
@@ -80,6 +79,11 @@ pub enum Job {
     Rmdir(String),
     /// An empty file is made.
     Touch(String),
+    /// Nothing is done for so many milliseconds.
+    Idle {
+        /// How long.
+        ms: u64,
+    },
     /// A directory is made.
     Mkdir {
         /// Its name.
@@ -121,6 +125,21 @@ pub enum ReadHow {
     Steps(u64),
     /// These ranges: offset in thousandths of the size, and bytes.
     Ranges(Vec<(u64, u64)>),
+}
+
+/// How often actors do what.
+#[derive(Clone, Copy, Debug)]
+pub struct Mix {
+    /// A temporary file is written and renamed to its final name.
+    pub put: u64,
+    /// A file is written under its name, with syncs between.
+    pub write: u64,
+    /// A file is read and checked.
+    pub read: u64,
+    /// Names are made, moved, removed, listed.
+    pub names: u64,
+    /// Bytes that were written are written again, which must be refused.
+    pub overwrite: u64,
 }
 
 /// Of which run and actor a job is: what names its bytes.

@@ -1,0 +1,229 @@
+//! Scenarios of which the seed draws almost everything: sizes, speeds, what clients do and what goes wrong.
+//!
+//! Each run leaves some features and faults out, so that the others are met more often (swarm testing, Groce et
+//! al. 2012).
+use super::Scenario;
+use crate::fault::{Target, Weights, plan};
+use crate::keyed::Keyed;
+use crate::schedule::{Class, ClientPlan, Schedule, Speed};
+use crate::workload::job::{self, Mix};
+use kfs_core::limits::{Geometry, Limits, Timing};
+use std::time::Duration;
+
+/// What a seed draws from.
+#[derive(Clone, Copy, Debug)]
+struct Odds {
+    class: Class,
+    faults_max: u64,
+    weights: Weights,
+    mix: Mix,
+}
+
+/// All of them.
+pub const ALL: [Scenario; 4] = [
+    Scenario {
+        name: "files",
+        about: "files written, read, replaced and removed, while everything that can fails",
+        draw: |seed| draw(FILES, seed),
+    },
+    Scenario {
+        name: "names",
+        about: "directories and names made, moved, listed and removed, while the meta server crashes",
+        draw: |seed| draw(NAMES, seed),
+    },
+    Scenario {
+        name: "power",
+        about: "files written and closed, while the power of one server or of all fails",
+        draw: |seed| draw(POWER, seed),
+    },
+    Scenario {
+        name: "clean",
+        about: "nothing fails: every call is answered, nothing is tried twice",
+        draw: |seed| draw(CLEAN, seed),
+    },
+];
+
+const NO_FAULTS: Weights = Weights {
+    kill_chunk: 0,
+    kill_meta: 0,
+    power_one: 0,
+    power_some: 0,
+    power_desk: 0,
+    partition: 0,
+    pause: 0,
+    slow_disk: 0,
+    kill_client: 0,
+};
+
+const FILES: Odds = Odds {
+    class: Class::Live,
+    faults_max: 7,
+    weights: Weights {
+        kill_chunk: 5,
+        kill_meta: 4,
+        power_one: 5,
+        power_some: 4,
+        power_desk: 2,
+        partition: 4,
+        pause: 2,
+        slow_disk: 3,
+        kill_client: 2,
+    },
+    mix: Mix {
+        put: 4,
+        write: 4,
+        read: 5,
+        names: 5,
+        overwrite: 1,
+    },
+};
+
+const NAMES: Odds = Odds {
+    class: Class::Live,
+    faults_max: 7,
+    weights: Weights {
+        kill_meta: 8,
+        power_one: 3,
+        power_some: 3,
+        power_desk: 3,
+        partition: 3,
+        pause: 1,
+        slow_disk: 2,
+        kill_client: 3,
+        ..NO_FAULTS
+    },
+    mix: Mix {
+        put: 1,
+        write: 0,
+        read: 1,
+        names: 16,
+        overwrite: 0,
+    },
+};
+
+const POWER: Odds = Odds {
+    class: Class::Live,
+    faults_max: 6,
+    weights: Weights {
+        power_one: 6,
+        power_some: 6,
+        power_desk: 4,
+        slow_disk: 2,
+        ..NO_FAULTS
+    },
+    mix: Mix {
+        put: 6,
+        write: 6,
+        read: 3,
+        names: 2,
+        overwrite: 0,
+    },
+};
+
+const CLEAN: Odds = Odds {
+    class: Class::Clean,
+    faults_max: 0,
+    weights: NO_FAULTS,
+    mix: Mix {
+        put: 4,
+        write: 4,
+        read: 4,
+        names: 4,
+        overwrite: 1,
+    },
+};
+
+/// Draws a run.
+fn draw(odds: Odds, seed: u64) -> Schedule {
+    let mut draws = Keyed::new(seed, "setup");
+    let block_bytes = draws.pick(&[256, 512, 1_024, 4_096]);
+    let geometry = Geometry {
+        block_bytes,
+        chunk_blocks: draws.pick(&[8, 16]),
+        piece_bytes: block_bytes * draws.pick(&[1, 2, 4]),
+    };
+    geometry.check();
+    let block = block_bytes as usize;
+    let chunkservers = draws.pick(&[3, 4, 4, 5]);
+    let clients: u32 = draws.pick(&[1, 2, 3]);
+    let actors = draws.pick(&[1, 2]);
+    let steps = draws.pick(&[12, 20, 30]);
+    let mix = draw_mix(odds.mix, &mut draws);
+    let target = Target {
+        servers: chunkservers + 1,
+        clients: clients as usize,
+        acks: u64::from(actors * steps * clients),
+        millis: 3_000,
+    };
+    let faults = draws.below(odds.faults_max + 1);
+    Schedule {
+        seed,
+        class: odds.class,
+        servers: chunkservers + 1,
+        replication: draws.pick(&[3, 3, 3, 2]),
+        geometry,
+        limits: Limits {
+            piece_buffer_bytes: 16 * block,
+            link_unsent_bytes: 16 * block,
+            link_requests: 64,
+            chunk_tables: 4,
+            log_batch_bytes: draws.pick(&[8 << 10, 32 << 10]),
+            log_first_segment_bytes: draws.pick(&[32 << 10, 64 << 10]),
+            log_segment_bytes: 64 << 10,
+            write_window_bytes: 16 * block,
+            sync_every_bytes: block * draws.pick(&[2, 4, 8]),
+            read_ahead_bytes: 8 * block,
+        },
+        timing: Timing {
+            heartbeat: Duration::from_millis(draws.pick(&[200, 500])),
+            serve_lease: Duration::from_millis(draws.pick(&[1_500, 3_000])),
+            trash_grace: Duration::from_secs(draws.pick(&[2, 60])),
+            session_idle: Duration::from_secs(draws.pick(&[12, 60])),
+        },
+        latency_us: draws.pick(&[(50, 400), (200, 2_000), (1_000, 10_000)]),
+        loss_permille: if odds.class == Class::Clean {
+            0
+        } else {
+            draws.pick(&[0, 0, 0, 10])
+        },
+        speed: Speed {
+            read_us: 2_000,
+            write_us: draws.pick(&[300, 3_000]),
+            sync_us: draws.pick(&[2_000, 20_000, 60_000]),
+        },
+        buggify_permille: if odds.class == Class::Clean {
+            0
+        } else {
+            draws.pick(&[0, 50, 250])
+        },
+        clients: (0..clients)
+            .map(|client| ClientPlan {
+                actors: (0..actors)
+                    .map(|nth| job::draw(seed, client * actors + nth, steps, mix, geometry))
+                    .collect(),
+            })
+            .collect(),
+        faults: plan(
+            odds.weights,
+            faults,
+            target,
+            &mut Keyed::new(seed, "faults"),
+        ),
+    }
+}
+
+/// Leaves some of it out.
+fn draw_mix(mix: Mix, draws: &mut Keyed) -> Mix {
+    let mut keep = |weight: u64| if draws.percent(75) { weight } else { 0 };
+    let drawn = Mix {
+        put: keep(mix.put),
+        write: keep(mix.write),
+        read: keep(mix.read),
+        names: keep(mix.names),
+        overwrite: keep(mix.overwrite),
+    };
+    if drawn.put + drawn.write + drawn.names == 0 {
+        return mix;
+    }
+    drawn
+}

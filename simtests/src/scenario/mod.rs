@@ -1,0 +1,38 @@
+//! Scenarios: kinds of runs, the same for both simulators. In some the seed draws almost everything ([`drawn`]);
+//! others tell a story that breaks a promise in a design that looks right ([`told`]), and the seed draws only
+//! when exactly things happen.
+pub mod drawn;
+pub mod told;
+
+use crate::schedule::{Class, Schedule};
+
+/// A kind of run.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// As it is named on the command line, after `world:` or `bare:`.
+    pub name: &'static str,
+    /// For `sim list`.
+    pub about: &'static str,
+    /// The run of a seed.
+    pub draw: fn(u64) -> Schedule,
+}
+
+impl Scenario {
+    /// All there are.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        drawn::ALL.into_iter().chain(told::ALL).collect()
+    }
+    /// The scenario of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all()
+            .into_iter()
+            .find(|scenario| scenario.name == name)
+    }
+    /// Whether nothing goes wrong in it.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        (self.draw)(0).class == Class::Clean
+    }
+}
