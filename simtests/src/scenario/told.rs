@@ -95,8 +95,8 @@ pub const ALL: [Scenario; 5] = [
                     read("/d0/kept"),
                 ]),
                 faults: vec![Planned {
-                    // After both files are closed and renamed.
-                    trigger: Trigger::AtAck(10),
+                    // Both files are there, the removal is still to come.
+                    trigger: Trigger::AtAck(8),
                     fault: Fault::Kill(2),
                     lasts_ms: 300,
                 }],
