@@ -5,6 +5,7 @@
 //! [`oracle`] for what is checked. Everything that needs the simulated runtime is compiled under
 //! `cfg(madsim)` only: `cargo sim …`.
 pub mod disk;
+pub mod draw;
 pub mod fault;
 pub mod keyed;
 pub mod model;
