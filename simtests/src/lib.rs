@@ -7,6 +7,7 @@
 #[cfg(madsim)]
 pub mod bare;
 pub mod disk;
+pub mod draw;
 pub mod fault;
 pub mod keyed;
 pub mod model;
