@@ -18,8 +18,12 @@ pub mod outcome;
 pub mod planted;
 #[cfg(madsim)]
 pub mod run;
+#[cfg(madsim)]
+pub mod sched;
 pub mod scenario;
 pub mod schedule;
+#[cfg(madsim)]
+pub mod shrink;
 #[cfg(madsim)]
 pub mod sweep;
 pub mod workload;

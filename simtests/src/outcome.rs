@@ -1,6 +1,7 @@
 //! What came of a run, or of many.
 use crate::disk::Crash;
 use crate::observe::record::Counts;
+use crate::observe::telling::Telling;
 use crate::oracle::Violation;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,10 @@ pub struct Outcome {
     pub hash: u64,
     /// What happened.
     pub totals: Totals,
+    /// What is told of it, if it was looked at closely.
+    pub told: Option<Box<Telling>>,
+    /// When a promise was broken, or when it ended, in nanoseconds of the simulation.
+    pub ended_ns: u64,
 }
 
 /// What happened in a run, or in many.

@@ -4,18 +4,6 @@ use crate::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
 use std::fmt;
 
-/// Its name on the command line.
-#[must_use]
-pub const fn name(bug: Bug) -> &'static str {
-    bug.name()
-}
-
-/// What is wrong with it.
-#[must_use]
-pub const fn about(bug: Bug) -> &'static str {
-    bug.about()
-}
-
 /// What came of a hunt for one mistake.
 #[derive(Clone, Debug)]
 pub struct Hunt {
@@ -45,15 +33,15 @@ impl fmt::Display for Hunt {
         match &self.broken {
             Some(broken) => write!(
                 f,
-                "killed   {:<22} in {} runs by {} ({} --seed {}): {}",
-                name(self.bug),
+                "killed   {:<28} in {} runs by {} ({} --seed {}): {}",
+                self.bug.name(),
                 self.runs,
                 broken.violation.oracle,
                 broken.kind,
                 broken.seed,
                 broken.violation.what
             ),
-            None => write!(f, "SURVIVED {:<28} {} runs", name(self.bug), self.runs),
+            None => write!(f, "SURVIVED {:<28} {} runs", self.bug.name(), self.runs),
         }
     }
 }

@@ -94,6 +94,17 @@ pub struct Run {
     pub bug: Option<Bug>,
     /// Where every event is written as a line of text.
     pub trace: Option<File>,
+    /// Whether it is told what happened.
+    pub watching: Watching,
+}
+
+/// How closely a run is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watching {
+    /// By the oracles only.
+    Usual,
+    /// Everything is kept that a picture shows.
+    Closely,
 }
 
 impl Run {
@@ -105,6 +116,7 @@ impl Run {
             schedule: Arc::new((kind.scenario.draw)(seed)),
             bug: None,
             trace: None,
+            watching: Watching::Usual,
         }
     }
 
@@ -123,7 +135,8 @@ impl Run {
 
     fn here(self) -> Outcome {
         planted::plant(self.bug);
-        let record = Record::new(self.schedule.seed, self.trace);
+        let mut record = Record::new(self.schedule.seed, self.trace);
+        record.telling = (self.watching == Watching::Closely).then(Box::default);
         let schedule = self.schedule;
         match self.simulator {
             Simulator::Bare => bare::run::run(schedule, record),
@@ -136,12 +149,7 @@ impl Run {
                     record.check::<()>(Err(violation));
                     Totals::of_one()
                 });
-                record.finish();
-                Outcome {
-                    violation: record.violation.clone(),
-                    hash: record.hash.0,
-                    totals,
-                }
+                record.finish(totals)
             }
         }
     }

@@ -76,6 +76,39 @@ impl Schedule {
         let actors = self.clients.iter().flat_map(|client| &client.actors);
         actors.map(Vec::len).sum()
     }
+    /// Whether everything it names is there, so that it can be run.
+    ///
+    /// # Errors
+    /// The first thing that is not.
+    pub fn check(&self) -> Result<(), String> {
+        if !(2..=200).contains(&self.servers) {
+            return Err(format!("{} servers; 2 to 200 can be run", self.servers));
+        }
+        if self.clients.is_empty() || self.clients.len() > 40 {
+            return Err(format!("{} clients; 1 to 40 can be run", self.clients.len()));
+        }
+        if self.latency_us.0 > self.latency_us.1 {
+            return Err("the least latency is above the greatest".into());
+        }
+        if self.replication == 0 {
+            return Err("a file has at least one replica".into());
+        }
+        for planned in &self.faults {
+            planned.check(self.servers, self.clients.len())?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out clients that do nothing, from the last one on.
+    pub fn drop_idle_clients(&mut self) {
+        let idle = |client: &ClientPlan| client.actors.iter().all(Vec::is_empty);
+        while self.clients.len() > 1 && self.clients.last().is_some_and(idle) {
+            self.clients.pop();
+            let gone = self.clients.len();
+            self.faults.retain_mut(|planned| planned.without_client(gone));
+        }
+    }
+
     /// Actors of one client process, at most: what makes their numbers differ.
     #[must_use]
     pub fn actors_max(&self) -> u32 {

@@ -35,6 +35,31 @@ pub struct Broken {
     pub violation: Violation,
 }
 
+impl Broken {
+    /// The line that repeats it.
+    #[must_use]
+    pub fn paste(&self) -> String {
+        format!("cargo sim run {} --seed {}", self.kind, self.seed)
+    }
+}
+
+/// How fast a sweep was.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    /// Real seconds.
+    pub seconds: f64,
+    /// Simulated ones, per real one.
+    pub simulated_per_second: f64,
+    /// Inputs and outputs of machines.
+    pub events_per_second: f64,
+    /// Changes, syncs, closes, questions and reads that succeeded.
+    pub acked_per_second: f64,
+    /// Runs.
+    pub runs_per_minute: f64,
+    /// The most memory that the process had.
+    pub rss_peak_bytes: u64,
+}
+
 /// What came of a sweep.
 #[derive(Clone, Default, Debug)]
 pub struct Swept {
@@ -111,6 +136,22 @@ impl Swept {
         }
     }
 
+    /// How fast it was.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)] // For people.
+    pub fn speed(&self) -> Speed {
+        let seconds = self.took.as_secs_f64().max(0.001);
+        let totals = &self.totals;
+        Speed {
+            seconds,
+            simulated_per_second: totals.simulated.as_secs_f64() / seconds,
+            events_per_second: totals.events as f64 / seconds,
+            acked_per_second: (totals.acked + totals.answered) as f64 / seconds,
+            runs_per_minute: totals.runs as f64 * 60.0 / seconds,
+            rss_peak_bytes: rss_peak_bytes(),
+        }
+    }
+
     /// What a sweep of so many runs must at least have done: an idle world passes nothing.
     #[must_use]
     pub fn shortfalls(&self, kinds: &[Kind]) -> Vec<String> {
@@ -149,4 +190,12 @@ impl Swept {
             .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"))
             .collect()
     }
+}
+
+/// The most memory that this process had; 0 where the system does not say.
+fn rss_peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }

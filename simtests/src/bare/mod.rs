@@ -8,6 +8,7 @@
 //! then [`run`].
 pub mod actor;
 pub mod disk;
+pub mod everywhere;
 pub mod net;
 pub mod process;
 pub mod run;

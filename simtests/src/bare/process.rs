@@ -6,7 +6,6 @@ use kfs_core::machine::{CloseReason, DiskOp, DiskResult, Fault, Input, Machine, 
 use kfs_core::time::{Instant, Now};
 use kfs_core::wire::{Msg, Peer};
 use kfs_core::{chunk, client, meta};
-use std::fmt::Debug;
 use std::net::SocketAddr;
 
 /// One of the three machines.
@@ -148,17 +147,10 @@ fn turn<M: Machine>(
     wants: &mut Vec<Wants>,
     mut wanted: impl FnMut(&mut Record, Output<M::Event>) -> Option<Wants>,
 ) {
-    record.hash.bytes(name.as_bytes());
-    record.hash.word(now.mono.0);
-    record.hash.input(&input);
-    record.event(|| format!("{:?} {name} <- {}", now.wall, shorten(&input)));
+    record.input(now, name, &input);
     machine.handle(now, input);
     while let Some(output) = machine.poll() {
-        record.hash.output(&output);
-        record.event(|| format!("    {name} -> {}", shorten(&output)));
-        if let Output::Send { msg, .. } = &output {
-            record.sent(msg.head.name());
-        }
+        record.output(name, &output);
         wants.extend(wanted(record, output));
     }
 }
@@ -189,16 +181,4 @@ impl<C> From<Happens> for Input<C> {
             Happens::Call(..) => unreachable!("only clients are called"),
         }
     }
-}
-
-/// One line of a trace.
-#[must_use]
-pub fn shorten(value: &impl Debug) -> String {
-    const MOST: usize = 600;
-    let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(MOST) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }

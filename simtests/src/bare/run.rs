@@ -26,12 +26,7 @@ pub fn run(schedule: Arc<Schedule>, record: Record) -> Outcome {
     sim.record.check(lived);
     let judged = caught(|| judge(&mut sim, &mut totals));
     sim.record.check(judged);
-    sim.record.finish();
-    Outcome {
-        violation: sim.record.violation,
-        hash: sim.record.hash.0,
-        totals,
-    }
+    sim.record.finish(totals)
 }
 
 fn live(sim: &mut Sim) -> Result<(), Violation> {

@@ -10,6 +10,7 @@ use crate::disk::{DiskModel, Policy};
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
 use crate::observe::record::Record;
+use crate::observe::telling::Life;
 use crate::oracle::Violation;
 use crate::outcome::Crashes;
 use crate::schedule::Schedule;
@@ -391,6 +392,7 @@ impl Sim {
     /// Hands something to the process of a node, and carries out what it wants.
     fn deliver(&mut self, node: NodeId, happens: Happens) {
         let now = self.clock(node);
+        self.record.now_ns = self.now;
         let host = &mut self.nodes[node];
         let Some(process) = &mut host.process else {
             return;
@@ -502,6 +504,9 @@ impl Sim {
         host.life += 1;
         host.wake_at = None;
         host.frozen = None;
+        if let Some(telling) = &mut self.record.telling {
+            telling.process(self.now, &host.name, Life::Begins);
+        }
         self.deliver(node, Happens::Wake);
     }
 
@@ -518,6 +523,9 @@ impl Sim {
         host.wake_at = None;
         host.frozen = None;
         if was_up {
+            if let Some(telling) = &mut self.record.telling {
+                telling.process(self.now, &host.name, Life::Ends);
+            }
             if let Some(disk) = &mut host.disk {
                 disk.kill();
             }
@@ -539,6 +547,14 @@ impl Sim {
     pub fn darken(&mut self, server: NodeId) {
         self.end(server, Ended::Dark);
         self.nodes[server].powered = false;
+    }
+
+    /// As [`Self::darken`]; nothing that was in flight to its disk is carried out any more.
+    pub fn darken_at_once(&mut self, server: NodeId) {
+        if let Some(disk) = &mut self.nodes[server].disk {
+            disk.kill_at_once();
+        }
+        self.darken(server);
     }
 
     /// Starts a client's process: its actors go on with the jobs that were not begun.

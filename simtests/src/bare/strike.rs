@@ -114,6 +114,13 @@ impl Sim {
         if struck {
             *self.faults.entry(fault.kind()).or_default() += 1;
             self.record.remark(|| format!("FAULT {fault:?}"));
+            let clients = fault.clients().into_iter();
+            let clients = clients.map(|client| self.schedule.servers + client);
+            let struck = fault.servers().into_iter().chain(clients);
+            let names: Vec<&str> = struck.map(|node| &*self.nodes[node].name).collect();
+            if let Some(telling) = &mut self.record.telling {
+                telling.fault(self.now, &names, fault.to_string());
+            }
         }
         struck
     }
@@ -123,6 +130,9 @@ impl Sim {
         self.striking.retain(|other| *other != nth);
         let fault = self.schedule.faults[nth].fault.clone();
         self.record.remark(|| format!("HEAL {fault:?}"));
+        if let Some(telling) = &mut self.record.telling {
+            telling.healed(self.now, &fault.to_string());
+        }
         match fault {
             Fault::Kill(server) => self.start(server),
             Fault::PowerLoss(site, _) => {

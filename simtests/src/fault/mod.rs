@@ -2,6 +2,7 @@
 use crate::disk::Policy;
 use crate::keyed::Keyed;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A server of a cluster; 0 is the meta server.
 pub type ServerNumber = usize;
@@ -105,6 +106,96 @@ pub struct Planned {
     pub fault: Fault,
     /// When it is healed, in milliseconds after it struck.
     pub lasts_ms: u64,
+}
+
+impl Fault {
+    /// Servers that are named.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerNumber> {
+        match self {
+            Self::Kill(server)
+            | Self::Isolate(server)
+            | Self::Pause(server)
+            | Self::SlowDisk(server) => vec![*server],
+            Self::PowerLoss(site, _) => site.servers.clone(),
+            Self::OneWay(from, to) => vec![*from, *to],
+            Self::KillClient(_) => Vec::new(),
+        }
+    }
+    /// Clients that are named.
+    #[must_use]
+    pub fn clients(&self) -> Vec<usize> {
+        match self {
+            Self::PowerLoss(site, _) => site.clients.clone(),
+            Self::KillClient(client) => vec![*client],
+            Self::Kill(_)
+            | Self::Isolate(_)
+            | Self::OneWay(..)
+            | Self::Pause(_)
+            | Self::SlowDisk(_) => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(_) => f.write_str("killed"),
+            Self::PowerLoss(_, policy) => write!(f, "power lost ({policy:?})"),
+            Self::Isolate(_) => f.write_str("cut off from everybody"),
+            Self::OneWay(from, to) => write!(f, "nothing passes from server {from} to {to}"),
+            Self::Pause(_) => f.write_str("stands still"),
+            Self::SlowDisk(_) => f.write_str("a slow disk"),
+            Self::KillClient(client) => write!(f, "client {client} killed"),
+        }
+    }
+}
+
+impl Planned {
+    /// Servers that are named.
+    fn servers(&self) -> Vec<ServerNumber> {
+        let mut named = self.fault.servers();
+        if let Trigger::AtOperation(server, ..) = self.trigger {
+            named.push(server);
+        }
+        named
+    }
+    /// Whether it names this server.
+    #[must_use]
+    pub fn names(&self, server: ServerNumber) -> bool {
+        self.servers().contains(&server)
+    }
+    /// Leaves a client out of it; whether anything is left.
+    pub fn without_client(&mut self, client: usize) -> bool {
+        if let Fault::PowerLoss(site, _) = &mut self.fault {
+            site.clients.retain(|other| *other != client);
+        }
+        !self.fault.clients().contains(&client)
+    }
+    /// Whether all that it names is there.
+    ///
+    /// # Errors
+    /// What is not.
+    pub fn check(&self, servers: usize, clients: usize) -> Result<(), String> {
+        if let Some(server) = self.servers().into_iter().find(|named| *named >= servers) {
+            return Err(format!("a fault of server {server}, and there are {servers}"));
+        }
+        if let Some(client) = self.fault.clients().into_iter().find(|named| *named >= clients) {
+            return Err(format!("a fault of client {client}, and there are {clients}"));
+        }
+        match &self.trigger {
+            Trigger::AfterMessage(kind, ..) if !is_message(kind) => {
+                Err(format!("there are no messages of the kind '{kind}'"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_message(kind: &str) -> bool {
+    kfs_core::wire::Head::TYPES
+        .iter()
+        .any(|(_, known)| *known == kind)
 }
 
 /// How often which fault is drawn; a weight of 0 never.
@@ -267,12 +358,7 @@ mod tests {
         assert!(at(|t| matches!(t, Trigger::AtAck(_))));
         assert!(at(|t| matches!(t, Trigger::AtOperation(..))));
         assert!(at(|t| matches!(t, Trigger::AfterMessage(..))));
-        let known = |name: &str| {
-            kfs_core::wire::Head::TYPES
-                .iter()
-                .any(|(_, known)| *known == name)
-        };
-        assert!(MESSAGES.into_iter().all(known));
+        assert!(MESSAGES.into_iter().all(is_message));
         assert!(
             !drawn
                 .iter()

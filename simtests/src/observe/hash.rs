@@ -78,7 +78,8 @@ impl EventHash {
         }
     }
 
-    fn msg(&mut self, msg: &Msg) {
+    /// Adds a message.
+    pub fn msg(&mut self, msg: &Msg) {
         // The head as it goes over the wire, with its prefix: the request and the type stand there.
         self.bytes(&frame::encode(0, msg));
         self.bytes(&msg.body);

@@ -2,3 +2,4 @@
 pub mod client;
 pub mod hash;
 pub mod record;
+pub mod telling;

@@ -2,12 +2,17 @@
 //!
 //! A value: a simulation that is forked takes a copy along.
 use super::hash::EventHash;
+use super::telling::Telling;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
+use crate::outcome::{self, Totals};
 use kfs_core::ids::{FileId, LogSeq};
+use kfs_core::machine::{Input, Output};
+use kfs_core::time::Now;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +26,10 @@ pub struct Record {
     /// Over every input and output of every machine.
     pub hash: EventHash,
     trace: Option<Arc<Mutex<BufWriter<File>>>>,
+    /// What is told of the run, if anybody wants to know.
+    pub telling: Option<Box<Telling>>,
+    /// Simulated time, in nanoseconds, as far as it is told.
+    pub now_ns: u64,
     /// Operations on the namespace, in the order of their calls.
     pub operations: Vec<Operation>,
     /// What was written.
@@ -33,6 +42,8 @@ pub struct Record {
     fired: Vec<WatchId>,
     /// The first broken promise.
     pub violation: Option<Violation>,
+    /// When it was broken.
+    broken_ns: Option<u64>,
     /// What happened.
     pub counts: Counts,
     /// Servers that said they are ready, since they last started.
@@ -88,6 +99,8 @@ impl Record {
             newest: LogSeq(0),
             hash: EventHash::default(),
             trace: trace.map(|file| Arc::new(Mutex::new(BufWriter::new(file)))),
+            telling: None,
+            now_ns: 0,
             operations: Vec::new(),
             contents: Contents::new(salt),
             sessions_lost: BTreeMap::new(),
@@ -95,6 +108,7 @@ impl Record {
             watches: Vec::new(),
             fired: Vec::new(),
             violation: None,
+            broken_ns: None,
             counts: Counts::default(),
             ready: BTreeSet::new(),
             verified_on_disk: 0,
@@ -107,10 +121,29 @@ impl Record {
         self.tick
     }
 
-    /// An event of a machine; its text is for the trace, if there is one.
-    pub fn event(&mut self, text: impl FnOnce() -> String) {
+    /// Something goes into the machine of this name.
+    pub fn input<C: Debug>(&mut self, now: Now, name: &str, input: &Input<C>) {
+        self.hash.bytes(name.as_bytes());
+        self.hash.word(now.mono.0);
+        self.hash.input(input);
         self.counts.events += 1;
-        self.remark(text);
+        self.remark(|| format!("{:?} {name} <- {}", now.wall, shorten(input)));
+        if let Some(telling) = &mut self.telling {
+            telling.input(self.now_ns, name, input);
+        }
+    }
+
+    /// Something comes out of the machine of this name.
+    pub fn output<E: Debug>(&mut self, name: &str, output: &Output<E>) {
+        self.hash.output(output);
+        self.counts.events += 1;
+        self.remark(|| format!("    {name} -> {}", shorten(output)));
+        if let Output::Send { msg, .. } = output {
+            self.sent(msg.head.name());
+        }
+        if let Some(telling) = &mut self.telling {
+            telling.output(self.now_ns, name, output);
+        }
     }
 
     /// A line for the reader of a trace.
@@ -190,8 +223,7 @@ impl Record {
         !self.fired.is_empty()
     }
 
-    /// A machine sends a message.
-    pub fn sent(&mut self, kind: &str) {
+    fn sent(&mut self, kind: &str) {
         if self.watches.is_empty() {
             return;
         }
@@ -221,13 +253,32 @@ impl Record {
         if let Err(violation) = result {
             self.remark(|| format!("VIOLATION {violation}"));
             self.violation.get_or_insert(violation);
+            self.broken_ns.get_or_insert(self.now_ns);
         }
     }
 
-    /// Ends the trace.
-    pub fn finish(&mut self) {
+    /// The run is over: what came of it.
+    pub fn finish(&mut self, totals: Totals) -> outcome::Outcome {
         if let Some(trace) = self.trace.take() {
             let _ = trace.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }
+        outcome::Outcome {
+            violation: self.violation.take(),
+            hash: self.hash.0,
+            totals,
+            told: self.telling.take(),
+            ended_ns: self.broken_ns.unwrap_or(self.now_ns),
+        }
     }
+}
+
+/// One line of a trace.
+fn shorten(value: &impl Debug) -> String {
+    const MOST: usize = 600;
+    let mut text = format!("{value:?}");
+    if let Some((end, _)) = text.char_indices().nth(MOST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

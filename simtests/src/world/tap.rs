@@ -40,10 +40,8 @@ impl<M: Machine, O: Observer<M>> Machine for Tapped<M, O> {
     fn handle(&mut self, now: Now, input: Input<M::Call>) {
         {
             let mut record = self.record.lock();
-            record.hash.bytes(self.name.as_bytes());
-            record.hash.word(now.mono.0);
-            record.hash.input(&input);
-            record.event(|| format!("{:?} {} <- {}", now.wall, self.name, shorten(&input)));
+            record.now_ns = now.wall.0;
+            record.input(now, &self.name, &input);
             self.observer.input(&mut record, &input);
         }
         self.machine.handle(now, input);
@@ -51,11 +49,7 @@ impl<M: Machine, O: Observer<M>> Machine for Tapped<M, O> {
     fn poll(&mut self) -> Option<Output<M::Event>> {
         let output = self.machine.poll()?;
         let mut record = self.record.lock();
-        record.hash.output(&output);
-        record.event(|| format!("    {} -> {}", self.name, shorten(&output)));
-        if let Output::Send { msg, .. } = &output {
-            record.sent(msg.head.name());
-        }
+        record.output(&self.name, &output);
         self.observer.output(&mut record, &output);
         record.ring();
         drop(record);
@@ -64,18 +58,6 @@ impl<M: Machine, O: Observer<M>> Machine for Tapped<M, O> {
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         self.machine.deadline()
     }
-}
-
-/// One line of a trace.
-#[must_use]
-pub fn shorten(value: &impl std::fmt::Debug) -> String {
-    const MOST: usize = 600;
-    let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(MOST) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
 
 /// Says when a server is ready.
