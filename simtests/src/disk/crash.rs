@@ -1,13 +1,20 @@
-//! What a power loss leaves of the operations that no sync covered.
+//! What a power loss leaves of the operations that no sync covered: sampled, or chosen one by one.
 //!
 //! A page cache writes back whole atoms: whoever keeps a later write of an atom keeps the earlier ones of the
-//! same atom too. A name and the data behind it are decided apart.
-use super::model::{Change, DataOp, DiskModel, File, PAGE_BYTES};
-use crate::keyed::Keyed;
-use serde::{Deserialize, Serialize};
+//! same atom too. A name and the data behind it are decided apart. Each power loss is a [`Choice`], a line of
+//! text that does the same again; all that a policy allows are listed by [`images`](super::images).
+use super::image::Image;
+use super::model::{Change, DataOp, DiskModel, File, Inode, PAGE_BYTES};
+use crate::keyed::{Keyed, mix};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 /// Which of the pending operations survive.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// P0: the first so many of all operations of the disk, in their order.
     Prefix,
@@ -23,10 +30,18 @@ pub enum Policy {
 impl Policy {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Prefix, Self::PrefixPerFile, Self::Subset, Self::Torn];
+
+    /// The atoms in which a write is kept, one of them for a whole disk.
+    pub(super) fn atoms(self) -> &'static [usize] {
+        match self {
+            Self::Prefix | Self::PrefixPerFile | Self::Subset => &[PAGE_BYTES],
+            Self::Torn => &[512, PAGE_BYTES],
+        }
+    }
 }
 
 /// What a power loss did.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Crash {
     /// Operations that were pending.
     pub pending: u64,
@@ -36,179 +51,426 @@ pub struct Crash {
     pub torn: u64,
 }
 
-/// How much of one write survives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Tear {
+/// What becomes of each operation that is pending on one disk at one moment. As text it is one line.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Choice {
+    /// Bytes that the disk writes as one.
+    pub atom: usize,
+    /// What garbage is made of.
+    pub garbage: u64,
+    /// Of all pending operations of names and data, in their order.
+    pub fates: Vec<Fate>,
+}
+
+/// What becomes of one pending operation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fate {
+    /// Nothing is left of it.
     Dropped,
+    /// It is done.
     Whole,
-    Prefix,
-    Interleaved,
-    LengthOnly,
-    Garbage,
+    /// It is a write, of which a part is done.
+    Torn {
+        /// What is left of its length.
+        length: Length,
+        /// Which of its atoms are done, the first one being 0.
+        kept: BTreeSet<u32>,
+        /// Which of its atoms are garbage, where they were never synced.
+        garbage: BTreeSet<u32>,
+    },
+}
+
+/// The length of a file after a torn write.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Length {
+    /// Up to the last atom that was done.
+    AsKept,
+    /// Up to the write's end; what was not done there is zeros.
+    Whole,
+}
+
+/// Why a choice cannot be done: it was made for another disk, or is no choice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChoiceError(String);
+
+/// A pending operation, by its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Place {
+    Name(usize),
+    Data(Inode, usize),
 }
 
 impl DiskModel {
     /// The power fails, and comes back: pending operations survive as the policy says, the rest is gone.
     pub fn power_loss(&mut self, policy: Policy, draws: &mut Keyed) -> Crash {
-        let mut crash = Crash::default();
-        let cut = self.global_cut(draws);
+        let choice = self.sample_choice(policy, draws);
+        self.apply_choice(&choice)
+            .expect("the choice was made for this disk")
+    }
+
+    /// One of the choices that the policy allows.
+    #[must_use]
+    pub fn sample_choice(&self, policy: Policy, draws: &mut Keyed) -> Choice {
+        let places = self.places();
+        let cut = draws.index(places.len() + 1);
         let odds = draws.pick(&[10, 50, 90]);
         let atom = draws.pick(&[512, PAGE_BYTES]);
-        self.crash_names(policy, cut, odds, draws, &mut crash);
-        for file in self.files.values_mut() {
-            let pending = std::mem::take(&mut file.pending);
-            crash.pending += pending.len() as u64;
-            let kept_first = draws.below(pending.len() as u64 + 1);
-            let mut write_back = WriteBack {
-                seen: file.durable.clone(),
-                synced: file.durable.len(),
-                atom: if policy == Policy::Torn {
-                    atom
-                } else {
-                    PAGE_BYTES
-                },
-            };
-            for (nth, op) in pending.iter().enumerate() {
-                let tear = match policy {
-                    Policy::Prefix if op.order < cut => Tear::Whole,
-                    Policy::PrefixPerFile if (nth as u64) < kept_first => Tear::Whole,
-                    Policy::Prefix | Policy::PrefixPerFile => Tear::Dropped,
-                    Policy::Subset if draws.percent(odds) => Tear::Whole,
-                    Policy::Subset => Tear::Dropped,
-                    Policy::Torn => draws.pick(&[
-                        Tear::Dropped,
-                        Tear::Whole,
-                        Tear::Prefix,
-                        Tear::Interleaved,
-                        Tear::LengthOnly,
-                        Tear::Garbage,
-                    ]),
-                };
-                write_back.apply(op, tear, file, draws);
-                match tear {
-                    Tear::Dropped => crash.dropped += 1,
-                    Tear::Whole => {}
-                    Tear::Prefix | Tear::Interleaved | Tear::LengthOnly | Tear::Garbage => {
-                        crash.torn += 1;
+        let atom = if policy == Policy::Torn {
+            atom
+        } else {
+            PAGE_BYTES
+        };
+        let garbage = draws.bits();
+        let mut dirs_cut: BTreeSet<&str> = BTreeSet::new();
+        let mut files_kept: Vec<(Inode, usize)> = Vec::new();
+        let subset = |draws: &mut Keyed| Fate::whole_if(draws.percent(odds));
+        let fate = |(nth, place): (usize, &Place)| match (policy, *place) {
+            (Policy::Prefix, _) => Fate::whole_if(nth < cut),
+            (Policy::PrefixPerFile, Place::Name(nth)) => {
+                let dir = self.pending_names[nth].change.dir();
+                if !dirs_cut.contains(dir) && !draws.percent(odds) {
+                    dirs_cut.insert(dir);
+                }
+                Fate::whole_if(!dirs_cut.contains(dir))
+            }
+            (Policy::PrefixPerFile, Place::Data(inode, nth)) => {
+                let known = files_kept.iter().find(|(file, _)| *file == inode).copied();
+                let (_, kept) = known.unwrap_or_else(|| {
+                    let kept = draws.index(self.files[&inode].pending.len() + 1);
+                    files_kept.push((inode, kept));
+                    (inode, kept)
+                });
+                Fate::whole_if(nth < kept)
+            }
+            (Policy::Subset, _) | (Policy::Torn, Place::Name(_)) => subset(draws),
+            (Policy::Torn, Place::Data(inode, nth)) => {
+                Fate::any(&self.files[&inode].pending[nth].change, atom, draws)
+            }
+        };
+        let fates = places.iter().enumerate().map(fate).collect();
+        Choice {
+            atom,
+            garbage,
+            fates,
+        }
+    }
+
+    /// The power fails, and comes back, and this is what it did.
+    ///
+    /// # Errors
+    /// If the choice does not fit what is pending; then nothing happens.
+    pub fn apply_choice(&mut self, choice: &Choice) -> Result<Crash, ChoiceError> {
+        let places = self.places();
+        if places.len() != choice.fates.len() {
+            let (has, asked) = (places.len(), choice.fates.len());
+            return Err(ChoiceError(format!(
+                "a choice for {asked} pending operations, the disk has {has}"
+            )));
+        }
+        let mut crash = Crash::default();
+        let mut files: BTreeSet<Inode> = BTreeSet::new();
+        let mut fates_of_data = Vec::new();
+        for (place, fate) in places.into_iter().zip(&choice.fates) {
+            crash.pending += 1;
+            match fate {
+                Fate::Dropped => crash.dropped += 1,
+                Fate::Whole => {}
+                Fate::Torn { .. } => crash.torn += 1,
+            }
+            match place {
+                Place::Name(nth) => {
+                    if *fate != Fate::Dropped {
+                        let change = &self.pending_names[nth].change;
+                        change.apply(&mut self.durable_names);
                     }
                 }
+                Place::Data(inode, nth) => {
+                    files.insert(inode);
+                    fates_of_data.push((inode, nth, fate));
+                }
+            }
+        }
+        // Stable, so that each file's stay in their order.
+        fates_of_data.sort_by_key(|(inode, ..)| *inode);
+        for of_one_file in fates_of_data.chunk_by(|one, other| one.0 == other.0) {
+            let inode = of_one_file[0].0;
+            let file = self.file_mut(inode);
+            let mut write_back = WriteBack::new(file, inode, choice.atom, choice.garbage);
+            for (_, nth, fate) in of_one_file {
+                let op = &file.pending[*nth];
+                write_back.apply(op, fate, &mut file.durable);
             }
         }
         self.restart();
-        crash
+        Ok(crash)
     }
 
-    /// An order below which, by policy P0, everything survives.
-    fn global_cut(&self, draws: &mut Keyed) -> u64 {
-        let mut orders: Vec<u64> = self.pending_names.iter().map(|op| op.order).collect();
-        for file in self.files.values() {
-            orders.extend(file.pending.iter().map(|op| op.order));
+    /// All pending operations in their order.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let names = self.pending_names.iter().enumerate();
+        let mut places: Vec<(u64, Place)> = names
+            .map(|(nth, op)| (op.order, Place::Name(nth)))
+            .collect();
+        for (inode, file) in &self.files {
+            let data = file.pending.iter().enumerate();
+            places.extend(data.map(|(nth, op)| (op.order, Place::Data(*inode, nth))));
         }
-        orders.sort_unstable();
-        let survivors = draws.index(orders.len() + 1);
-        orders.get(survivors).copied().unwrap_or(u64::MAX)
+        places.sort_unstable();
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+}
+
+impl Fate {
+    pub(super) fn whole_if(kept: bool) -> Self {
+        if kept { Self::Whole } else { Self::Dropped }
     }
 
-    fn crash_names(
-        &mut self,
-        policy: Policy,
-        cut: u64,
-        odds: u64,
-        draws: &mut Keyed,
-        crash: &mut Crash,
-    ) {
-        let pending = std::mem::take(&mut self.pending_names);
-        crash.pending += pending.len() as u64;
-        let mut dirs_cut: Vec<String> = Vec::new();
-        for op in pending {
-            let dir = op.change.dir();
-            let survives = match policy {
-                Policy::Prefix => op.order < cut,
-                Policy::PrefixPerFile => {
-                    if !dirs_cut.iter().any(|known| known == dir) && !draws.percent(odds) {
-                        dirs_cut.push(dir.to_owned());
-                    }
-                    !dirs_cut.iter().any(|known| known == dir)
-                }
-                Policy::Subset | Policy::Torn => draws.percent(odds),
-            };
-            if survives {
-                op.change.apply(&mut self.durable_names);
-            } else {
-                crash.dropped += 1;
+    /// What can become of a change by policy P3.
+    fn any(change: &Change, atom: usize, draws: &mut Keyed) -> Self {
+        let face = draws.below(6);
+        let half = |draws: &mut Keyed, from: &BTreeSet<u32>| {
+            let half = from.iter().copied().filter(|_| draws.percent(50));
+            half.collect::<BTreeSet<u32>>()
+        };
+        let Change::Write { offset, data } = change else {
+            return Self::whole_if(face > 0);
+        };
+        let atoms: BTreeSet<u32> = (0..count_of_atoms(*offset, data.len(), atom)).collect();
+        let none = BTreeSet::new();
+        let (length, kept, garbage) = match face {
+            0 => return Self::Dropped,
+            1 => return Self::Whole,
+            2 => {
+                let kept = draws.index(atoms.len() + 1);
+                let kept = atoms.into_iter().take(kept).collect();
+                (Length::AsKept, kept, none)
             }
+            3 => (Length::AsKept, half(draws, &atoms), none),
+            4 => (Length::Whole, none.clone(), none),
+            _ => {
+                let garbage = half(draws, &atoms);
+                (Length::Whole, half(draws, &atoms), garbage)
+            }
+        };
+        Self::Torn {
+            length,
+            kept,
+            garbage,
         }
     }
 }
 
 /// The write-back of one file's pending operations at the moment the power fails.
-struct WriteBack {
+pub(super) struct WriteBack {
     /// The contents with every operation so far applied: what the cache would have written back.
-    seen: Vec<u8>,
+    seen: Image,
     /// Bytes from here on were never synced.
     synced: usize,
     atom: usize,
+    garbage: u64,
 }
 
 impl WriteBack {
-    fn apply(&mut self, op: &DataOp, tear: Tear, file: &mut File, draws: &mut Keyed) {
-        op.change.apply(&mut self.seen);
-        let Change::Write { offset, data } = &op.change else {
-            if tear != Tear::Dropped {
-                op.change.apply(&mut file.durable);
-            }
-            return;
-        };
-        let (start, end) = (*offset, offset + data.len());
-        let first = start / self.atom;
-        let atoms = end.div_ceil(self.atom) - first;
-        match tear {
-            Tear::Dropped => {}
-            Tear::Whole => self.keep(file, first, atoms),
-            Tear::Prefix => {
-                let kept = draws.index(atoms + 1);
-                self.keep(file, first, kept);
-            }
-            Tear::Interleaved => {
-                for atom in first..first + atoms {
-                    if draws.percent(50) {
-                        self.keep(file, atom, 1);
-                    }
+    pub(super) fn new(file: &File, inode: Inode, atom: usize, garbage: u64) -> Self {
+        Self {
+            seen: file.beneath.as_ref().unwrap_or(&file.durable).clone(),
+            synced: file.durable.len(),
+            atom,
+            garbage: mix(mix(garbage) ^ inode.0),
+        }
+    }
+
+    /// The next operation, into what is durable.
+    pub(super) fn apply(&mut self, op: &DataOp, fate: &Fate, durable: &mut Image) {
+        let atoms = self.see(op);
+        match (&op.change, fate) {
+            (_, Fate::Dropped) => {}
+            (Change::SetLen(_), Fate::Whole | Fate::Torn { .. }) => op.change.apply(durable),
+            (Change::Write { .. }, Fate::Whole) => {
+                for atom in atoms {
+                    self.keep(atom, durable);
                 }
             }
-            Tear::LengthOnly => grow(&mut file.durable, end),
-            Tear::Garbage => {
-                grow(&mut file.durable, end);
-                for atom in first..first + atoms {
-                    let from = atom * self.atom;
-                    let to = (from + self.atom).min(file.durable.len());
-                    if from >= self.synced && draws.percent(50) {
-                        for byte in &mut file.durable[from..to] {
-                            *byte = draws.bits().to_le_bytes()[0];
-                        }
-                    } else if draws.percent(50) {
-                        self.keep(file, atom, 1);
+            (
+                Change::Write { offset, data },
+                Fate::Torn {
+                    length,
+                    kept,
+                    garbage,
+                },
+            ) => {
+                if *length == Length::Whole {
+                    durable.grow(offset + data.len());
+                }
+                for (nth, atom) in (0_u32..).zip(atoms) {
+                    if garbage.contains(&nth) && self.is_free(atom, durable) {
+                        self.spoil(atom, durable);
+                    } else if kept.contains(&nth) {
+                        self.keep(atom, durable);
                     }
                 }
             }
         }
     }
 
-    /// Writes back so many atoms as the cache holds them.
-    fn keep(&self, file: &mut File, first: usize, atoms: usize) {
-        let from = first * self.atom;
-        let to = (from + atoms * self.atom).min(self.seen.len());
-        if from < to {
-            grow(&mut file.durable, to);
-            file.durable[from..to].copy_from_slice(&self.seen[from..to]);
+    /// The cache after the next operation. Gives the atoms that it wrote to.
+    pub(super) fn see(&mut self, op: &DataOp) -> std::ops::Range<usize> {
+        op.change.apply(&mut self.seen);
+        match &op.change {
+            Change::Write { offset, data } => {
+                let first = offset / self.atom;
+                first..(offset + data.len()).div_ceil(self.atom)
+            }
+            Change::SetLen(_) => 0..0,
         }
+    }
+
+    /// Writes back an atom as the cache holds it.
+    pub(super) fn keep(&self, atom: usize, durable: &mut Image) {
+        let from = atom * self.atom;
+        let to = (from + self.atom).min(self.seen.len());
+        if from < to {
+            durable.copy(&self.seen, from..to);
+        }
+    }
+
+    /// Whether an atom may turn to garbage: it is within the file, and nothing in it was ever synced.
+    pub(super) fn is_free(&self, atom: usize, durable: &Image) -> bool {
+        let from = atom * self.atom;
+        from >= self.synced && from < durable.len()
+    }
+
+    /// Makes an atom garbage: the same at the same place.
+    pub(super) fn spoil(&self, atom: usize, durable: &mut Image) {
+        let from = atom * self.atom;
+        let to = (from + self.atom).min(durable.len());
+        durable.edit(from..to, |bytes| {
+            for (byte, at) in bytes.iter_mut().zip(from as u64..) {
+                *byte = mix(self.garbage ^ mix(at)).to_le_bytes()[0];
+            }
+        });
     }
 }
 
-fn grow(bytes: &mut Vec<u8>, len: usize) {
-    if bytes.len() < len {
-        bytes.resize(len, 0);
+/// How many atoms a write touches.
+fn count_of_atoms(offset: usize, len: usize, atom: usize) -> u32 {
+    let atoms = (offset + len).div_ceil(atom) - offset / atom;
+    u32::try_from(atoms).expect("a write is smaller than a chunk")
+}
+
+/// `ATOM GARBAGE FATE…`, where a fate is `-` (dropped), `+` (whole), or for a torn write `~` (as long as what
+/// was done) or `=` (its whole length), the atoms that were done, and `!` and the atoms that are garbage, as in
+/// `~0-3.7` and `=0!1-2`.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.atom, self.garbage)?;
+        for fate in &self.fates {
+            match fate {
+                Fate::Dropped => f.write_str(" -")?,
+                Fate::Whole => f.write_str(" +")?,
+                Fate::Torn {
+                    length,
+                    kept,
+                    garbage,
+                } => {
+                    f.write_str(match length {
+                        Length::AsKept => " ~",
+                        Length::Whole => " =",
+                    })?;
+                    f.write_str(&runs(kept))?;
+                    if !garbage.is_empty() {
+                        write!(f, "!{}", runs(garbage))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+impl FromStr for Choice {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        let no_choice = || ChoiceError(format!("no choice: {text:?}"));
+        let mut words = text.split(' ');
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let atom = number().and_then(|atom| usize::try_from(atom).ok());
+        let atom = atom.filter(|atom| *atom > 0).ok_or_else(no_choice)?;
+        let garbage = number().ok_or_else(no_choice)?;
+        let fate = |word: &str| match word {
+            "-" => Some(Fate::Dropped),
+            "+" => Some(Fate::Whole),
+            torn => {
+                let (length, parts) = match torn.strip_prefix('~') {
+                    Some(parts) => (Length::AsKept, parts),
+                    None => (Length::Whole, torn.strip_prefix('=')?),
+                };
+                let (kept, garbage) = parts.split_once('!').unwrap_or((parts, ""));
+                Some(Fate::Torn {
+                    length,
+                    kept: of_runs(kept)?,
+                    garbage: of_runs(garbage)?,
+                })
+            }
+        };
+        let fates: Option<Vec<Fate>> = words.map(fate).collect();
+        Ok(Self {
+            atom,
+            garbage,
+            fates: fates.ok_or_else(no_choice)?,
+        })
+    }
+}
+
+impl serde::Serialize for Choice {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Choice {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for ChoiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ChoiceError {}
+
+/// Numbers as `0-3.7`.
+fn runs(numbers: &BTreeSet<u32>) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => runs.push((*number, *number)),
+        }
+    }
+    let run = |(first, last)| match first == last {
+        true => format!("{first}"),
+        false => format!("{first}-{last}"),
+    };
+    runs.into_iter().map(run).collect::<Vec<_>>().join(".")
+}
+
+fn of_runs(text: &str) -> Option<BTreeSet<u32>> {
+    let mut numbers = BTreeSet::new();
+    for run in text.split('.').filter(|run| !run.is_empty()) {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        if last < first || last - first > 1 << 20 {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
 }
 
 #[cfg(test)]

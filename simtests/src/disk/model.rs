@@ -1,17 +1,25 @@
 //! The file system of one node: live contents as processes see them, durable contents, and between the two
 //! the pending operations in their order.
 //!
-//! It never sleeps and never draws a number by itself: a value, tested on plain threads.
+//! It never sleeps and never draws a number by itself: a value, tested on plain threads. A clone shares all
+//! that neither has changed since, so a simulation may be forked at every operation. What goes wrong while it
+//! runs stands in [`faults`](super::faults), what a power loss leaves in [`crash`](super::crash).
+use super::faults::Faults;
+use super::image::{Image, Recipe};
+use crate::keyed::mix;
 use bytes::{Bytes, BytesMut};
+use imbl::OrdMap;
 use kfs_core::machine::{DirEntry, DiskDone, DiskError, DiskOp, DiskResult, FileName, SyncMode};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 /// The unit in which a page cache writes back.
 pub const PAGE_BYTES: usize = 4_096;
 
 /// A file apart from its names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Inode(u64);
+pub(super) struct Inode(pub(super) u64);
 
 /// What a path stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +28,7 @@ pub(super) enum Entry {
     File(Inode),
 }
 
-pub(super) type Names = BTreeMap<String, Entry>;
+pub(super) type Names = OrdMap<Arc<str>, Entry>;
 
 /// A change of data or length that no sync has covered.
 #[derive(Clone, Debug)]
@@ -46,39 +54,61 @@ pub(super) struct NameOp {
 #[derive(Clone, Debug)]
 pub(super) enum NameChange {
     MakeDir {
-        dir: String,
+        dir: Arc<str>,
     },
     Link {
-        path: String,
+        path: Arc<str>,
         inode: Inode,
     },
     Rename {
-        from: String,
-        to: String,
+        from: Arc<str>,
+        to: Arc<str>,
         inode: Inode,
     },
     Unlink {
-        path: String,
+        path: Arc<str>,
         inode: Inode,
     },
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
-    pub(super) live: Vec<u8>,
-    pub(super) durable: Vec<u8>,
+    /// As processes see it.
+    pub(super) live: Image,
+    /// As the medium holds it.
+    pub(super) durable: Image,
+    /// As the cache holds it below the pending operations, where a sync let that differ from `durable`.
+    pub(super) beneath: Option<Image>,
+    /// What is in the first and not in the second.
     pub(super) pending: Vec<DataOp>,
 }
+
+/// All files and names as they were at one moment.
+#[derive(Clone, Debug)]
+struct Past {
+    files: OrdMap<Inode, Arc<File>>,
+    names: Names,
+}
+
+/// Which of the moments that a disk remembers, the first one being 0.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
+)]
+pub struct Moment(pub usize);
 
 /// One node's file system.
 #[derive(Clone, Debug)]
 pub struct DiskModel {
-    pub(super) files: BTreeMap<Inode, File>,
+    pub(super) files: OrdMap<Inode, Arc<File>>,
     pub(super) names: Names,
     pub(super) durable_names: Names,
     pub(super) pending_names: Vec<NameOp>,
+    pub(super) faults: Faults,
+    past: Vec<Arc<Past>>,
     bytes_total: u64,
     bytes_used: u64,
+    /// Files that lost a name since the last look for those that have none left.
+    unlinked: usize,
     next_inode: u64,
     next_order: u64,
 }
@@ -88,22 +118,111 @@ impl DiskModel {
     #[must_use]
     pub fn new(bytes_total: u64) -> Self {
         Self {
-            files: BTreeMap::new(),
+            files: OrdMap::new(),
             names: Names::new(),
             durable_names: Names::new(),
             pending_names: Vec::new(),
+            faults: Faults::default(),
+            past: Vec::new(),
             bytes_total,
             bytes_used: 0,
+            unlinked: 0,
             next_inode: 1,
             next_order: 1,
         }
     }
 
-    /// Carries out one operation, whole and at once.
+    /// Carries out one operation, whole and at once, unless a fault is in its way.
     ///
     /// # Errors
     /// As a file system would.
     pub fn apply(&mut self, op: &DiskOp) -> DiskResult {
+        if self.faults.are_none() {
+            self.obey(op)
+        } else {
+            self.suffer(op)
+        }
+    }
+
+    /// The live bytes of a file, for oracles.
+    #[must_use]
+    pub fn contents(&self, path: &str) -> Option<Bytes> {
+        self.file(path).map(|file| file.live.read(0..usize::MAX))
+    }
+    /// The bytes that a power loss now could not take from a file whose name survives it.
+    #[must_use]
+    pub fn durable_contents(&self, path: &str) -> Option<Bytes> {
+        self.file(path).map(|file| file.durable.read(0..usize::MAX))
+    }
+    /// The paths of all files there are now.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.lengths().map(|(path, _)| path)
+    }
+    /// The paths of all files there are now, with their lengths in bytes.
+    pub fn lengths(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.names.iter().filter_map(|(path, entry)| match entry {
+            Entry::File(inode) => Some((&**path, self.files[inode].live.len() as u64)),
+            Entry::Dir => None,
+        })
+    }
+    /// Operations that a power loss now could drop.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        let data: usize = self.files.values().map(|file| file.pending.len()).sum();
+        data + self.pending_names.len()
+    }
+    /// Of names, lengths and bytes as processes see them. Cheap if little changed since the last time.
+    #[must_use]
+    pub fn live_hash(&self) -> u64 {
+        self.hash(&self.names, |file| &file.live)
+    }
+    /// Of names, lengths and bytes as a power loss now would leave them if it took all that is pending.
+    #[must_use]
+    pub fn durable_hash(&self) -> u64 {
+        self.hash(&self.durable_names, |file| &file.durable)
+    }
+
+    /// Puts a file there, durable with its name and its directories, in place of what has the name. Its bytes
+    /// take no memory before somebody changes them.
+    pub fn place(&mut self, path: &str, recipe: Recipe) {
+        let mut dir = parent(path);
+        while !dir.is_empty() {
+            self.names.insert(dir.into(), Entry::Dir);
+            self.durable_names.insert(dir.into(), Entry::Dir);
+            dir = parent(dir);
+        }
+        if let Some(Entry::File(replaced)) = self.names.get(path) {
+            self.free(*replaced);
+        }
+        self.bytes_used += recipe.len as u64;
+        let image = Image::made_by(recipe);
+        let inode = self.add(File {
+            live: image.clone(),
+            durable: image,
+            ..File::default()
+        });
+        let path: Arc<str> = path.into();
+        self.names.insert(Arc::clone(&path), Entry::File(inode));
+        self.durable_names.insert(path, Entry::File(inode));
+    }
+
+    /// Remembers all files as processes see them now, for a fault that brings them back.
+    pub fn remember(&mut self) -> Moment {
+        self.past.push(Arc::new(Past {
+            files: self.files.clone(),
+            names: self.names.clone(),
+        }));
+        Moment(self.past.len() - 1)
+    }
+
+    /// How many moments it remembers.
+    #[must_use]
+    pub fn moments(&self) -> usize {
+        self.past.len()
+    }
+
+    /// Carries out one operation.
+    pub(super) fn obey(&mut self, op: &DiskOp) -> DiskResult {
         match op {
             DiskOp::List { dir } => self.list(dir).map(DiskDone::Entries),
             DiskOp::MakeDir { dir } => self.make_dir(dir).map(|()| DiskDone::Done),
@@ -117,19 +236,18 @@ impl DiskModel {
                 let inode = self.inode(file)?;
                 self.write(inode, to_usize(*offset), joined(data))?;
                 if *sync == SyncMode::Now {
-                    self.sync(inode);
+                    self.file_mut(inode).sync();
                 }
                 Ok(DiskDone::Done)
             }
             DiskOp::Read { file, offset, len } => {
                 let live = &self.files[&self.inode(file)?].live;
-                let from = to_usize(*offset).min(live.len());
-                let to = from.saturating_add(*len).min(live.len());
-                Ok(DiskDone::Data(Bytes::copy_from_slice(&live[from..to])))
+                let from = to_usize(*offset);
+                Ok(DiskDone::Data(live.read(from..from.saturating_add(*len))))
             }
             DiskOp::Sync { file } => {
                 let inode = self.inode(file)?;
-                self.sync(inode);
+                self.file_mut(inode).sync();
                 Ok(DiskDone::Done)
             }
             DiskOp::SyncDir { dir } => self.sync_dir(dir).map(|()| DiskDone::Done),
@@ -141,39 +259,22 @@ impl DiskModel {
                 Ok(DiskDone::Done)
             }
             DiskOp::Space => Ok(DiskDone::Space {
-                bytes_free: self.bytes_total.saturating_sub(self.bytes_used),
+                bytes_free: self.room().saturating_sub(self.bytes_used),
                 bytes_total: self.bytes_total,
             }),
         }
     }
 
-    /// The live bytes of a file, for oracles.
-    #[must_use]
-    pub fn contents(&self, path: &str) -> Option<&[u8]> {
-        match self.names.get(path)? {
-            Entry::File(inode) => Some(&self.files[inode].live),
-            Entry::Dir => None,
-        }
-    }
-    /// The paths of all files there are now.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.names
-            .iter()
-            .filter(|(_, entry)| matches!(entry, Entry::File(_)))
-            .map(|(path, _)| path.as_str())
-    }
-    /// Operations that a power loss now could drop.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        let data: usize = self.files.values().map(|file| file.pending.len()).sum();
-        data + self.pending_names.len()
-    }
-
     fn list(&self, dir: &FileName) -> Result<Vec<DirEntry>, DiskError> {
         self.must_be_dir(dir.as_str())?;
-        Ok(self
-            .names
-            .iter()
+        let below = match dir.as_str() {
+            "" => String::new(),
+            dir => format!("{dir}/"),
+        };
+        let from = (Bound::Included(&*below), Bound::Unbounded);
+        let inside = self.names.range::<_, str>(from);
+        Ok(inside
+            .take_while(|(path, _)| path.starts_with(&below))
             .filter(|(path, _)| parent(path) == dir.as_str())
             .map(|(path, entry)| match entry {
                 Entry::Dir => DirEntry {
@@ -197,10 +298,9 @@ impl DiskModel {
             Some(Entry::File(_)) => return Err(DiskError::Exists),
             None => {}
         }
-        self.names.insert(dir.as_str().into(), Entry::Dir);
-        self.name_op(NameChange::MakeDir {
-            dir: dir.as_str().into(),
-        });
+        let dir: Arc<str> = dir.as_str().into();
+        self.names.insert(Arc::clone(&dir), Entry::Dir);
+        self.name_op(NameChange::MakeDir { dir });
         Ok(())
     }
 
@@ -209,66 +309,59 @@ impl DiskModel {
         if self.names.contains_key(file.as_str()) {
             return Err(DiskError::Exists);
         }
-        if self.bytes_used + zeroed > self.bytes_total {
+        if zeroed > 0 && self.bytes_used + zeroed > self.room() {
             return Err(DiskError::NoSpace);
         }
-        let inode = Inode(self.next_inode);
-        self.next_inode += 1;
-        self.files.insert(inode, File::default());
-        self.names.insert(file.as_str().into(), Entry::File(inode));
-        self.name_op(NameChange::Link {
-            path: file.as_str().into(),
-            inode,
-        });
+        let inode = self.add(File::default());
+        let path: Arc<str> = file.as_str().into();
+        self.names.insert(Arc::clone(&path), Entry::File(inode));
+        self.name_op(NameChange::Link { path, inode });
         if zeroed > 0 {
-            self.write(inode, 0, Bytes::from(vec![0; to_usize(zeroed)]))?;
+            self.write(inode, 0, zeros(to_usize(zeroed)))?;
         }
         Ok(())
     }
 
-    fn write(&mut self, inode: Inode, offset: usize, data: Bytes) -> Result<(), DiskError> {
+    pub(super) fn write(
+        &mut self,
+        inode: Inode,
+        offset: usize,
+        data: Bytes,
+    ) -> Result<(), DiskError> {
         if data.is_empty() {
             return Ok(());
         }
-        let file = self.files.get_mut(&inode).expect("a name has its file");
         let end = offset + data.len();
+        let (room, order) = (self.room(), self.next_order);
+        let (files, used) = (&mut self.files, &mut self.bytes_used);
+        let file = Arc::make_mut(files.get_mut(&inode).expect("a name has its file"));
         let grown = end.saturating_sub(file.live.len()) as u64;
-        if self.bytes_used + grown > self.bytes_total {
+        if grown > 0 && *used + grown > room {
             return Err(DiskError::NoSpace);
         }
-        self.bytes_used += grown;
+        *used += grown;
         let change = Change::Write { offset, data };
         change.apply(&mut file.live);
-        file.pending.push(DataOp {
-            order: self.next_order,
-            change,
-        });
+        file.pending.push(DataOp { order, change });
         self.next_order += 1;
         Ok(())
     }
 
-    fn set_len(&mut self, inode: Inode, len: usize) -> Result<(), DiskError> {
-        let file = self.files.get_mut(&inode).expect("a name has its file");
+    pub(super) fn set_len(&mut self, inode: Inode, len: usize) -> Result<(), DiskError> {
+        let (room, order) = (self.room(), self.next_order);
+        let file = Arc::make_mut(self.files.get_mut(&inode).expect("a name has its file"));
         let used = self.bytes_used - file.live.len() as u64 + len as u64;
-        if used > self.bytes_total {
+        if len > file.live.len() && used > room {
             return Err(DiskError::NoSpace);
         }
         self.bytes_used = used;
-        file.live.resize(len, 0);
+        file.live.set_len(len);
         file.pending.push(DataOp {
-            order: self.next_order,
+            order,
             change: Change::SetLen(len),
         });
         self.next_order += 1;
         Ok(())
-    }
-
-    fn sync(&mut self, inode: Inode) {
-        let file = self.files.get_mut(&inode).expect("a name has its file");
-        for op in file.pending.drain(..) {
-            op.change.apply(&mut file.durable);
-        }
-        debug_assert_eq!(file.durable, file.live, "all changes were pending");
     }
 
     fn sync_dir(&mut self, dir: &FileName) -> Result<(), DiskError> {
@@ -281,9 +374,10 @@ impl DiskModel {
                     if parent(to) == dir && parent(from) != dir =>
                 {
                     // The new name is durable; that the old one is gone is certain with its directory's sync.
-                    self.durable_names.insert(to.clone(), Entry::File(*inode));
+                    self.durable_names
+                        .insert(Arc::clone(to), Entry::File(*inode));
                     let change = NameChange::Unlink {
-                        path: from.clone(),
+                        path: Arc::clone(from),
                         inode: *inode,
                     };
                     still_pending.push(NameOp {
@@ -298,6 +392,7 @@ impl DiskModel {
             }
         }
         self.pending_names = still_pending;
+        self.drop_nameless();
         Ok(())
     }
 
@@ -312,66 +407,160 @@ impl DiskModel {
             Some(Entry::File(replaced)) => self.free(*replaced),
             None => {}
         }
-        self.names.remove(from.as_str());
-        self.names.insert(to.as_str().into(), Entry::File(inode));
-        self.name_op(NameChange::Rename {
-            from: from.as_str().into(),
-            to: to.as_str().into(),
-            inode,
-        });
+        let (from, to): (Arc<str>, Arc<str>) = (from.as_str().into(), to.as_str().into());
+        self.names.remove(&from);
+        self.names.insert(Arc::clone(&to), Entry::File(inode));
+        self.name_op(NameChange::Rename { from, to, inode });
         Ok(())
     }
 
     fn remove(&mut self, file: &FileName) -> Result<(), DiskError> {
         let inode = self.inode(file)?;
-        self.names.remove(file.as_str());
+        let path: Arc<str> = file.as_str().into();
+        self.names.remove(&path);
         self.free(inode);
-        self.name_op(NameChange::Unlink {
-            path: file.as_str().into(),
-            inode,
-        });
+        self.name_op(NameChange::Unlink { path, inode });
         Ok(())
     }
 
     /// Gives back a nameless file's room. Its contents stay, since a crash may bring its name back.
     fn free(&mut self, inode: Inode) {
         self.bytes_used -= self.files[&inode].live.len() as u64;
+        self.unlinked += 1;
+    }
+
+    /// Forgets files that no crash can give a name. Looks for them rarely, as the look is at all files.
+    fn drop_nameless(&mut self) {
+        if self.unlinked < 16 + self.files.len() / 4 {
+            return;
+        }
+        self.unlinked = 0;
+        let pending = self.pending_names.iter().filter_map(|op| match op.change {
+            NameChange::MakeDir { .. } => None,
+            NameChange::Link { inode, .. }
+            | NameChange::Rename { inode, .. }
+            | NameChange::Unlink { inode, .. } => Some(inode),
+        });
+        let mut named: BTreeSet<Inode> = pending.collect();
+        named.extend(inodes(&self.names));
+        named.extend(inodes(&self.durable_names));
+        self.keep_files(&named);
+    }
+
+    fn keep_files(&mut self, named: &BTreeSet<Inode>) {
+        let nameless = self.files.keys().filter(|inode| !named.contains(inode));
+        for inode in nameless.copied().collect::<Vec<_>>() {
+            self.files.remove(&inode);
+        }
     }
 
     /// After a crash: what is durable is all there is.
     pub(super) fn restart(&mut self) {
         self.pending_names.clear();
-        let orphaned = |names: &Names, path: &str| {
-            let dir = parent(path);
-            !dir.is_empty() && names.get(dir) != Some(&Entry::Dir)
-        };
-        while let Some(orphan) = self
+        let lost: Vec<Arc<str>> = self
             .durable_names
             .keys()
-            .find(|path| orphaned(&self.durable_names, path))
+            .filter(|path| !reachable(&self.durable_names, path))
             .cloned()
-        {
-            self.durable_names.remove(&orphan);
+            .collect();
+        for path in lost {
+            self.durable_names.remove(&path);
         }
         self.names.clone_from(&self.durable_names);
-        let named: Vec<Inode> = self
-            .names
-            .values()
-            .filter_map(|entry| match entry {
-                Entry::File(inode) => Some(*inode),
-                Entry::Dir => None,
-            })
+        self.unlinked = 0;
+        self.keep_files(&inodes(&self.names).collect());
+        let changed: Vec<Inode> = self
+            .files
+            .iter()
+            .filter(|(_, file)| !file.pending.is_empty() || file.beneath.is_some())
+            .map(|(inode, _)| *inode)
             .collect();
-        self.files.retain(|inode, _| named.contains(inode));
-        self.bytes_used = 0;
-        for file in self.files.values_mut() {
-            assert!(file.pending.is_empty(), "the crash decided every operation");
-            file.live.clone_from(&file.durable);
-            self.bytes_used += file.live.len() as u64;
+        for inode in changed {
+            let file = self.file_mut(inode);
+            file.pending.clear();
+            file.beneath = None;
+            file.live = file.durable.clone();
+        }
+        self.count_used();
+    }
+
+    /// All files and names as they were once, all of it durable. Gives whether it remembers that moment.
+    pub(super) fn restore(&mut self, moment: Moment) -> Option<()> {
+        let past = Arc::clone(self.past.get(moment.0)?);
+        self.files = past.files.clone();
+        self.names = past.names.clone();
+        self.settle();
+        Some(())
+    }
+
+    /// No files, as a disk fresh from the shop.
+    pub(super) fn wipe(&mut self) {
+        self.files = OrdMap::new();
+        self.names = Names::new();
+        self.settle();
+    }
+
+    /// What the two disks hold, and what they remember, changes places; their faults stay where they are.
+    pub(super) fn exchange(&mut self, other: &mut Self) {
+        std::mem::swap(self, other);
+        std::mem::swap(&mut self.faults, &mut other.faults);
+    }
+
+    /// A file's bytes at a moment, by its path of then.
+    pub(super) fn earlier(&self, moment: Moment, path: &str) -> Option<Image> {
+        let past = self.past.get(moment.0)?;
+        match past.names.get(path)? {
+            Entry::File(inode) => Some(past.files[inode].live.clone()),
+            Entry::Dir => None,
         }
     }
 
-    fn inode(&self, file: &FileName) -> Result<Inode, DiskError> {
+    /// All that processes see is durable.
+    fn settle(&mut self) {
+        self.durable_names.clone_from(&self.names);
+        self.pending_names.clear();
+        self.unlinked = 0;
+        self.keep_files(&inodes(&self.names).collect());
+        for inode in self.files.keys().copied().collect::<Vec<_>>() {
+            let file = &self.files[&inode];
+            if file.pending.is_empty() && file.beneath.is_none() {
+                continue;
+            }
+            let file = self.file_mut(inode);
+            file.pending.clear();
+            file.beneath = None;
+            file.durable = file.live.clone();
+        }
+        self.count_used();
+    }
+
+    fn count_used(&mut self) {
+        let lens = self.files.values().map(|file| file.live.len() as u64);
+        self.bytes_used = lens.sum();
+    }
+
+    /// Bytes that files may take.
+    fn room(&self) -> u64 {
+        let limit = self.faults.room_bytes.unwrap_or(u64::MAX);
+        self.bytes_total.min(limit)
+    }
+
+    fn add(&mut self, file: File) -> Inode {
+        let inode = Inode(self.next_inode);
+        self.next_inode += 1;
+        self.files.insert(inode, Arc::new(file));
+        inode
+    }
+    fn file(&self, path: &str) -> Option<&File> {
+        match self.names.get(path)? {
+            Entry::File(inode) => Some(&self.files[inode]),
+            Entry::Dir => None,
+        }
+    }
+    pub(super) fn file_mut(&mut self, inode: Inode) -> &mut File {
+        Arc::make_mut(self.files.get_mut(&inode).expect("a name has its file"))
+    }
+    pub(super) fn inode(&self, file: &FileName) -> Result<Inode, DiskError> {
         match self.names.get(file.as_str()) {
             Some(Entry::File(inode)) => Ok(*inode),
             Some(Entry::Dir) => Err(DiskError::Io("is a directory".into())),
@@ -392,19 +581,61 @@ impl DiskModel {
         });
         self.next_order += 1;
     }
+    fn hash(&self, names: &Names, image: fn(&File) -> &Image) -> u64 {
+        let mut hash = 0;
+        for (path, entry) in names {
+            if !reachable(names, path) {
+                continue;
+            }
+            let held = match entry {
+                Entry::Dir => 1,
+                Entry::File(inode) => image(&self.files[inode]).hash(),
+            };
+            hash = mix(mix(hash ^ hash_of_path(path)) ^ held);
+        }
+        hash
+    }
+}
+
+impl File {
+    /// The cache writes back what is dirty: of each page that was written to, all that it holds.
+    pub(super) fn sync(&mut self) {
+        for op in &self.pending {
+            match &op.change {
+                Change::Write { offset, data } => self.durable.grow(offset + data.len()),
+                Change::SetLen(len) => self.durable.set_len(*len),
+            }
+        }
+        for op in std::mem::take(&mut self.pending) {
+            let Change::Write { offset, data } = op.change else {
+                continue;
+            };
+            let to = (offset + data.len()).next_multiple_of(PAGE_BYTES);
+            let from = offset - offset % PAGE_BYTES;
+            let dirty: Range<usize> = from..to.min(self.live.len());
+            self.durable.copy(&self.live, dirty);
+        }
+        if self.beneath.take().is_some() && self.durable != self.live {
+            self.beneath = Some(self.live.clone());
+        }
+        debug_assert!(
+            self.beneath.is_some() || self.durable == self.live,
+            "all changes were pending"
+        );
+    }
+
+    /// The cache takes all of it for written back, and none is.
+    pub(super) fn forget_pending(&mut self) {
+        self.pending.clear();
+        self.beneath = Some(self.live.clone());
+    }
 }
 
 impl Change {
-    pub(super) fn apply(&self, to: &mut Vec<u8>) {
+    pub(super) fn apply(&self, to: &mut Image) {
         match self {
-            Self::Write { offset, data } => {
-                let end = offset + data.len();
-                if to.len() < end {
-                    to.resize(end, 0);
-                }
-                to[*offset..end].copy_from_slice(data);
-            }
-            Self::SetLen(len) => to.resize(*len, 0),
+            Self::Write { offset, data } => to.write(*offset, data),
+            Self::SetLen(len) => to.set_len(*len),
         }
     }
 }
@@ -428,16 +659,16 @@ impl NameChange {
     pub(super) fn apply(&self, names: &mut Names) {
         match self {
             Self::MakeDir { dir } => {
-                names.insert(dir.clone(), Entry::Dir);
+                names.insert(Arc::clone(dir), Entry::Dir);
             }
             Self::Link { path, inode } => {
-                names.insert(path.clone(), Entry::File(*inode));
+                names.insert(Arc::clone(path), Entry::File(*inode));
             }
             Self::Rename { from, to, inode } => {
                 if names.get(from) == Some(&Entry::File(*inode)) {
                     names.remove(from);
                 }
-                names.insert(to.clone(), Entry::File(*inode));
+                names.insert(Arc::clone(to), Entry::File(*inode));
             }
             Self::Unlink { path, inode } => {
                 if names.get(path) == Some(&Entry::File(*inode)) {
@@ -448,16 +679,41 @@ impl NameChange {
     }
 }
 
+/// Whether all directories above a path are there.
+pub(super) fn reachable(names: &Names, path: &str) -> bool {
+    let dir = parent(path);
+    dir.is_empty() || (names.get(dir) == Some(&Entry::Dir) && reachable(names, dir))
+}
+pub(super) fn inodes(names: &Names) -> impl Iterator<Item = Inode> {
+    names.values().filter_map(|entry| match entry {
+        Entry::File(inode) => Some(*inode),
+        Entry::Dir => None,
+    })
+}
+pub(super) fn hash_of_path(path: &str) -> u64 {
+    let bytes = path.bytes();
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    mix(hash)
+}
 pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 fn base(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, base)| base)
 }
-fn to_usize(bytes: u64) -> usize {
+pub(super) fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("simulated disks fit in memory")
 }
-fn joined(data: &[Bytes]) -> Bytes {
+fn zeros(len: usize) -> Bytes {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    match ZEROS.get(..len) {
+        Some(zeros) => Bytes::from_static(zeros),
+        None => Bytes::from(vec![0; len]),
+    }
+}
+pub(super) fn joined(data: &[Bytes]) -> Bytes {
     if let [one] = data {
         return one.clone();
     }
@@ -603,7 +859,11 @@ mod tests {
             }
             for path in model.paths() {
                 let real = fs::read(root.path().join(path)).unwrap();
-                assert_eq!(model.contents(path), Some(&real[..]), "seed {seed}: {path}");
+                assert_eq!(
+                    model.contents(path),
+                    Some(real.into()),
+                    "seed {seed}: {path}"
+                );
             }
         }
     }

@@ -34,6 +34,8 @@ struct Shelf {
     submitted: u64,
     counts: Counts,
     trip: Option<Trip>,
+    /// Wakes who carries out the operations.
+    work: Arc<Notify>,
 }
 
 /// What a disk did.
@@ -68,6 +70,7 @@ impl NodeDisk {
             submitted: 0,
             counts: Counts::default(),
             trip: None,
+            work: Arc::new(Notify::new()),
         })))
     }
 
@@ -79,6 +82,7 @@ impl NodeDisk {
         shelf.in_flight.clear();
         shelf.due.clear();
         let work = Arc::new(Notify::new());
+        shelf.work = Arc::clone(&work);
         let opened = Opened {
             shelf: Arc::clone(&self.0),
             incarnation: shelf.incarnation,
@@ -157,6 +161,23 @@ impl NodeDisk {
         at(&self.shelf().model)
     }
 
+    /// Lets faults strike, lifts them, or makes the disk remember; whatever a [`DiskModel`] does between two
+    /// operations.
+    pub fn alter<T>(&self, change: impl FnOnce(&mut DiskModel) -> T) -> T {
+        let mut shelf = self.shelf();
+        let did = change(&mut shelf.model);
+        // It may have been stalled.
+        shelf.work.notify_one();
+        did
+    }
+
+    /// The disks of two nodes change places; both must be down.
+    pub fn swap(&self, other: &Self) {
+        if !Arc::ptr_eq(&self.0, &other.0) {
+            self.shelf().model.swap(&mut other.shelf().model);
+        }
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         lock(&self.0)
     }
@@ -216,7 +237,8 @@ impl Disk for Opened {
         };
         // Mostly far below the most, as disks are.
         let share = shelf.draws.below(1_000) * shelf.draws.below(1_000);
-        let mut at = Instant::now() + Duration::from_micros(most * share / 1_000_000);
+        let micros = shelf.model.latency_us(most * share / 1_000_000);
+        let mut at = Instant::now() + Duration::from_micros(micros);
         for name in changed(&op) {
             at = at.max(shelf.due.get(name).copied().unwrap_or(at));
         }
@@ -282,6 +304,9 @@ enum Next {
 impl Shelf {
     fn due_now(&mut self, completions: &Completions) -> Next {
         let now = Instant::now();
+        if self.model.is_stalled() {
+            return Next::Idle;
+        }
         while let Some((&(at, nth), (_, op))) = self.in_flight.first_key_value() {
             if at > now {
                 return Next::At(at);
@@ -339,6 +364,7 @@ impl Trip {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::faults::{DiskFault, Effect};
     use kfs_core::machine::{DiskDone, DiskResult};
     use madsim::runtime::Runtime;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -398,7 +424,7 @@ mod tests {
             }
             let done = completed(&mut completions, 30).await;
             assert!(done.is_sorted());
-            disk.look(|model| assert_eq!(model.contents("a"), Some(&[29; 100][..])));
+            disk.look(|model| assert_eq!(model.contents("a"), Some(vec![29; 100].into())));
         });
     }
 
@@ -414,12 +440,10 @@ mod tests {
                 dead.submit(Ticket(nth), write(u8::try_from(nth).unwrap()));
             }
             disk.kill();
-            let left = disk
-                .look(|model| model.contents("a").map(<[u8]>::to_vec))
-                .unwrap();
+            let left = disk.look(|model| model.contents("a")).unwrap();
             dead.submit(Ticket(30), write(77));
             sleep_a_while().await;
-            disk.look(|model| assert_eq!(model.contents("a"), Some(&left[..])));
+            disk.look(|model| assert_eq!(model.contents("a"), Some(left.clone())));
             assert!(
                 left.is_sorted_by(|a, b| a >= b),
                 "one write, over the one before: {left:?}"
@@ -442,7 +466,7 @@ mod tests {
             }
             bell.notified().await;
             sleep_a_while().await;
-            let left = disk.look(|model| model.contents("a").map(<[u8]>::to_vec));
+            let left = disk.look(|model| model.contents("a").map(Vec::from));
             // The operation itself is in flight, or done.
             assert!(
                 [vec![2; 100], vec![3; 100]].map(Some).contains(&left),
@@ -450,6 +474,63 @@ mod tests {
             );
             assert_eq!(completed(&mut completions, 3).await, [0, 1, 2]);
             assert!(disk.disarm(), "it struck");
+        });
+    }
+
+    #[test]
+    fn a_stalled_disk_does_nothing_and_then_all_of_it_in_order() {
+        simulate(|seed| async move {
+            let disk = disk(seed);
+            let (sender, mut completions) = unbounded_channel();
+            let mut opened = disk.open(sender);
+            opened.submit(Ticket(0), create());
+            completed(&mut completions, 1).await;
+            opened.submit(Ticket(1), write(1));
+            disk.alter(|model| model.inject(&DiskFault::Stall));
+            for nth in 2..30 {
+                opened.submit(Ticket(nth), write(u8::try_from(nth).unwrap()));
+            }
+            sleep_a_while().await;
+            assert!(completions.try_recv().is_err(), "nothing comes back");
+            disk.look(|model| assert_eq!(model.contents("a"), Some(Bytes::new())));
+            disk.alter(DiskModel::heal);
+            assert!(completed(&mut completions, 29).await.is_sorted());
+            disk.look(|model| {
+                assert_eq!(model.contents("a"), Some(vec![29; 100].into()));
+                assert_eq!(model.fault_counts()[Effect::Stalled], 28);
+            });
+        });
+    }
+
+    #[test]
+    fn a_slow_disk_is_so_many_times_slower_and_a_swapped_one_is_the_other_s() {
+        simulate(|seed| async move {
+            let (healthy, slow) = (disk(seed), disk(seed));
+            slow.alter(|model| model.inject(&DiskFault::Slow { factor: 50 }));
+            let mut took = Vec::new();
+            for disk in [&healthy, &slow] {
+                let (sender, mut completions) = unbounded_channel();
+                let mut opened = disk.open(sender);
+                let start = Instant::now();
+                opened.submit(Ticket(0), create());
+                opened.submit(Ticket(1), write(took.len().to_le_bytes()[0]));
+                for nth in 2..12 {
+                    let file = FileName::new("a");
+                    opened.submit(Ticket(nth), DiskOp::Sync { file });
+                }
+                completed(&mut completions, 12).await;
+                took.push(start.elapsed());
+                disk.kill();
+            }
+            // The runtime's clock is whole milliseconds coarse where it wakes a task.
+            assert!(
+                took[1] >= took[0].saturating_sub(Duration::from_millis(4)) * 49,
+                "{took:?}"
+            );
+            healthy.swap(&slow);
+            healthy.swap(&healthy);
+            healthy.look(|model| assert_eq!(model.contents("a"), Some(vec![1; 100].into())));
+            slow.look(|model| assert_eq!(model.contents("a"), Some(vec![0; 100].into())));
         });
     }
 
