@@ -58,6 +58,8 @@ pub struct Totals {
     pub simulated: Duration,
     /// Faults that struck, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Rare paths of the machines that were taken, by name (O14).
+    pub probes: BTreeMap<&'static str, u64>,
 }
 
 impl Totals {
@@ -89,6 +91,9 @@ impl Totals {
         self.simulated += other.simulated;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
+        }
+        for (probe, count) in &other.probes {
+            *self.probes.entry(probe).or_default() += count;
         }
     }
 

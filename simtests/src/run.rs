@@ -8,6 +8,7 @@ use crate::schedule::Schedule;
 use crate::world;
 use crate::world::shared::Shared;
 use kfs_core::planted::{self, Bug};
+use kfs_core::{buggify, probe};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
@@ -135,6 +136,16 @@ impl Run {
 
     fn here(self) -> Outcome {
         planted::plant(self.bug);
+        let _ = probe::take();
+        buggify::arm(self.schedule.seed, self.schedule.buggify_permille);
+        let mut outcome = self.simulate();
+        let taken = probe::take();
+        let taken = taken.iter().map(|(probe, count)| (probe.name(), count));
+        outcome.totals.probes = taken.collect();
+        outcome
+    }
+
+    fn simulate(self) -> Outcome {
         let mut record = Record::new(self.schedule.seed, self.trace);
         record.telling = (self.watching == Watching::Closely).then(Box::default);
         let schedule = self.schedule;

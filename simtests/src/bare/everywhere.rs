@@ -14,6 +14,7 @@ use crate::oracle::Violation;
 use crate::outcome::Totals;
 use crate::run::caught;
 use crate::scenario::Scenario;
+use kfs_core::buggify;
 use kfs_core::planted::{self, Bug};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -184,6 +185,7 @@ impl Everywhere {
     /// Every so-manieth point.
     fn share(&self, job: u64, begun: Instant) -> Report {
         planted::plant(self.bug);
+        buggify::arm(self.seed, 0);
         let schedule = Arc::new((self.scenario.draw)(self.seed));
         let mut search = Search {
             everywhere: self,
