@@ -7,6 +7,7 @@
 //! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] |
 //! | O13 | the same seed gives the same events | `sim twice` |
 pub mod contents;
+pub mod deleted;
 pub mod equal;
 pub mod log;
 pub mod meta;
