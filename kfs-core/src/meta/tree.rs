@@ -138,7 +138,7 @@ mod tests {
                 .range((parent, Vec::new())..(parent + 1, Vec::new()))
                 .map(|((_, name), file)| (name.clone(), *file))
                 .collect();
-            let page = 1 + usize::try_from(rng.below(7)).unwrap();
+            let page = 1 + rng.below(7);
             let mut walked: Vec<(Vec<u8>, FileId)> = Vec::new();
             loop {
                 let after = walked.last().map_or(&b""[..], |(name, _)| name.as_slice());

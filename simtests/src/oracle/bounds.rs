@@ -196,7 +196,8 @@ mod tests {
     fn a_chunkserver_that_is_full_is_fine_and_one_more_of_anything_is_not() {
         let judge = |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY);
         judge(&full()).unwrap();
-        let more: [(&str, fn(&mut chunk::Bounds)); 6] = [
+        type More = (&'static str, fn(&mut chunk::Bounds));
+        let more: [More; 6] = [
             ("position 0", |bounds| bounds.rooms[0].bytes += 1),
             ("reads of one link", |bounds| bounds.links[0].reads += 1),
             ("on their way out", |bounds| bounds.links[0].bytes += 10_000),
