@@ -190,6 +190,10 @@ impl Tables {
         }
         waiting
     }
+    /// Headers in memory, and headers being read.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.loaded.len(), self.loading.len())
+    }
     /// The replica changed, or is gone.
     pub(super) fn forget(&mut self, id: ReplicaId) {
         if let Some((_, use_no)) = self.loaded.remove(&id) {

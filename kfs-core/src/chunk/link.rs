@@ -125,6 +125,24 @@ impl Links {
     pub(super) fn room_bytes(&self) -> usize {
         self.rooms.values().map(|room| room.bytes).sum()
     }
+    /// Per chain position: bytes of pieces in memory, and the links they come on.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (u8, usize, usize)> {
+        self.rooms.iter().map(|(position, room)| {
+            let carries = |link: &&Link| link.purpose == Purpose::Pieces(*position);
+            let links = self.links.values().filter(carries).count();
+            (*position, room.bytes, links)
+        })
+    }
+    /// All links: reads of each that are not answered, messages on their way out, and the bytes of both.
+    pub(super) fn loads(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.links
+            .values()
+            .map(|link| (link.reads_open, link.unsent.len(), link.outgoing_bytes()))
+    }
+    /// Pieces in memory.
+    pub(super) fn holds(&self) -> usize {
+        self.holds.len()
+    }
     pub(super) fn accepted(&mut self, link: LinkId, peer: Peer) {
         self.links
             .insert(link, Link::new(Purpose::Accepted, Some(peer)));

@@ -131,6 +131,53 @@ pub struct ChunkStatus {
     pub piece_buffer_bytes: u64,
 }
 
+/// What a chunkserver holds in memory, to be compared with its [`Limits`].
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Bounds {
+    /// Bytes of pieces per chain position, and how many links such pieces come on.
+    pub rooms: Vec<Room>,
+    /// Links that are up or being made.
+    pub links: Vec<Load>,
+    /// Pieces in memory.
+    pub pieces: usize,
+    /// Headers of replicas at rest in memory.
+    pub tables: usize,
+    /// Headers of replicas at rest being read.
+    pub tables_loading: usize,
+    /// Reads that are not answered.
+    pub reads: usize,
+    /// Replicas being written, with their tables.
+    pub writing: usize,
+    /// Replicas that may be written and gave their tables back.
+    pub parked: usize,
+    /// Replicas that are being moved to `trash/`, and orders to do so.
+    pub moving: usize,
+    /// Disk operations in flight.
+    pub jobs: usize,
+}
+
+/// Pieces of one chain position.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Room {
+    /// Which.
+    pub position: u8,
+    /// In memory now.
+    pub bytes: usize,
+    /// Links that pieces of it come on.
+    pub links: usize,
+}
+
+/// What one link weighs.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Load {
+    /// Reads not answered.
+    pub reads: usize,
+    /// Messages on their way out.
+    pub messages: usize,
+    /// Bytes of those messages, and of what reads in progress will add.
+    pub bytes: usize,
+}
+
 /// The chunkserver.
 #[derive(Clone, Debug)]
 pub struct Chunk {
@@ -235,6 +282,39 @@ impl Chunk {
             stopping: Stopping::No,
             outbox: Outbox::default(),
             config,
+        }
+    }
+
+    /// Its counters and counts as they are now, without asking it.
+    #[must_use]
+    pub fn counters(&self) -> ChunkStatus {
+        self.status()
+    }
+    /// What it holds in memory.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let (tables, tables_loading) = self.inventory.tables.len();
+        let room = |(position, bytes, links)| Room {
+            position,
+            bytes,
+            links,
+        };
+        let load = |(reads, messages, bytes)| Load {
+            reads,
+            messages,
+            bytes,
+        };
+        Bounds {
+            rooms: self.links.rooms().map(room).collect(),
+            links: self.links.loads().map(load).collect(),
+            pieces: self.links.holds(),
+            tables,
+            tables_loading,
+            reads: self.reads.open(),
+            writing: self.writing.len(),
+            parked: self.parked.len(),
+            moving: self.trash.moving(),
+            jobs: self.jobs.len(),
         }
     }
 

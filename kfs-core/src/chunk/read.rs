@@ -51,6 +51,10 @@ pub(super) struct BadBlock {
 }
 
 impl Reads {
+    /// Reads that are not answered.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
     /// The link's queue may move.
     pub(super) fn ready(&mut self, link: LinkId) {
         self.ready.insert(link);

@@ -65,6 +65,13 @@ impl Trash {
     pub(super) fn len(&self) -> u64 {
         self.files.len() as u64
     }
+    /// Orders that are being carried out.
+    pub(super) fn moving(&self) -> usize {
+        self.moves
+            .values()
+            .map(|moving| moving.renames_left + 1)
+            .sum()
+    }
     /// When the oldest file's grace ends.
     pub(super) fn due(&self, grace: Duration) -> Option<Instant> {
         self.files.front().map(|(since, ..)| *since + grace)

@@ -81,6 +81,16 @@ enum Stage {
 }
 
 impl<T> Links<T> {
+    /// All links: bytes on their way out, and what was asked on each and is not answered.
+    pub(super) fn loads(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.pool.values().map(|link| {
+            let unsent = match link.stage {
+                Stage::Dialing => 0,
+                Stage::Up { unsent } => unsent,
+            };
+            (unsent, link.asked.len())
+        })
+    }
     pub(super) const fn new(unsent_max: usize) -> Self {
         Self {
             unsent_max,

@@ -15,6 +15,7 @@ use self::links::{Links, Lost};
 use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
+pub use self::write::PIECE_COST;
 use self::write::{Fate, Identity, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
@@ -235,6 +236,24 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// What a client holds in memory, to be compared with its [`Limits`].
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Bounds {
+    /// Files open for writing: what no sync covers yet as it weighs against the window, and chunks known.
+    pub writers: Vec<Window>,
+    /// Per link to a chunkserver: bytes on their way out.
+    pub links: Vec<usize>,
+}
+
+/// What one open file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Window {
+    /// Bytes that no sync covers, and [`PIECE_COST`] for each of their pieces.
+    pub held: usize,
+    /// Chunks that it has.
+    pub chunks: usize,
+}
+
 /// The client.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -318,6 +337,21 @@ impl Client {
             writers: BTreeMap::new(),
             next_handle: 1,
             life: Life::Serving,
+        }
+    }
+
+    /// What it holds in memory.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let window = |(held, chunks)| Window { held, chunks };
+        Bounds {
+            writers: self
+                .writers
+                .values()
+                .map(Writer::held)
+                .map(window)
+                .collect(),
+            links: self.reach.links.loads().map(|(unsent, _)| unsent).collect(),
         }
     }
 

@@ -24,8 +24,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// No byte of a file stands at or past this.
 const FILE_BYTES_MAX: u64 = 1 << 62;
+
 /// What a piece weighs against the window besides its bytes, so that tiny ones are bounded too.
-pub(super) const PIECE_COST: usize = 256;
+pub const PIECE_COST: usize = 256;
 
 /// What a file that is being written is, for its whole life.
 #[derive(Clone, Debug)]
@@ -95,6 +96,10 @@ pub(super) enum Fate {
 }
 
 impl Writer {
+    /// What it holds: bytes and pieces that no sync covers yet as they weigh against the window, and its chunks.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.held, self.open.len() + self.full.len())
+    }
     pub(super) fn new(who: Identity, reach: &Reach) -> Self {
         let cutter = Cutter::new(who.geometry, reach.limits.write_window_bytes);
         Self {

@@ -97,6 +97,23 @@ pub enum Event {
     Stopped,
 }
 
+/// What a meta server holds in memory besides its state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Bounds {
+    /// Links that are up.
+    pub links: usize,
+    /// Outputs that wait for the log.
+    pub waiting: usize,
+    /// Sessions alive.
+    pub sessions: usize,
+    /// The most results of what changed something that are remembered for one session.
+    pub results_most: usize,
+    /// The most answers that changed nothing that are remembered for one session.
+    pub answers_most: usize,
+    /// Chunks being made.
+    pub allocations: usize,
+}
+
 /// The meta server.
 #[derive(Clone, Debug)]
 pub struct Meta {
@@ -188,6 +205,47 @@ impl Meta {
         match &self.phase {
             Phase::Serving(serving) | Phase::Stopping(serving) => Some(&serving.state),
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
+        }
+    }
+    /// The newest record that is durable; `None` while the log is being read.
+    #[must_use]
+    pub const fn durable(&self) -> Option<LogSeq> {
+        match &self.phase {
+            Phase::Serving(serving) | Phase::Stopping(serving) => Some(serving.log.durable()),
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
+        }
+    }
+    /// The state of the cluster as it would be told now, without waiting for the log.
+    #[must_use]
+    pub fn status(&self) -> Option<ClusterStatus> {
+        match &self.phase {
+            Phase::Serving(serving) | Phase::Stopping(serving) => {
+                Some(serving.status(&self.io.config, self.io.now))
+            }
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
+        }
+    }
+    /// What it holds in memory.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let io = Bounds {
+            links: self.io.links.len(),
+            waiting: self.io.outbox.waiting(),
+            ..Bounds::default()
+        };
+        match &self.phase {
+            Phase::Serving(serving) | Phase::Stopping(serving) => {
+                let (sessions, answers_most) = serving.sessions.kept();
+                let results = serving.state.sessions().map(|(_, _, results)| results);
+                Bounds {
+                    sessions,
+                    results_most: results.max().unwrap_or(0),
+                    answers_most,
+                    allocations: serving.allocations.len(),
+                    ..io
+                }
+            }
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => io,
         }
     }
 

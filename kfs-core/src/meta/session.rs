@@ -100,6 +100,11 @@ impl Sessions {
             live.answers.insert(number, (seq, outcome.clone()));
         }
     }
+    /// Sessions alive, and the most answers that changed nothing kept for one.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let most = self.live.values().map(|live| live.answers.len()).max();
+        (self.live.len(), most.unwrap_or(0))
+    }
     /// When to look next whether a session is silent.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)

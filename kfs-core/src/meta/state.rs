@@ -12,6 +12,7 @@ use crate::ids::{
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{Attrs, Done, Kind};
+use core::fmt::Debug;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -100,6 +101,27 @@ pub(crate) struct ChunkState {
     pub(crate) synced: Option<u64>,
 }
 
+/// A chunk that a file owns, as the log has it, for who looks at a state from outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owned {
+    /// Whose it is.
+    pub file: FileId,
+    /// Its place in the file.
+    pub index: u64,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// The chain, head first.
+    pub members: Arc<[ServerIndex]>,
+    /// How far size reports say it is synced; `None` before one has named it.
+    pub synced: Option<u64>,
+    /// How many of its bytes readers may see.
+    pub log_len: u64,
+    /// How many replicas its file asks for.
+    pub wanted: u8,
+}
+
 /// A session.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct SessionState {
@@ -183,82 +205,204 @@ impl State {
     /// # Panics
     /// If something does not hold.
     pub fn check(&self) {
-        let mut entries = OrdMap::<FileId, (u64, u32)>::new();
-        let mut bytes = 0;
+        if let Err(broken) = self.try_check() {
+            panic!("{broken}");
+        }
+    }
+    /// As [`State::check`], for who goes on after it.
+    ///
+    /// # Errors
+    /// The first thing that does not hold, and of what.
+    pub fn try_check(&self) -> Result<(), String> {
+        self.check_namespace()?;
+        self.check_chunks()?;
+        self.check_sessions()
+    }
+    fn check_namespace(&self) -> Result<(), String> {
+        let mut bytes = 0_u64;
+        let mut directories = 0_u64;
         for (id, inode) in &self.inodes {
-            match inode.node {
-                Node::File { size, .. } => bytes += size,
-                Node::Directory { parent, .. } => {
-                    let parent = self
-                        .inodes
-                        .get(&parent)
-                        .expect("a directory's parent is there");
-                    assert!(
-                        matches!(parent.node, Node::Directory { .. }),
-                        "a directory stands in a directory"
-                    );
-                    for (_, file) in self.tree.after(*id, b"") {
-                        let (count, subdirectories) = entries.entry(*id).or_insert((0, 0));
-                        *count += 1;
-                        let child = self.inodes.get(&file).expect("a name stands for something");
-                        if let Node::Directory { parent, .. } = child.node {
-                            assert_eq!(parent, *id, "a directory knows its parent");
-                            *subdirectories += 1;
-                        }
-                    }
+            let Node::Directory {
+                parent,
+                entries,
+                subdirectories,
+            } = inode.node
+            else {
+                if let Node::File { size, .. } = inode.node {
+                    bytes = bytes
+                        .checked_add(size)
+                        .ok_or("the sizes of all files cannot be counted")?;
+                }
+                continue;
+            };
+            directories += 1;
+            let above = self.inodes.get(&parent).map(|inode| &inode.node);
+            holds(matches!(above, Some(Node::Directory { .. })), || {
+                format!("directory {id} stands in {parent}, which is no directory")
+            })?;
+            let mut found = (0_u64, 0_u32);
+            for (name, file) in self.tree.after(*id, b"") {
+                found.0 += 1;
+                let Some(child) = self.inodes.get(&file) else {
+                    return Err(format!(
+                        "{name:?} in directory {id} stands for {file}, which is not there"
+                    ));
+                };
+                if let Node::Directory { parent, .. } = child.node {
+                    found.1 += 1;
+                    holds(parent == *id, || {
+                        format!("directory {file} stands in {id} and takes {parent} for its parent")
+                    })?;
                 }
             }
+            holds((entries, subdirectories) == found, || {
+                format!(
+                    "directory {id} counts {entries} entries, {subdirectories} of them directories; it has {found:?}"
+                )
+            })?;
+            holds(self.climbs_to_root(*id), || {
+                format!("directory {id} is in itself, or below nothing")
+            })?;
         }
-        assert_eq!(bytes, self.bytes);
-        assert_eq!(
-            self.inodes.len(),
-            self.tree.len() + 1,
-            "everything but the root has one name"
-        );
-        for (id, inode) in &self.inodes {
-            if let Node::Directory {
-                entries: counted,
-                subdirectories,
-                ..
-            } = inode.node
-            {
-                let found = entries.get(id).copied().unwrap_or((0, 0));
-                assert_eq!(
-                    (counted, subdirectories),
-                    found,
-                    "a directory counts its entries"
-                );
-                assert!(self.climbs_to_root(*id), "no directory is in itself");
+        holds(bytes == self.bytes, || {
+            format!("all files have {bytes} bytes; {} are counted", self.bytes)
+        })?;
+        holds(directories == self.directories, || {
+            format!(
+                "there are {directories} directories; {} are counted",
+                self.directories
+            )
+        })?;
+        holds(self.inodes.len() == self.tree.len() + 1, || {
+            let (things, names) = (self.inodes.len(), self.tree.len());
+            format!("{things} files and directories have {names} names: all but the root have one")
+        })
+    }
+    fn check_chunks(&self) -> Result<(), String> {
+        holds(self.chunks.len() == self.owners.len(), || {
+            format!(
+                "{} chunks have {} owners",
+                self.chunks.len(),
+                self.owners.len()
+            )
+        })?;
+        for (at, chunk) in &self.chunks {
+            let (file, index) = at;
+            let id = chunk.chunk;
+            holds(self.owners.get(&id) == Some(at), || {
+                let owner = self.owners.get(&id);
+                format!("chunk {id} is chunk {index} of file {file}; its owner is {owner:?}")
+            })?;
+            let node = self.inodes.get(file).map(|inode| &inode.node);
+            holds(matches!(node, Some(Node::File { .. })), || {
+                format!("chunk {id} is of {file}, which is no file")
+            })?;
+            holds(self.unnamed.contains(at) == chunk.synced.is_none(), || {
+                format!(
+                    "chunk {id} was named by a report, or was not: {:?}",
+                    chunk.synced
+                )
+            })?;
+            holds(!chunk.members.is_empty(), || {
+                format!("chunk {id} is nowhere")
+            })?;
+            for (nth, member) in chunk.members.iter().enumerate() {
+                holds(
+                    self.roster.contains_key(member) && !chunk.members[..nth].contains(member),
+                    || format!("chunk {id} is on {member} twice, or it never joined"),
+                )?;
             }
         }
-        assert_eq!(self.chunks.len(), self.owners.len());
-        for ((file, index), chunk) in &self.chunks {
-            assert_eq!(
-                self.owners.get(&chunk.chunk),
-                Some(&(*file, *index)),
-                "chunks and owners agree"
-            );
-            assert!(self.inodes.contains_key(file), "a chunk's file is there");
-            assert_eq!(
-                self.unnamed.contains(&(*file, *index)),
-                chunk.synced.is_none()
-            );
+        for at in &self.unnamed {
+            holds(self.chunks.contains_key(at), || {
+                format!(
+                    "chunk {} of file {} is not there and waits for a report",
+                    at.1, at.0
+                )
+            })?;
         }
-        assert_eq!(self.writers.len(), self.writing.len());
+        Ok(())
+    }
+    fn check_sessions(&self) -> Result<(), String> {
+        holds(self.writers.len() == self.writing.len(), || {
+            format!(
+                "{} files are written by {} writers",
+                self.writing.len(),
+                self.writers.len()
+            )
+        })?;
         for (file, session) in &self.writers {
-            assert!(self.inodes.contains_key(file) && self.sessions.contains_key(session));
-            assert!(self.writing.contains(&(*session, *file)));
+            holds(
+                self.inodes.contains_key(file)
+                    && self.sessions.contains_key(session)
+                    && self.writing.contains(&(*session, *file)),
+                || format!("file {file} is written by session {session}: one is not there"),
+            )?;
         }
-        assert_eq!(self.temporary.len(), self.holders.len());
+        holds(self.temporary.len() == self.holders.len(), || {
+            format!(
+                "{} temporary files have {} holders",
+                self.temporary.len(),
+                self.holders.len()
+            )
+        })?;
         for ((session, file), key) in &self.temporary {
-            assert_eq!(self.holders.get(file), Some(session));
-            assert!(self.sessions.contains_key(session));
-            assert_eq!(
-                self.tree.get(key),
-                Some(*file),
-                "a temporary file has the name it was made with"
-            );
+            holds(
+                self.holders.get(file) == Some(session) && self.sessions.contains_key(session),
+                || {
+                    format!(
+                        "temporary file {file} is held by session {session}, which is not there"
+                    )
+                },
+            )?;
+            holds(self.tree.get(key) == Some(*file), || {
+                format!("temporary file {file} has lost the name it was made with, {key:?}")
+            })?;
         }
+        holds(self.sessions.len() == self.nonces.len(), || {
+            format!(
+                "{} sessions have {} nonces",
+                self.sessions.len(),
+                self.nonces.len()
+            )
+        })?;
+        for (id, session) in &self.sessions {
+            holds(self.nonces.get(&session.nonce) == Some(id), || {
+                format!("session {id} is not the one of its nonce")
+            })?;
+            holds(
+                session.results.is_sorted_by(|a, b| a.0 < b.0)
+                    && session
+                        .results
+                        .iter()
+                        .all(|(number, ..)| *number >= session.lowest),
+                || format!("session {id} remembers results out of order, or forgotten ones"),
+            )?;
+        }
+        for (node, index) in &self.nodes {
+            holds(
+                self.roster
+                    .get(index)
+                    .is_some_and(|server| server.node == *node),
+                || format!("node {node} is not server {index} of the roster"),
+            )?;
+        }
+        holds(self.roster.len() == self.nodes.len(), || {
+            format!(
+                "{} servers have {} nodes",
+                self.roster.len(),
+                self.nodes.len()
+            )
+        })?;
+        for (epoch, begun) in &self.epochs {
+            holds(
+                self.incarnations.get(&begun.incarnation) == Some(epoch)
+                    && begun.first_seq <= self.seq
+                    && *epoch <= self.epoch,
+                || format!("epoch {epoch} is not the one of its incarnation, or not of this log"),
+            )?;
+        }
+        Ok(())
     }
     fn climbs_to_root(&self, from: FileId) -> bool {
         let mut at = from;
@@ -272,6 +416,127 @@ impl State {
             }
         }
         false
+    }
+
+    /// The newest epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+    /// All epochs: which start each was, and the highest counter of an id issued in it.
+    pub fn epochs(&self) -> impl Iterator<Item = (Epoch, Incarnation, u64)> {
+        self.epochs
+            .iter()
+            .map(|(epoch, begun)| (*epoch, begun.incarnation, begun.issued))
+    }
+    /// All chunks that files own.
+    pub fn chunks(&self) -> impl Iterator<Item = Owned> {
+        self.chunks
+            .iter()
+            .map(|((file, index), chunk)| self.owned(*file, *index, chunk))
+    }
+    /// A chunk, if a file owns it.
+    #[must_use]
+    pub fn chunk(&self, chunk: ChunkId) -> Option<Owned> {
+        let at = self.owners.get(&chunk)?;
+        let state = self.chunks.get(at)?;
+        Some(self.owned(at.0, at.1, state))
+    }
+    fn owned(&self, file: FileId, index: u64, chunk: &ChunkState) -> Owned {
+        Owned {
+            file,
+            index,
+            chunk: chunk.chunk,
+            version: chunk.version,
+            members: Arc::clone(&chunk.members),
+            synced: chunk.synced,
+            log_len: self.log_len(file, index, chunk),
+            wanted: self.replication(file),
+        }
+    }
+    /// All chunkservers that ever joined.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerIndex, NodeId)> {
+        self.roster
+            .iter()
+            .map(|(index, server)| (*index, server.node))
+    }
+    /// All sessions, with their nonces and how many results of each are remembered.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, u64, usize)> {
+        self.sessions
+            .iter()
+            .map(|(id, session)| (*id, session.nonce, session.results.len()))
+    }
+    /// The session that may write a file.
+    #[must_use]
+    pub fn writer(&self, file: FileId) -> Option<SessionId> {
+        self.writers.get(&file).copied()
+    }
+    /// All files and directories, the root among them.
+    pub fn files_and_directories(&self) -> impl Iterator<Item = Attrs> {
+        self.inodes.keys().filter_map(|file| self.attrs(*file))
+    }
+    /// The entries of a directory, in byte order of their names.
+    pub fn entries(&self, dir: FileId) -> impl Iterator<Item = (&[u8], FileId)> {
+        self.tree
+            .after(dir, b"")
+            .map(|(name, file)| (name.as_bytes(), file))
+    }
+    /// The first thing in which two states differ: which part, which key, and what each says. `None`: equal.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        // Taken apart so that a part that is added is compared too.
+        let Self {
+            seq,
+            cluster,
+            geometry,
+            epoch,
+            epochs,
+            incarnations,
+            tree,
+            inodes,
+            chunks,
+            owners,
+            unnamed,
+            writers,
+            writing,
+            temporary,
+            holders,
+            sessions,
+            nonces,
+            roster,
+            nodes,
+            directories,
+            bytes,
+        } = self;
+        let found = value("seq", seq, &other.seq)
+            .or_else(|| value("cluster", cluster, &other.cluster))
+            .or_else(|| value("geometry", geometry, &other.geometry))
+            .or_else(|| value("epoch", epoch, &other.epoch))
+            .or_else(|| maps("epochs", epochs.iter(), other.epochs.iter()))
+            .or_else(|| {
+                maps(
+                    "incarnations",
+                    incarnations.iter(),
+                    other.incarnations.iter(),
+                )
+            })
+            .or_else(|| maps("tree", tree.iter(), other.tree.iter()))
+            .or_else(|| maps("inodes", inodes.iter(), other.inodes.iter()))
+            .or_else(|| maps("chunks", chunks.iter(), other.chunks.iter()))
+            .or_else(|| maps("owners", owners.iter(), other.owners.iter()))
+            .or_else(|| maps("unnamed", keys(unnamed), keys(&other.unnamed)))
+            .or_else(|| maps("writers", writers.iter(), other.writers.iter()))
+            .or_else(|| maps("writing", keys(writing), keys(&other.writing)))
+            .or_else(|| maps("temporary", temporary.iter(), other.temporary.iter()))
+            .or_else(|| maps("holders", holders.iter(), other.holders.iter()))
+            .or_else(|| maps("sessions", sessions.iter(), other.sessions.iter()))
+            .or_else(|| maps("nonces", nonces.iter(), other.nonces.iter()))
+            .or_else(|| maps("roster", roster.iter(), other.roster.iter()))
+            .or_else(|| maps("nodes", nodes.iter(), other.nodes.iter()))
+            .or_else(|| value("directories", directories, &other.directories))
+            .or_else(|| value("bytes", bytes, &other.bytes));
+        assert_eq!(found.is_none(), self == other, "every part is compared");
+        found
     }
 
     /// The counter that the next id gets.
@@ -316,7 +581,8 @@ impl State {
         }
     }
     /// The attributes of a file or directory.
-    pub(crate) fn attrs(&self, file: FileId) -> Option<Attrs> {
+    #[must_use]
+    pub fn attrs(&self, file: FileId) -> Option<Attrs> {
         let inode = self.inodes.get(&file)?;
         let (kind, size, replication, links) = match inode.node {
             Node::File { size, replication } => (Kind::File, size, replication, 1),
@@ -339,5 +605,48 @@ impl State {
             ctime: inode.ctime,
             crtime: inode.crtime,
         })
+    }
+}
+
+fn holds(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn keys<K: Ord>(set: &OrdSet<K>) -> impl Iterator<Item = (&K, &())> {
+    set.iter().map(|key| (key, &()))
+}
+
+fn value<V: PartialEq + Debug>(part: &str, left: &V, right: &V) -> Option<String> {
+    (left != right).then(|| format!("{part}: {left:?} against {right:?}"))
+}
+
+/// The first key, in order, that two maps do not agree on.
+fn maps<'a, K: Ord + Debug + 'a, V: PartialEq + Debug + 'a>(
+    part: &str,
+    left: impl Iterator<Item = (&'a K, &'a V)>,
+    right: impl Iterator<Item = (&'a K, &'a V)>,
+) -> Option<String> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
+    loop {
+        let (key, one, other) = match (left.peek().copied(), right.peek().copied()) {
+            (None, None) => return None,
+            (Some((key, value)), Some((same, also))) if key == same => {
+                (key, Some(value), Some(also))
+            }
+            (Some((key, value)), Some((later, _))) if key < later => (key, Some(value), None),
+            (Some((key, value)), None) => (key, Some(value), None),
+            (_, Some((key, value))) => (key, None, Some(value)),
+        };
+        if one != other {
+            let text =
+                |value: Option<&V>| value.map_or("nothing".into(), |value| format!("{value:?}"));
+            return Some(format!(
+                "{part}, at {key:?}: {} against {}",
+                text(one),
+                text(other)
+            ));
+        }
+        left.next();
+        right.next();
     }
 }

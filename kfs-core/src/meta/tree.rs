@@ -45,6 +45,10 @@ impl Tree {
             .take_while(move |(key, _)| key.parent == parent)
             .map(|(key, file)| (&key.name, *file))
     }
+    /// All entries, in the order of their keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &FileId)> {
+        self.0.iter()
+    }
     /// How many entries there are in all.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -54,6 +58,8 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Rng;
+    use std::collections::BTreeMap;
 
     #[test]
     fn a_page_begins_after_the_name_given_and_ends_with_the_directory() {
@@ -80,5 +86,88 @@ mod tests {
             tree.after(FileId(3), b"a")
                 .all(|(_, file)| file == FileId(103))
         );
+    }
+
+    /// O6: whatever is added, replaced and taken out, in whatever order, the tree has what a plain map has, and
+    /// a walk in pages of any size gives each entry once, in order.
+    #[test]
+    fn the_tree_is_a_btree_map_over_random_changes_and_page_walks() {
+        for seed in 1..=40 {
+            let mut rng = Rng::new(seed);
+            let mut tree = Tree::default();
+            let mut map = BTreeMap::<(u64, Vec<u8>), FileId>::new();
+            for nth in 0..600 {
+                let parent = 2 + rng.below(4) as u64;
+                let bytes = random_name(&mut rng);
+                let key = Key {
+                    parent: FileId(parent),
+                    name: Name::raw(&bytes),
+                };
+                let at = (parent, bytes);
+                match rng.below(10) {
+                    0..=5 => {
+                        let file = FileId(100 + nth);
+                        assert_eq!(tree.insert(key, file), map.insert(at, file), "seed {seed}");
+                    }
+                    6..=8 => assert_eq!(tree.remove(&key), map.remove(&at), "seed {seed}"),
+                    _ => assert_eq!(tree.get(&key), map.get(&at).copied(), "seed {seed}"),
+                }
+                assert_eq!(tree.len(), map.len(), "seed {seed}");
+                if nth % 50 == 49 {
+                    walks(&tree, &map, &mut rng, seed);
+                }
+            }
+            let all: Vec<_> = tree
+                .iter()
+                .map(|(key, file)| ((key.parent.0, key.name.as_bytes().to_vec()), *file))
+                .collect();
+            assert_eq!(all, map.into_iter().collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+
+    /// Few enough that names meet, with some that are longer than what is kept inline.
+    fn random_name(rng: &mut Rng) -> Vec<u8> {
+        let mut name = match rng.below(4) {
+            0 => vec![b'n'; 21],
+            1 => vec![0xFF; 2],
+            _ => Vec::new(),
+        };
+        for _ in 0..=rng.below(3) {
+            name.push(b'a' + u8::try_from(rng.below(3)).unwrap());
+        }
+        name
+    }
+
+    fn walks(tree: &Tree, map: &BTreeMap<(u64, Vec<u8>), FileId>, rng: &mut Rng, seed: u64) {
+        for parent in 1..=6 {
+            let due: Vec<(Vec<u8>, FileId)> = map
+                .range((parent, Vec::new())..(parent + 1, Vec::new()))
+                .map(|((_, name), file)| (name.clone(), *file))
+                .collect();
+            let page = 1 + rng.below(7);
+            let mut walked: Vec<(Vec<u8>, FileId)> = Vec::new();
+            loop {
+                let after = walked.last().map_or(&b""[..], |(name, _)| name.as_slice());
+                let next: Vec<_> = tree
+                    .after(FileId(parent), after)
+                    .take(page)
+                    .map(|(name, file)| (name.as_bytes().to_vec(), file))
+                    .collect();
+                if next.is_empty() {
+                    break;
+                }
+                walked.extend(next);
+                assert!(walked.len() <= due.len(), "a walk comes to its end");
+            }
+            assert_eq!(walked, due, "seed {seed}, directory {parent}");
+            // From a name that need not be there.
+            let after = random_name(rng);
+            let rest: Vec<_> = tree
+                .after(FileId(parent), &after)
+                .map(|(name, file)| (name.as_bytes().to_vec(), file))
+                .collect();
+            let due: Vec<_> = due.into_iter().filter(|(name, _)| *name > after).collect();
+            assert_eq!(rest, due, "seed {seed}, directory {parent}");
+        }
     }
 }

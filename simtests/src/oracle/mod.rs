@@ -1,14 +1,33 @@
 //! What was promised, checked from outside: each oracle names the promise whose breach it reports.
 //!
-//! | oracle | promise | checked by |
-//! | --- | --- | --- |
-//! | O1 | N1 one total order, in real time | [`order`] |
-//! | O2 | D1, D3, D5: every byte names its writer; none is lost, none is old | [`contents`] |
-//! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] |
-//! | O13 | the same seed gives the same events | `sim twice` |
+//! All are plain functions and values over operations, disks, states and messages: no runtime, no clock.
+//!
+//! | oracle | promise | checked by | fed with |
+//! | --- | --- | --- | --- |
+//! | O1 | N1 one total order, in real time | [`order`]; [`wing_gong`] as cross-check | operations, when a run ends |
+//! | O2 | D1, D3, D5: every byte names its writer; none is lost, none is old | [`contents`] | writes, reads, sizes |
+//! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] | reads and disks, at rest |
+//! | O4 | D2: replicas are equal at rest | [`equal`] | disks and the state, at rest |
+//! | O5 | N1, N2, D1: the state holds, ids and versions are used once, one write grant at most | [`meta`] | states, messages |
+//! | O6 | N1: the tree is a map, and the reference namespace | [`names`], and tests beside the tree | the state, when a run ends |
+//! | O7 | N3: the log is the state | [`log`] | states, and the meta server's disk after a crash or at rest |
+//! | O8 | N3, D2: nothing acked is ever deleted | [`deleted`] | orders, verdicts, disk operations |
+//! | O10 | bounds of queues, memory and tables | [`bounds`] | machines, between events |
+//! | O11 | F: counters are what was injected | [`counters`] | counters of one process |
+//! | O12 | F: the status is the truth | [`status`] | the status, the state and disks, at rest |
+//! | O13 | the same seed gives the same events | `sim twice` | |
+pub mod bounds;
 pub mod contents;
+pub mod counters;
+pub mod deleted;
+pub mod equal;
+pub mod log;
+pub mod meta;
+pub mod names;
 pub mod order;
 pub mod replicas;
+pub mod status;
+pub mod wing_gong;
 
 use std::fmt;
 

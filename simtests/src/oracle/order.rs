@@ -123,6 +123,17 @@ pub fn check(
     operations: &[Operation],
     sessions_lost: BTreeMap<u32, LogSeq>,
 ) -> Result<Checked, Violation> {
+    replay(operations, sessions_lost).map(|(checked, _)| checked)
+}
+
+/// As [`check`]; also gives the reference namespace as all of them leave it.
+///
+/// # Errors
+/// As [`check`].
+pub fn replay(
+    operations: &[Operation],
+    sessions_lost: BTreeMap<u32, LogSeq>,
+) -> Result<(Checked, Model), Violation> {
     respects_real_time(operations)?;
     // By place in the log; at each place what was changed, then what was seen, then what may happen from now on.
     let mut doubts: BTreeMap<LogSeq, Vec<&Operation>> = BTreeMap::new();
@@ -169,7 +180,7 @@ pub fn check(
             replay.model.doubt(change);
         }
     }
-    Ok(replay.checked)
+    Ok((replay.checked, replay.model))
 }
 
 /// Who was called after another was told sees no older state; a change sees a newer one.

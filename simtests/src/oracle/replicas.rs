@@ -48,12 +48,7 @@ pub fn check(
         return Ok(None);
     };
     let bad = |what: String| Violation::new("O3", "D2", format!("{server}, {path}: {what}"));
-    let slots = [0, 1].map(|nth| bytes.get(nth * SLOT_BYTES..(nth + 1) * SLOT_BYTES));
-    let valid = slots
-        .into_iter()
-        .enumerate()
-        .filter_map(|(nth, slot)| Slot::read(slot?, nth as u64));
-    let Some(slot) = valid.max_by_key(|slot| slot.generation) else {
+    let Some(slot) = Slot::newest(bytes) else {
         return Err(bad("neither slot of the header is valid".into()));
     };
     let ids = [file.0, chunk.0, version.0];
@@ -103,15 +98,69 @@ pub fn check(
 }
 
 /// A slot of a chunk header.
-struct Slot {
-    ids: [u64; 3],
-    len: u64,
-    sums: Vec<u32>,
-    bitmap: Vec<u8>,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
+    /// File, chunk, version.
+    pub(super) ids: [u64; 3],
+    pub(super) len: u64,
+    pub(super) sums: Vec<u32>,
+    pub(super) bitmap: Vec<u8>,
     generation: u64,
+    pub(super) incarnation: u64,
+    pub(super) wseq: u64,
+    /// Session, last piece, append offset.
+    pub(super) pieces: Vec<(u64, u64, u32)>,
+}
+
+/// A block of a chunk file at rest.
+pub(super) struct BlockAtRest<'a> {
+    /// Its bytes below the committed end, as far as the file has them; what is missing is zeros.
+    pub(super) held: &'a [u8],
+    /// Bytes below the committed end.
+    pub(super) share: usize,
 }
 
 impl Slot {
+    /// The slot that counts, of a whole chunk file; `None`: the header is bad.
+    pub(super) fn newest(file: &[u8]) -> Option<Self> {
+        let slots = [0, 1].map(|nth| file.get(nth * SLOT_BYTES..(nth + 1) * SLOT_BYTES));
+        let valid = slots
+            .into_iter()
+            .enumerate()
+            .filter_map(|(nth, slot)| Self::read(slot?, nth as u64));
+        valid.max_by_key(|slot| slot.generation)
+    }
+    /// The blocks that have a sum.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = usize> {
+        (0..self.sums.len()).filter(|block| self.bitmap[block / 8] >> (block % 8) & 1 == 1)
+    }
+    /// A block of the file that this slot is the header of.
+    pub(super) fn block<'a>(
+        &self,
+        file: &'a [u8],
+        block: usize,
+        block_bytes: usize,
+    ) -> BlockAtRest<'a> {
+        let committed = usize::try_from(self.len).unwrap_or(usize::MAX);
+        let share = committed
+            .saturating_sub(block * block_bytes)
+            .min(block_bytes);
+        let held = file
+            .get(DATA_AT + block * block_bytes..)
+            .unwrap_or_default();
+        BlockAtRest {
+            held: &held[..held.len().min(share)],
+            share,
+        }
+    }
+    /// The first block whose bytes do not give its sum.
+    pub(super) fn bad_block(&self, file: &[u8], block_bytes: usize) -> Option<usize> {
+        self.blocks().find(|block| {
+            let mut padded = self.block(file, *block, block_bytes).held.to_vec();
+            padded.resize(block_bytes, 0);
+            adler2::adler32_slice(&padded) != self.sums[*block]
+        })
+    }
     fn read(bytes: &[u8], nth: u64) -> Option<Self> {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
@@ -129,6 +178,12 @@ impl Slot {
             sums: (0..1_024).map(|block| u32_at(40 + 4 * block)).collect(),
             bitmap: bytes[4_448..4_576].to_vec(),
             generation,
+            incarnation: u64_at(4_424),
+            wseq: u64_at(4_576),
+            pieces: (0..u32_at(4_584).min(128) as usize)
+                .map(|nth| 4_600 + 24 * nth)
+                .map(|at| (u64_at(at), u64_at(at + 8), u32_at(at + 16)))
+                .collect(),
         })
     }
 }

@@ -1,0 +1,177 @@
+//! O11: counters say what happened: what machines counted, against what was done to them.
+//!
+//! Plain numbers of one process each: counters begin at zero with a process, so who injects counts apart for
+//! each life of a server. When is a counter equal to what was injected, and when only at least or at most?
+//!
+//! | counter | injected | relation |
+//! | --- | --- | --- |
+//! | `pieces_bad` | bodies of `WritePiece`, `ChainPiece` changed on the way past the frame's own check, and received | equal; a frame that the link refuses is counted by the link and not here |
+//! | `blocks_bad` | blocks that were bad when the disk was read for a range | equal, if who injects counts reads of them; else at least one if one was read, and at most zero if none was injected |
+//! | `syncs` | syncs acked by this replica | at least: a sync may end and its answer be lost |
+//! | `pieces_written`, `bytes_written` | pieces acked by this replica | at least, for the same reason |
+//! | `reads`, `bytes_read` | ranges received from it | at least; equal if no link broke |
+//! | `files_foreign` | files of strange names put into its directories before the start | equal |
+//! | anything, in a run without faults | nothing | equal: zero |
+//!
+//! It never reads a counter by itself.
+use super::Violation;
+use kfs_core::chunk::ChunkStatus;
+
+/// A counter and what it is to be compared with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counter {
+    /// Which.
+    pub name: &'static str,
+    /// What the machine says.
+    pub counted: u64,
+    /// What was done to it.
+    pub injected: u64,
+    /// How the two must stand.
+    pub relation: Relation,
+}
+
+/// How a counter stands to what was injected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// Each is counted once.
+    Equal,
+    /// Each is counted, and something may be counted that nobody saw.
+    AtLeast,
+    /// Nothing is counted that was not injected; what was never met is not counted.
+    AtMost,
+    /// Nothing is counted unless something was injected; one may be counted often.
+    OnlyIf,
+}
+
+/// What was done to one process of a chunkserver, and what others saw of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Injected {
+    /// Bodies of pieces that were changed and reached it.
+    pub pieces_changed: u64,
+    /// Blocks on its disk that are bad, or reads that were made to give something else.
+    pub blocks_hurt: u64,
+    /// Files of strange names in its directories at its start.
+    pub files_foreign: u64,
+    /// Ranges that readers received from it.
+    pub ranges_received: u64,
+    /// Pieces that clients heard acked, of which it was a member.
+    pub pieces_acked: u64,
+}
+
+/// Compares counters.
+///
+/// # Errors
+/// The first that does not stand as it must.
+pub fn check(whose: &str, counters: &[Counter]) -> Result<(), Violation> {
+    let wrong = counters.iter().find(|counter| {
+        let Counter {
+            counted, injected, ..
+        } = **counter;
+        match counter.relation {
+            Relation::Equal => counted != injected,
+            Relation::AtLeast => counted < injected,
+            Relation::AtMost => counted > injected,
+            Relation::OnlyIf => counted > 0 && injected == 0,
+        }
+    });
+    let Some(Counter {
+        name,
+        counted,
+        injected,
+        relation,
+    }) = wrong
+    else {
+        return Ok(());
+    };
+    Err(Violation::new(
+        "O11",
+        "F",
+        format!("{whose}: {name} says {counted}; {injected} were injected, due is {relation:?}"),
+    ))
+}
+
+/// The counters of a chunkserver's process.
+#[must_use]
+pub fn of_chunkserver(status: &ChunkStatus, injected: Injected) -> Vec<Counter> {
+    let counter = |name, counted, injected, relation| Counter {
+        name,
+        counted,
+        injected,
+        relation,
+    };
+    vec![
+        counter(
+            "pieces_bad",
+            status.pieces_bad,
+            injected.pieces_changed,
+            Relation::Equal,
+        ),
+        counter(
+            "blocks_bad",
+            status.blocks_bad,
+            injected.blocks_hurt,
+            Relation::OnlyIf,
+        ),
+        counter(
+            "files_foreign",
+            status.files_foreign,
+            injected.files_foreign,
+            Relation::Equal,
+        ),
+        counter(
+            "reads",
+            status.reads,
+            injected.ranges_received,
+            Relation::AtLeast,
+        ),
+        counter(
+            "pieces_written",
+            status.pieces_written,
+            injected.pieces_acked,
+            Relation::AtLeast,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(counted: u64, injected: u64, relation: Relation) -> bool {
+        let counter = Counter {
+            name: "blocks_bad",
+            counted,
+            injected,
+            relation,
+        };
+        check("server 1", &[counter]).is_ok()
+    }
+
+    #[test]
+    fn a_fault_that_is_not_counted_and_a_count_of_no_fault_are_seen() {
+        assert!(verdict(2, 2, Relation::Equal));
+        assert!(!verdict(1, 2, Relation::Equal) && !verdict(3, 2, Relation::Equal));
+        assert!(verdict(3, 2, Relation::AtLeast) && !verdict(1, 2, Relation::AtLeast));
+        assert!(verdict(1, 2, Relation::AtMost) && !verdict(3, 2, Relation::AtMost));
+        assert!(verdict(9, 1, Relation::OnlyIf) && verdict(0, 1, Relation::OnlyIf));
+        assert!(!verdict(1, 0, Relation::OnlyIf));
+    }
+
+    #[test]
+    fn a_chunkserver_that_swallows_a_bad_piece_is_seen() {
+        let injected = Injected {
+            pieces_changed: 1,
+            ..Injected::default()
+        };
+        let honest = ChunkStatus {
+            pieces_bad: 1,
+            ..ChunkStatus::default()
+        };
+        assert!(check("server 1", &of_chunkserver(&honest, injected)).is_ok());
+        let silent = of_chunkserver(&ChunkStatus::default(), injected);
+        let seen = check("server 1", &silent).unwrap_err();
+        assert!(seen.what.contains("pieces_bad says 0"), "{seen}");
+        let clean = of_chunkserver(&honest, Injected::default());
+        assert!(check("server 1", &clean).is_err(), "nothing was injected");
+    }
+}
