@@ -89,11 +89,11 @@ pub fn check(
             let bytes = shelf.disk.contents(path).unwrap_or_default();
             let ids = [name.0.0, name.1.0, name.2.0];
             // One that says another name is as bad as none.
-            let Some(slot) = Slot::newest(bytes).filter(|slot| slot.ids == ids) else {
+            let Some(slot) = Slot::newest(&bytes).filter(|slot| slot.ids == ids) else {
                 continue;
             };
             compared.replicas += 1;
-            if let Some(block) = slot.bad_block(bytes, block_bytes) {
+            if let Some(block) = slot.bad_block(&bytes, block_bytes) {
                 let what = format!(
                     "{}, {path}: block {block} does not give its sum",
                     shelf.name
@@ -102,7 +102,7 @@ pub fn check(
             }
             chunks.entry(name).or_default().push(Copy {
                 shelf: *shelf,
-                bytes,
+                bytes: &bytes,
                 slot,
             });
         }

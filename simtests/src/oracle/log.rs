@@ -47,7 +47,7 @@ pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
             Ok(())
         };
         before = reader
-            .feed(bytes, More::Ends, &mut sink)
+            .feed(&bytes, More::Ends, &mut sink)
             .map_err(|damage| damaged(damage.to_string()))?;
         if before.is_none() {
             return Err(damaged(format!("{path} has no end")));
