@@ -18,9 +18,9 @@ pub mod outcome;
 pub mod planted;
 #[cfg(madsim)]
 pub mod run;
+pub mod scenario;
 #[cfg(madsim)]
 pub mod sched;
-pub mod scenario;
 pub mod schedule;
 #[cfg(madsim)]
 pub mod shrink;

@@ -100,11 +100,16 @@ impl Sched {
         let head: Head = serde_json::from_str(text)
             .map_err(|why| format!("not a whole {FORMAT} file: {why}"))?;
         if head.format != FORMAT {
-            return Err(format!("a file of the format '{}', not {FORMAT}", head.format));
+            return Err(format!(
+                "a file of the format '{}', not {FORMAT}",
+                head.format
+            ));
         }
         if head.version != VERSION {
             let found = head.version;
-            return Err(format!("{FORMAT} version {found}; this build reads version {VERSION}"));
+            return Err(format!(
+                "{FORMAT} version {found}; this build reads version {VERSION}"
+            ));
         }
         let sched: Self = serde_json::from_str(text).map_err(|why| why.to_string())?;
         sched.simulator()?;
@@ -141,7 +146,10 @@ impl Sched {
             return Ok(None);
         };
         let known = Bug::ALL.into_iter().find(|bug| bug.name() == name);
-        known.map_or_else(|| Err(format!("no planted mistake '{name}'")), |bug| Ok(Some(bug)))
+        known.map_or_else(
+            || Err(format!("no planted mistake '{name}'")),
+            |bug| Ok(Some(bug)),
+        )
     }
 
     /// The run, with its mistake planted or on the product as it is.
@@ -204,7 +212,13 @@ mod tests {
     fn sched() -> Sched {
         let kind = Kind::named("bare:files").unwrap();
         let schedule = (kind.scenario.draw)(7);
-        Sched::new("bare:files --seed 7".into(), kind.simulator, None, schedule, None)
+        Sched::new(
+            "bare:files --seed 7".into(),
+            kind.simulator,
+            None,
+            schedule,
+            None,
+        )
     }
 
     #[test]

@@ -85,7 +85,10 @@ impl Schedule {
             return Err(format!("{} servers; 2 to 200 can be run", self.servers));
         }
         if self.clients.is_empty() || self.clients.len() > 40 {
-            return Err(format!("{} clients; 1 to 40 can be run", self.clients.len()));
+            return Err(format!(
+                "{} clients; 1 to 40 can be run",
+                self.clients.len()
+            ));
         }
         if self.latency_us.0 > self.latency_us.1 {
             return Err("the least latency is above the greatest".into());
@@ -105,7 +108,8 @@ impl Schedule {
         while self.clients.len() > 1 && self.clients.last().is_some_and(idle) {
             self.clients.pop();
             let gone = self.clients.len();
-            self.faults.retain_mut(|planned| planned.without_client(gone));
+            self.faults
+                .retain_mut(|planned| planned.without_client(gone));
         }
     }
 

@@ -113,9 +113,12 @@ impl Shrinking<'_> {
     }
 
     fn round(&mut self) {
-        self.ddmin(|schedule| schedule.faults.len(), |schedule, keep| {
-            retain(&mut schedule.faults, keep);
-        });
+        self.ddmin(
+            |schedule| schedule.faults.len(),
+            |schedule, keep| {
+                retain(&mut schedule.faults, keep);
+            },
+        );
         for client in (0..self.best.schedule.clients.len()).rev() {
             self.with(|schedule| {
                 schedule.clients[client].actors.clear();
@@ -123,7 +126,12 @@ impl Shrinking<'_> {
             for actor in (0..self.best.schedule.clients[client].actors.len()).rev() {
                 self.with(|schedule| schedule.clients[client].actors[actor].clear());
                 self.ddmin(
-                    |schedule| schedule.clients[client].actors.get(actor).map_or(0, Vec::len),
+                    |schedule| {
+                        schedule.clients[client]
+                            .actors
+                            .get(actor)
+                            .map_or(0, Vec::len)
+                    },
                     |schedule, keep| retain(&mut schedule.clients[client].actors[actor], keep),
                 );
             }
@@ -269,7 +277,15 @@ mod tests {
             Some((shrink.schedule.clone(), shrink.execute()?))
         });
         let (before, after) = shrunk.expect("it is seen in forty seeds");
-        assert!(after.schedule.faults.len() <= 3, "{:?}", after.schedule.faults);
-        assert!(after.schedule.jobs() * 4 <= before.jobs().max(16), "{}", after.schedule.jobs());
+        assert!(
+            after.schedule.faults.len() <= 3,
+            "{:?}",
+            after.schedule.faults
+        );
+        assert!(
+            after.schedule.jobs() * 4 <= before.jobs().max(16),
+            "{}",
+            after.schedule.jobs()
+        );
     }
 }

@@ -178,10 +178,19 @@ impl Planned {
     /// What is not.
     pub fn check(&self, servers: usize, clients: usize) -> Result<(), String> {
         if let Some(server) = self.servers().into_iter().find(|named| *named >= servers) {
-            return Err(format!("a fault of server {server}, and there are {servers}"));
+            return Err(format!(
+                "a fault of server {server}, and there are {servers}"
+            ));
         }
-        if let Some(client) = self.fault.clients().into_iter().find(|named| *named >= clients) {
-            return Err(format!("a fault of client {client}, and there are {clients}"));
+        if let Some(client) = self
+            .fault
+            .clients()
+            .into_iter()
+            .find(|named| *named >= clients)
+        {
+            return Err(format!(
+                "a fault of client {client}, and there are {clients}"
+            ));
         }
         match &self.trigger {
             Trigger::AfterMessage(kind, ..) if !is_message(kind) => {

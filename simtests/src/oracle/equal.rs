@@ -60,7 +60,7 @@ pub struct Compared {
 /// One replica.
 struct Copy<'a> {
     shelf: Shelf<'a>,
-    bytes: &'a [u8],
+    bytes: bytes::Bytes,
     slot: Slot,
 }
 
@@ -102,7 +102,7 @@ pub fn check(
             }
             chunks.entry(name).or_default().push(Copy {
                 shelf: *shelf,
-                bytes: &bytes,
+                bytes,
                 slot,
             });
         }
@@ -233,8 +233,8 @@ fn not_its_beginning(short: &Copy<'_>, long: &Copy<'_>, block_bytes: usize) -> O
     }
     short.slot.blocks().find_map(|block| {
         let (one, other) = (
-            short.slot.block(short.bytes, block, block_bytes),
-            long.slot.block(long.bytes, block, block_bytes),
+            short.slot.block(&short.bytes, block, block_bytes),
+            long.slot.block(&long.bytes, block, block_bytes),
         );
         let at = |held: &[u8], at: usize| held.get(at).copied().unwrap_or(0);
         let differs = (0..one.share).find(|byte| at(one.held, *byte) != at(other.held, *byte))?;

@@ -48,7 +48,7 @@ pub fn check(
         return Ok(None);
     };
     let bad = |what: String| Violation::new("O3", "D2", format!("{server}, {path}: {what}"));
-    let Some(slot) = Slot::newest(bytes) else {
+    let Some(slot) = Slot::newest(&bytes) else {
         return Err(bad("neither slot of the header is valid".into()));
     };
     let ids = [file.0, chunk.0, version.0];

@@ -84,7 +84,7 @@ impl Truth {
                 };
                 let bytes = shelf.disk.contents(path).unwrap_or_default();
                 let slot =
-                    Slot::newest(bytes).filter(|slot| slot.ids == [file.0, chunk.0, version.0]);
+                    Slot::newest(&bytes).filter(|slot| slot.ids == [file.0, chunk.0, version.0]);
                 let owned = state.chunk(chunk);
                 let ours = owned.as_ref().filter(|owned| {
                     (owned.file, owned.version) == (file, version)
@@ -106,7 +106,7 @@ impl Truth {
                     Fate::Stale => {}
                 }
                 let block_bytes = geometry.block_bytes as usize;
-                let rots = |slot: &Slot| slot.bad_block(bytes, block_bytes).is_some();
+                let rots = |slot: &Slot| slot.bad_block(&bytes, block_bytes).is_some();
                 if fate == Fate::Served && slot.as_ref().is_some_and(rots) {
                     truth.rotten.insert((server, chunk));
                 }

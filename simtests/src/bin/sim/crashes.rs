@@ -24,7 +24,16 @@ pub(super) fn everywhere(args: EverywhereArgs, shared: Shared) -> ExitCode {
     if !shared.json {
         println!(
             "{:<18} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>7}",
-            "scenario", "I/Os", "messages", "crashes", "second", "alike", "images", "bytes", "failures", "seconds"
+            "scenario",
+            "I/Os",
+            "messages",
+            "crashes",
+            "second",
+            "alike",
+            "images",
+            "bytes",
+            "failures",
+            "seconds"
         );
     }
     for scenario in scenarios {
@@ -36,7 +45,9 @@ pub(super) fn everywhere(args: EverywhereArgs, shared: Shared) -> ExitCode {
             only: args.point,
             bug: args.planted,
             jobs: shared.jobs as u64,
-            longest: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+            longest: args
+                .minutes
+                .map(|minutes| Duration::from_secs(60 * minutes)),
         };
         let report = everywhere.execute();
         images += report.images.len();
@@ -77,7 +88,11 @@ fn text(scenario: &Scenario, report: &Report, paste: impl Fn(u64) -> String) {
         report.bytes_verified,
         report.failures.len(),
         report.took.as_secs_f64(),
-        if report.complete { "" } else { " (not all points: the time was up, or too much broke)" }
+        if report.complete {
+            ""
+        } else {
+            " (not all points: the time was up, or too much broke)"
+        }
     );
     for failure in &report.failures {
         println!("  VIOLATION {failure}");

@@ -57,9 +57,15 @@ pub(super) fn shrink(args: ShrinkArgs, shared: Shared) -> ExitCode {
     let count = |before: usize, after: usize| format!("{after} of {before}");
     let sizes = [
         ("jobs", count(schedule.jobs(), shrunk.schedule.jobs())),
-        ("faults", count(schedule.faults.len(), shrunk.schedule.faults.len())),
+        (
+            "faults",
+            count(schedule.faults.len(), shrunk.schedule.faults.len()),
+        ),
         ("servers", count(schedule.servers, shrunk.schedule.servers)),
-        ("clients", count(schedule.clients.len(), shrunk.schedule.clients.len())),
+        (
+            "clients",
+            count(schedule.clients.len(), shrunk.schedule.clients.len()),
+        ),
     ];
     if shared.json {
         print(&json!({
@@ -76,7 +82,11 @@ pub(super) fn shrink(args: ShrinkArgs, shared: Shared) -> ExitCode {
     for planned in &shrunk.schedule.faults {
         line("fault", &format!("{planned:?}"));
     }
-    let why = if shrunk.minimal { "nothing more can be left out" } else { "the time was up" };
+    let why = if shrunk.minimal {
+        "nothing more can be left out"
+    } else {
+        "the time was up"
+    };
     line("runs", &format!("{}; {why}", shrunk.runs));
     line("breaks", &shrunk.violation.to_string());
     line("again", &format!("cargo sim run {}", file.display()));

@@ -65,9 +65,9 @@ impl Which {
         let seed = self.seed.ok_or("a scenario needs --seed N")?;
         let mut run = Run::of(kind, seed);
         run.bug = self.planted;
-        let planted = run.bug.map_or_else(String::new, |bug| {
-            format!(" --planted {}", bug.name())
-        });
+        let planted = run
+            .bug
+            .map_or_else(String::new, |bug| format!(" --planted {}", bug.name()));
         let named = format!("{kind} --seed {seed}{planted}");
         Ok(Asked { run, named })
     }
@@ -129,7 +129,9 @@ pub(super) fn sweep(args: SweepArgs, shared: Shared) -> ExitCode {
         seeds: args.seeds,
         bug: None,
         jobs: shared.jobs,
-        longest: args.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        longest: args
+            .minutes
+            .map(|minutes| Duration::from_secs(60 * minutes)),
     };
     let swept = sweep.execute();
     let shortfalls = swept.shortfalls(&sweep.kinds);
@@ -200,7 +202,13 @@ pub(super) fn twice(kind: Kind, seed: u64, shared: Shared) -> ExitCode {
 fn elsewhere(kind: Kind, seed: u64) -> Result<String, String> {
     let exe = std::env::current_exe().map_err(|why| why.to_string())?;
     let output = Process::new(exe)
-        .args(["--json", "run", &kind.to_string(), "--seed", &seed.to_string()])
+        .args([
+            "--json",
+            "run",
+            &kind.to_string(),
+            "--seed",
+            &seed.to_string(),
+        ])
         .output()
         .map_err(|why| why.to_string())?;
     let document: Value = serde_json::from_slice(&output.stdout)
