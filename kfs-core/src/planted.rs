@@ -1,33 +1,223 @@
 //! Planted bugs: real mistakes behind a runtime switch, so that the simulator's eyes can be tested.
 //!
 //! Compiled only under `cfg(madsim)`. In every other build [`is`] is a constant `false` and the mistakes
-//! are compiled away.
+//! are compiled away, their names with them. Each is a rule of the product left out, in the code that keeps
+//! it; the table says which rule, and which promise breaks.
 
-/// The mistakes that can be planted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bug {
-    /// The meta server answers before the record is durable (N3).
-    ReplyBeforeSync,
-    /// A chunk's first sync does not sync its directory (D4).
-    NoDirSyncOnCreate,
-    /// Replay skips a record now and then (N3).
-    ReplaySkipsRecord,
-    /// The head acks a sync before the tail has made it (D2).
-    HeadAcksEarly,
-    /// The last, short block of a chunk is summed without its padding (D5).
-    ShortBlockUnpadded,
+/// Makes the enum of the mistakes, and under the simulator their texts, from the one table below.
+macro_rules! bugs {
+    ($($(#[$rule:meta])* $bug:ident, $name:literal, $promise:literal, $about:literal;)+) => {
+        /// The mistakes that can be planted. Each names the rule that it leaves out.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Bug {
+            $($(#[$rule])* $bug,)+
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: [Self; [$(Self::$bug),+].len()] = [$(Self::$bug),+];
+        }
+
+        #[cfg(madsim)]
+        impl Bug {
+            /// Its name on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $name,)+
+                }
+            }
+            /// What is wrong with it.
+            #[must_use]
+            pub const fn about(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $about,)+
+                }
+            }
+            /// The promise that it breaks.
+            #[must_use]
+            pub const fn promise(self) -> &'static str {
+                match self {
+                    $(Self::$bug => $promise,)+
+                }
+            }
+        }
+    };
 }
 
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::ReplyBeforeSync,
-        Self::NoDirSyncOnCreate,
-        Self::ReplaySkipsRecord,
-        Self::HeadAcksEarly,
-        Self::ShortBlockUnpadded,
-    ];
+bugs! {
+    // The log.
+
+    /// An answer leaves when the log is durable up to what it rests on.
+    ReplyBeforeSync, "reply-before-sync", "N3",
+        "the meta server answers before the record is durable";
+    /// A question's answer waits too: it may have seen what is not durable.
+    QueryUngated, "query-ungated", "N3",
+        "a question is answered from a state that is not durable yet";
+    /// So does a refusal.
+    RefusalUngated, "refusal-ungated", "N3",
+        "a refusal leaves at once, though what it rests on is not durable yet";
+    /// A member is told to delete when the removal is durable, not when it is decided.
+    DeleteBeforeDurable, "delete-before-durable", "N3",
+        "chunks are deleted before the record that frees them is durable";
+    /// Every record of the log is applied at a start.
+    ReplaySkipsRecord, "replay-skips-record", "N3",
+        "a record is skipped when the log is replayed";
+    /// A segment is written to when its name is durable.
+    SegmentUnnamed, "segment-unnamed", "N3",
+        "the log switches to a segment whose name is not durable";
+    /// So is the segment of a new epoch.
+    FirstSegmentUnnamed, "first-segment-unnamed", "N3",
+        "the segment that a start opens is left without a durable name";
+    /// A segment has its name when its header is durable.
+    SegmentHeaderUnsynced, "segment-header-unsynced", "N3",
+        "a segment gets its name before its header is durable";
+    /// What a start has read may be in the page cache only: it is synced before anything is built on it.
+    ReadTailUnsynced, "read-tail-unsynced", "N3",
+        "the end of the log is read at a start and not made durable";
+    /// A mark after the last batch proves that that one was whole.
+    MarkLeftOut, "mark-left-out", "N3",
+        "no mark follows the last batch: if it rots, it passes for one that was cut";
+    /// A bad place with a whole batch behind it is damage, not a torn tail.
+    DamagePassesForTorn, "damage-passes-for-torn", "N3",
+        "a bad batch is cut off as a torn tail, and the whole batches after it";
+    /// A name is durable when its directory is synced.
+    IdentityUnnamed, "identity-unnamed", "L",
+        "the identity file is replaced and its directory is not synced";
+
+    // Sessions and names.
+
+    /// The result of a change is kept with the session, for who asks again.
+    ResultsForgotten, "results-forgotten", "N4",
+        "results of changes are not kept: a change asked for twice is done twice";
+    /// Results are kept down to the lowest request that is not answered, that one included.
+    ResultForgottenEarly, "result-forgotten-early", "N4",
+        "the result of the oldest unanswered request is forgotten";
+    /// A change keeps its number over every link.
+    RetryNumberedAnew, "retry-numbered-anew", "N4",
+        "a change is sent again under another number when its link was lost";
+    /// A change sent under a session that is lost is reported unknown, never sent again under the next.
+    UnknownAskedAgain, "unknown-asked-again", "N4",
+        "a change whose outcome was lost with its session is done again under the next";
+    /// What replaces and what is replaced is one record.
+    RenameInTwoRecords, "rename-in-two-records", "N2",
+        "a rename removes what it replaces in a record of its own";
+    /// A directory is not moved into itself.
+    DirectoryIntoItself, "directory-into-itself", "N2",
+        "a directory can be moved below itself";
+    /// A page begins after the last entry of the page before.
+    ListRepeatsAtPageEdge, "list-repeats-at-page-edge", "N5",
+        "a page of a listing begins with the last entry of the page before";
+    /// A file that was renamed is no temporary file any more.
+    SessionEndRemovesRenamed, "session-end-removes-renamed", "N3",
+        "the end of a session removes its files that were renamed";
+    /// Temporary files go with their session.
+    TemporaryStays, "temporary-stays", "N1",
+        "temporary files stay when their session ends";
+    /// A file keeps the chunk that its last bytes are in.
+    LastChunkDropped, "last-chunk-dropped", "D3",
+        "a close gives up the chunk that the file ends in";
+
+    // Chunkservers and the meta server.
+
+    /// An epoch that somebody has seen is passed, and never accepted again.
+    EpochLivedTwice, "epoch-lived-twice", "N3",
+        "a meta server whose log was set back lives its epochs again";
+    /// Only what is certainly of this log and certainly nobody's is deleted.
+    UnknownDeleted, "unknown-deleted", "F",
+        "a replica that the log does not know is called stale, and deleted";
+    /// A boot that was heard before, from another process, is a copy of the disk.
+    ClonedDiskAccepted, "cloned-disk-accepted", "D5",
+        "a server with a boot that was heard before is accepted";
+    /// A replica shorter than the log says serves nothing.
+    ShortReplicaServed, "short-replica-served", "D5",
+        "a replica shorter than the log says is kept, and served with zeros";
+
+    // Chunks on disk.
+
+    /// A chunk's name is durable before its first sync is.
+    NoDirSyncOnCreate, "no-dir-sync-on-create", "D4",
+        "a chunk's first sync leaves its name to chance";
+    /// A short block is summed as if zeros followed it.
+    ShortBlockUnpadded, "short-block-unpadded", "D5",
+        "the last, short block of a chunk is summed without its padding";
+    /// A gap between two writes of a block counts as zeros.
+    GapUnsummed, "gap-unsummed", "D5",
+        "zeros between two writes of a block are left out of its sum";
+    /// Data is durable before a header that tells of it is written.
+    HeaderBeforeData, "header-before-data", "D4",
+        "the header of a sync is written before the data is durable";
+    /// Headers alternate between the slots, so that one that is torn leaves the other.
+    HeaderOverActiveSlot, "header-over-active-slot", "D4",
+        "a header is written over the one that is in force";
+    /// The slot of the larger generation is in force.
+    FirstSlotPreferred, "first-slot-preferred", "D4",
+        "the first slot is read when both are valid, though it may be the older one";
+    /// What is served is checked against the sum of its block, however little of it is asked for.
+    PartialReadUnverified, "partial-read-unverified", "D5",
+        "a read of a part of a block is served unchecked";
+    /// A block with a write on its way is not read.
+    DirtyBlockRead, "dirty-block-read", "D5",
+        "a block is read while a write of it is on its way";
+    /// A table that was read from a header is forgotten when the chunk goes on.
+    StaleTableRead, "stale-table-read", "D5",
+        "a chunk is read by the table that it had before it was last written";
+
+    // Along the chain.
+
+    /// The head acks what all below have made.
+    HeadAcksEarly, "head-acks-early", "D2",
+        "the head of a chain acks a sync before the tail has made it";
+    /// A sync acks what is durable, not what is written.
+    SyncAckedWhenWritten, "sync-acked-when-written", "D2",
+        "the head acks a sync when all is written and nothing is durable";
+    /// A replica acks when it has made the sync itself.
+    MiddleAcksUnsynced, "middle-acks-unsynced", "D2",
+        "the middle of a chain passes an ack on before it has made the sync";
+    /// A chain that lost a member is broken for good.
+    ChainGoesOnWithoutTail, "chain-goes-on-without-tail", "D2",
+        "a chain that lost its next server goes on without it";
+    /// Every replica checks a piece before it takes it.
+    PieceUnverified, "piece-unverified", "D5",
+        "replicas take pieces without looking at their sums";
+
+    // The client.
+
+    /// A close is acked when the size it rests on is in the log.
+    CloseAckedUnreported, "close-acked-unreported", "D3",
+        "a close is acked though its size report failed";
+    /// Bytes that were gathered are sent before a write elsewhere is taken.
+    GatheredBytesDropped, "gathered-bytes-dropped", "D2",
+        "small writes that were gathered are dropped when the next write is elsewhere";
+    /// Bytes that come are checked against the sums that come with them.
+    ReadSumsIgnored, "read-sums-ignored", "D5",
+        "the client does not look at the sums of what it reads";
+    /// A chunk is a hole when the meta server was asked for it, and only then.
+    HolePastPage, "hole-past-page", "D5",
+        "the chunk after a page of places is taken for a hole";
+    /// What is known of a chunk that has grown is asked for again.
+    GrownPlacesKept, "grown-places-kept", "D3",
+        "a reader that learns of a larger size keeps the old lengths of chunks";
+
+    // The driver.
+
+    /// A write that is to be synced is.
+    WriteNotSynced, "write-not-synced", "N3",
+        "the driver writes what is to be written durably, and does not sync it";
+    /// A sync is answered when it was made.
+    SyncNotMade, "sync-not-made", "D4",
+        "the driver answers a sync of a file without making it";
+    /// The alarm is set anew when the deadline moves, to an earlier time too.
+    AlarmStaysLate, "alarm-stays-late", "L",
+        "a deadline that moves to an earlier time does not move the alarm";
+    /// A frame that was read in part is kept until the rest comes.
+    HalfFrameDropped, "half-frame-dropped", "L",
+        "what was read of a frame is dropped when the link is paused";
 }
+
+/// Stands in the simulator's binary, and in no other.
+#[cfg(madsim)]
+pub const MARK: &str = "KFS-SIM-ONLY planted";
 
 #[cfg(madsim)]
 std::thread_local! {
@@ -37,6 +227,7 @@ std::thread_local! {
 /// Plants one bug, or none, for the rest of this thread's life.
 #[cfg(madsim)]
 pub fn plant(bug: Option<Bug>) {
+    core::hint::black_box(MARK);
     PLANTED.with(|planted| planted.set(bug));
 }
 

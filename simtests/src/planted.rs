@@ -6,26 +6,14 @@ use std::fmt;
 
 /// Its name on the command line.
 #[must_use]
-pub fn name(bug: Bug) -> &'static str {
-    match bug {
-        Bug::ReplyBeforeSync => "reply-before-sync",
-        Bug::NoDirSyncOnCreate => "no-dir-sync-on-create",
-        Bug::ReplaySkipsRecord => "replay-skips-record",
-        Bug::HeadAcksEarly => "head-acks-early",
-        Bug::ShortBlockUnpadded => "short-block-unpadded",
-    }
+pub const fn name(bug: Bug) -> &'static str {
+    bug.name()
 }
 
 /// What is wrong with it.
 #[must_use]
-pub fn about(bug: Bug) -> &'static str {
-    match bug {
-        Bug::ReplyBeforeSync => "the meta server answers before the record is durable",
-        Bug::NoDirSyncOnCreate => "a chunk's first sync leaves its name to chance",
-        Bug::ReplaySkipsRecord => "a record is skipped when the log is replayed",
-        Bug::HeadAcksEarly => "the head of a chain acks a sync before the tail has made it",
-        Bug::ShortBlockUnpadded => "the last, short block of a chunk is summed without its padding",
-    }
+pub const fn about(bug: Bug) -> &'static str {
+    bug.about()
 }
 
 /// What came of a hunt for one mistake.
@@ -57,7 +45,7 @@ impl fmt::Display for Hunt {
         match &self.broken {
             Some(broken) => write!(
                 f,
-                "killed   {:<22} in {} runs by {} (world:{} --seed {}): {}",
+                "killed   {:<28} in {} runs by {} (world:{} --seed {}): {}",
                 name(self.bug),
                 self.runs,
                 broken.violation.oracle,
@@ -65,7 +53,7 @@ impl fmt::Display for Hunt {
                 broken.seed,
                 broken.violation.what
             ),
-            None => write!(f, "SURVIVED {:<22} {} runs", name(self.bug), self.runs),
+            None => write!(f, "SURVIVED {:<28} {} runs", name(self.bug), self.runs),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::write::{Incoming, piece_done};
 use super::{Chunk, Stopping};
 use crate::ids::{LinkId, WriteSeq};
 use crate::machine::{CloseReason, Output};
+use crate::planted::{self, Bug};
 use crate::wire::client_chunk::{ChainDone, ChainPiece, SyncDone};
 use crate::wire::{Msg, Peer, Refusal, Role, Status};
 use bytes::Bytes;
@@ -169,6 +170,7 @@ impl Chunk {
         if !head
             .sums
             .match_bytes(self.config.geometry, head.offset, body)
+            && !planted::is(Bug::PieceUnverified)
         {
             return refuse(
                 Status::Corrupt,
@@ -291,6 +293,7 @@ impl Chunk {
         let Some(wseq) = done else { return };
         assert!(wseq <= writing.applied, "what is done was taken");
         let (upstream, reads) = (writing.upstream, core::mem::take(&mut writing.reads));
+        let over = writing.pieces.is_empty();
         for (link, request, number) in answers {
             self.send(link, piece_done(request, (id.chunk, number), Ok(())));
         }
@@ -298,6 +301,9 @@ impl Chunk {
             self.send(link, chain_done(id, wseq, Ok(())));
         }
         self.reads.again(reads);
+        if over && planted::is(Bug::SyncAckedWhenWritten) {
+            self.ack_written(id);
+        }
     }
 
     /// The chain of a chunk is broken: it takes no more pieces, and all who wait for it hear why.
@@ -346,7 +352,9 @@ impl Chunk {
             !self.writing.contains_key(&id) && !self.parked.contains_key(&id),
             "a chunk is written or parked, not both"
         );
-        self.inventory.tables.forget(id);
+        if !planted::is(Bug::StaleTableRead) {
+            self.inventory.tables.forget(id);
+        }
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
             replica.broken = Some(Box::new(Broken {
                 why: why.into(),
@@ -372,7 +380,12 @@ impl Chunk {
                 gone.addr()
             ),
         };
+        let next = matches!(gone.purpose, Purpose::Next(..));
         for id in &gone.replicas {
+            if next && planted::is(Bug::ChainGoesOnWithoutTail) && self.writing.contains_key(id) {
+                self.end_chain_here(*id);
+                continue;
+            }
             let parked = self.parked.get(id).map(|parked| &parked.writing);
             if let Some(writing) = self.writing.get(id).or(parked) {
                 let wseq = writing.below.next();

@@ -8,6 +8,7 @@ use crate::ids::{
     ChunkId, ClusterId, FileId, ID_LIMIT, Incarnation, PieceNumber, SessionId, Version, WriteSeq,
 };
 use crate::limits::{Geometry, HEADER_BLOCKS, HEADER_BYTES, PIECE_TABLE_MAX};
+use crate::planted::{self, Bug};
 
 /// Bytes of one slot.
 pub const SLOT_BYTES: usize = 8_192;
@@ -199,6 +200,7 @@ impl Header {
             }
         };
         match (slot(Slot::A), slot(Slot::B)) {
+            (Ok(a), Ok(_)) if planted::is(Bug::FirstSlotPreferred) => Ok(a),
             (Ok(a), Ok(b)) => Ok(if a.generation > b.generation { a } else { b }),
             (Ok(only), Err(_)) | (Err(_), Ok(only)) => Ok(only),
             (Err(a), Err(b)) => Err(NoHeader { a, b }),

@@ -8,6 +8,7 @@ use super::{Chunk, Event, Stopping};
 use crate::ids::{CallId, ChunkId, LinkId, Term, Version, WriteSeq};
 use crate::limits::INVENTORY_BATCH;
 use crate::machine::{CloseReason, DiskResult, FaultKind, Output};
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
     EpochBehind, Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, ReplicaState,
@@ -301,7 +302,9 @@ impl Chunk {
         }
         let (seen_epoch, seen_incarnation) = self.identity.seen;
         let epoch = welcome.term.epoch;
-        if epoch < seen_epoch || (epoch == seen_epoch && welcome.incarnation != seen_incarnation) {
+        let behind =
+            epoch < seen_epoch || (epoch == seen_epoch && welcome.incarnation != seen_incarnation);
+        if behind && !planted::is(Bug::EpochLivedTwice) {
             let seen = self.identity.seen;
             self.send(link, Msg::new(0, EpochBehind { seen }));
             return self.leave_meta(&format!(
@@ -330,7 +333,7 @@ impl Chunk {
             return self.join(link, term);
         }
         assert!(
-            self.identity.seen.0 <= seen.0,
+            self.identity.seen.0 <= seen.0 || planted::is(Bug::EpochLivedTwice),
             "an epoch behind was refused before"
         );
         self.identity.seen = seen;
@@ -473,7 +476,11 @@ impl Chunk {
         };
         let standing = match verdict {
             _ if replica.standing == Standing::BadHeader => Standing::BadHeader,
-            Verdict::Keep { log_len } if log_len <= replica.len => Standing::Served,
+            Verdict::Keep { log_len }
+                if log_len <= replica.len || planted::is(Bug::ShortReplicaServed) =>
+            {
+                Standing::Served
+            }
             Verdict::Keep { .. } | Verdict::Damaged { .. } => Standing::Damaged,
             Verdict::Unknown => Standing::Unknown,
             Verdict::Stale => return,

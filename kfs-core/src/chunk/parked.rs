@@ -8,6 +8,7 @@ use super::{Chunk, Job};
 use crate::ids::LinkId;
 use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskOp, DiskResult};
+use crate::planted::{self, Bug};
 use crate::wire::Msg;
 use core::time::Duration;
 
@@ -33,7 +34,9 @@ impl Chunk {
             "what is not durable is in the table only"
         );
         writing.table = Table::new(self.config.geometry);
-        self.inventory.tables.forget(id);
+        if !planted::is(Bug::StaleTableRead) {
+            self.inventory.tables.forget(id);
+        }
         self.parked.insert(
             id,
             Parked {

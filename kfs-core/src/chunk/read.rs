@@ -11,6 +11,7 @@ use crate::block::{self, EMPTY, Sums, spans};
 use crate::ids::LinkId;
 use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult};
+use crate::planted::{self, Bug};
 use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::{Bytes, BytesMut};
@@ -131,7 +132,7 @@ impl Chunk {
         if let Err(why) = self.fits(ask.offset, u64::from(ask.len)) {
             return refuse(Status::BadRequest, format!("a read of {id}: {why}"));
         }
-        if ask.log_len > replica.len {
+        if ask.log_len > replica.len && !planted::is(Bug::ShortReplicaServed) {
             let why = format!(
                 "{id} has {} committed bytes on {who}, the log says {}",
                 replica.len, ask.log_len
@@ -195,7 +196,7 @@ impl Chunk {
             .collect();
         let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
         let expected: Vec<Expected> = if let Some(writing) = self.writing.get_mut(&replica) {
-            if writing.is_dirty(first, last) {
+            if writing.is_dirty(first, last) && !planted::is(Bug::DirtyBlockRead) {
                 return writing.reads.push(id);
             }
             blocks
@@ -386,7 +387,8 @@ fn check(
                 };
                 let plain = block::sum(block);
                 let found = block::pad(plain, (block_bytes - filled) as u64);
-                if found != sum {
+                let partial = to - from < filled;
+                if found != sum && !(partial && planted::is(Bug::PartialReadUnverified)) {
                     let why = format!("its sum is 0x{found:08X}, its header says 0x{sum:08X}");
                     return Err(BadBlock {
                         block: span.block,

@@ -12,6 +12,7 @@ use crate::limits::HEADER_BYTES;
 use crate::machine::{
     DirEntry, DiskDone, DiskError, DiskOp, DiskResult, FaultKind, FileName, SyncMode,
 };
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -245,7 +246,9 @@ impl Chunk {
             from: new,
             to: FileName::new(identity::NAME),
         });
-        self.identity_steps.push_back(DiskOp::SyncDir { dir: root });
+        if !planted::is(Bug::IdentityUnnamed) {
+            self.identity_steps.push_back(DiskOp::SyncDir { dir: root });
+        }
         self.identity_step();
     }
 

@@ -113,7 +113,31 @@ impl Chunk {
             request,
             up_to: head.up_to,
         });
+        let written = writing.pieces.is_empty();
         self.sync_asked(id);
+        if written && planted::is(Bug::SyncAckedWhenWritten) {
+            self.ack_written(id);
+        }
+    }
+
+    /// A planted mistake: everything is written, here and below, and nothing of it need be durable.
+    pub(super) fn ack_written(&mut self, id: ReplicaId) {
+        let writing = self.writing.get(&id).expect("it was just found");
+        if writing.position == 0 {
+            self.answer_syncs(id, writing.last_piece, writing.table.end());
+        }
+    }
+
+    /// A planted mistake: there is no next server any more, and nothing is missed without it.
+    pub(super) fn end_chain_here(&mut self, id: ReplicaId) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        writing.chain.truncate(usize::from(writing.position) + 1);
+        writing.downstream = None;
+        for cut in &mut writing.syncs {
+            cut.reach = Reach::Chain;
+        }
+        self.advance(id);
+        self.sync_ends(id);
     }
 
     /// Begins a sync at the head, if one is asked for, what it is to cover is taken, and none is at work.
@@ -173,7 +197,8 @@ impl Chunk {
             writing
                 .syncs
                 .back()
-                .is_none_or(|last| last.wseq <= cut.wseq && last.slot != cut.slot),
+                .is_none_or(|last| last.wseq <= cut.wseq && last.slot != cut.slot)
+                || planted::is(Bug::HeaderOverActiveSlot),
             "cuts grow, and headers alternate between the slots"
         );
         let (wseq, position) = (cut.wseq, writing.position + 1);
@@ -207,6 +232,9 @@ impl Chunk {
         }
         cut.stage = Stage::Data;
         let file = writing.name.path();
+        if planted::is(Bug::HeaderBeforeData) {
+            return self.sync_step_done(id, Ok(()));
+        }
         self.disk(Job::Sync(id), DiskOp::Sync { file });
     }
 
@@ -330,6 +358,12 @@ impl Chunk {
         match (cut, head.outcome) {
             (Some(cut), Ok(len)) if len == cut.len => {
                 cut.reach = Reach::Chain;
+                if planted::is(Bug::MiddleAcksUnsynced)
+                    && let Some(up) = writing.upstream
+                {
+                    let outcome = Ok(len);
+                    self.send(up, Msg::new(0, ChainSynced { outcome, ..head }));
+                }
                 self.sync_ends(id);
             }
             (Some(cut), Ok(len)) => {

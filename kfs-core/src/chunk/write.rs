@@ -14,6 +14,7 @@ use crate::block::Sums;
 use crate::ids::{Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
 use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
 use crate::wire::client_chunk::{PieceDone, WritePiece};
@@ -132,7 +133,11 @@ impl Writing {
     }
     /// The header that says all that was taken so far, in the slot that does not hold the newest one.
     pub(super) fn next_header(&mut self, cluster: crate::ids::ClusterId) -> Header {
-        self.generation += 1;
+        self.generation += if planted::is(Bug::HeaderOverActiveSlot) {
+            2
+        } else {
+            1
+        };
         let entry = PieceEntry {
             session: self.session,
             last: self.last_piece,
@@ -455,6 +460,7 @@ impl Chunk {
         if !head
             .sums
             .match_bytes(self.config.geometry, head.offset, body)
+            && !planted::is(Bug::PieceUnverified)
         {
             return refuse(
                 Status::Corrupt,

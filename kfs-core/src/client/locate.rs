@@ -4,6 +4,7 @@
 use super::is_sound;
 use crate::ids::{ChunkId, FileId, Version};
 use crate::limits::{Geometry, LOCATE_PAGE_MAX};
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::wire::client_meta::Located;
 use core::net::SocketAddr;
@@ -122,11 +123,13 @@ impl Places {
             // A chunk that the longer size gives more bytes than before is asked for anew.
             self.known.retain(|index, place| match place {
                 Place::Hole => false,
+                Place::At(_) if planted::is(Bug::GrownPlacesKept) => true,
                 Place::At(spot) => spot.log_len == geometry.chunk_len(size, *index),
             });
         }
         // Whether `count` counts indexes or chunks, every chunk below this end is in the answer.
-        for index in page.first..page.first.saturating_add(u64::from(page.count)) {
+        let asked = u64::from(page.count) + u64::from(planted::is(Bug::HolePastPage));
+        for index in page.first..page.first.saturating_add(asked) {
             self.known.insert(index, Place::Hole);
         }
         for places in located.chunks {

@@ -10,6 +10,7 @@ use crate::ids::{LinkId, RequestNumber, SessionId};
 use crate::limits::{Geometry, SESSION_WINDOW_MAX};
 use crate::machine::{CloseReason, Output};
 use crate::outbox::Outbox;
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::client_meta::{
@@ -348,6 +349,9 @@ impl MetaOnClient {
                 .get_mut(&serial)
                 .expect("a request on the link is pending");
             pending.step = Step::Waiting;
+            if planted::is(Bug::RetryNumberedAnew) {
+                pending.sent_as = None;
+            }
             self.waiting.insert(serial);
         }
     }
@@ -598,6 +602,17 @@ impl MetaOnClient {
         self.bind(Bound::Not);
         self.nonce = rng.u64();
         self.next_number = RequestNumber(1);
+        if planted::is(Bug::UnknownAskedAgain) {
+            for (serial, pending) in &mut self.pending {
+                if matches!(pending.ask, Ask::Mutate(_)) && pending.sent_as.take().is_some() {
+                    if let Step::Sent { request, .. } = pending.step {
+                        self.by_request.remove(&request);
+                    }
+                    pending.step = Step::Waiting;
+                    self.waiting.insert(*serial);
+                }
+            }
+        }
         self.fail_mutations(refusal, |pending| {
             pending.sent_as.is_some() || matches!(pending.ask, Ask::MutateIn(..))
         });

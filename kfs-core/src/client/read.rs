@@ -11,6 +11,7 @@ use super::{Asker, Errand, Event, Failure, Handle, Reach, backoff};
 use crate::block::spans;
 use crate::ids::CallId;
 use crate::limits::Geometry;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::client_meta::{Located, QueryOp};
@@ -240,7 +241,11 @@ impl Reads {
         };
         let due = piece.due as usize;
         match answer.outcome {
-            Ok(sums) if body.len() == due && sums.match_bytes(geometry, piece.offset, &body) => {
+            Ok(sums)
+                if body.len() == due
+                    && (sums.match_bytes(geometry, piece.offset, &body)
+                        || planted::is(Bug::ReadSumsIgnored)) =>
+            {
                 piece.step = Step::Done {
                     bytes: padded(body, piece.len as usize),
                     from: Some(addr),

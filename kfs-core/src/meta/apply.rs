@@ -10,6 +10,7 @@ use super::record::{
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{ChunkId, Epoch, FileId, LogSeq, RequestNumber, ServerIndex, SessionId, Version};
 use crate::limits::Geometry;
+use crate::planted::{self, Bug};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         by.request.0 != 0 && !matches!(record, Record::ChunkOpened(_) | Record::ChunkAbandoned(_));
     if let Some(session) = state.sessions.get_mut(&by.session) {
         session.forget_below(by.lowest);
-        if answers {
+        if answers && !planted::is(Bug::ResultsForgotten) {
             session.remember(by.request, *seq, done.clone());
         }
     }
@@ -77,7 +78,12 @@ impl SessionState {
     fn forget_below(&mut self, lowest: RequestNumber) {
         if lowest > self.lowest {
             self.lowest = lowest;
-            self.results.retain(|(number, _, _)| *number >= lowest);
+            let kept = if planted::is(Bug::ResultForgottenEarly) {
+                lowest.next()
+            } else {
+                lowest
+            };
+            self.results.retain(|(number, _, _)| *number >= kept);
         }
     }
     fn remember(&mut self, number: RequestNumber, seq: LogSeq, done: Done) {
@@ -172,6 +178,10 @@ fn session_ended(state: &mut State, r: &SessionEnded, freed: &mut Vec<Freed>) ->
             .tree
             .get(&key)
             .ok_or("a temporary file has lost its name")?;
+        if planted::is(Bug::TemporaryStays) {
+            forget_temporary(state, file);
+            continue;
+        }
         detach(state, &key, r.time)?;
         drop_file(state, file, freed)?;
     }
@@ -276,6 +286,11 @@ fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
     inode.ctime = r.time;
     match &mut inode.node {
         Node::Directory { parent, .. } => *parent = r.to.parent,
+        Node::File { .. } if planted::is(Bug::SessionEndRemovesRenamed) => {
+            if let Some(session) = state.holders.get(&file) {
+                state.temporary.insert((*session, file), r.to.clone());
+            }
+        }
         Node::File { .. } => forget_temporary(state, file),
     }
     Ok(Done::Ok)
@@ -377,7 +392,7 @@ fn server_joined(state: &mut State, r: &ServerJoined) -> Step {
                 "the place is another server's",
             )?;
             ensure(
-                r.boot > server.boot,
+                r.boot > server.boot || planted::is(Bug::ClonedDiskAccepted),
                 "a server that restarted has a higher boot",
             )?;
         }
@@ -499,7 +514,11 @@ fn close(state: &mut State, file: FileId, freed: &mut Vec<Freed>) -> Result<(), 
         return Err("it is not a file");
     };
     let geometry = state.geometry.ok_or("there is no epoch yet")?;
-    let first_past_end = size.div_ceil(geometry.chunk_bytes());
+    let first_past_end = if planted::is(Bug::LastChunkDropped) {
+        size / geometry.chunk_bytes()
+    } else {
+        size.div_ceil(geometry.chunk_bytes())
+    };
     drop_chunks(state, file, first_past_end, freed)?;
     let unnamed: Vec<(FileId, u64)> = state
         .unnamed

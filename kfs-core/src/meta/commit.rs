@@ -12,6 +12,7 @@ use crate::ids::{ClusterId, Epoch, LogSeq, Ticket};
 use crate::limits::Limits;
 use crate::machine::{DiskError, DiskOp, DiskResult, Fault, FaultKind, FileName, SyncMode};
 use crate::outbox::Outbox;
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::time::Instant;
 use bytes::Bytes;
@@ -357,7 +358,7 @@ impl Commit {
                 match what {
                     Batch::Records => {
                         self.durable = last;
-                        self.mark_at = Some(now + MARK_AFTER);
+                        self.mark_at = (!planted::is(Bug::MarkLeftOut)).then_some(now + MARK_AFTER);
                     }
                     Batch::Mark => assert_eq!(last, self.durable, "a mark holds no record"),
                 }
@@ -374,6 +375,10 @@ impl Commit {
             }
             Flow::Renaming { segment, .. } => {
                 result.map_err(|error| fault("rename", &log_file(NEXT), &error))?;
+                if planted::is(Bug::SegmentUnnamed) {
+                    self.opened(segment);
+                    return Ok(());
+                }
                 let ticket = outbox.disk(DiskOp::SyncDir {
                     dir: FileName::new(DIR),
                 });
@@ -381,16 +386,21 @@ impl Commit {
             }
             Flow::Naming { segment, .. } => {
                 result.map_err(|error| fault("sync the directory", &FileName::new(DIR), &error))?;
-                self.segment = segment;
-                assert!(
-                    matches!(self.next, Next::Taken),
-                    "the segment opened was the prepared one"
-                );
-                self.next = Next::Absent;
+                self.opened(segment);
             }
             Flow::Idle => unreachable!("the ticket was found to be the log's"),
         }
         Ok(())
+    }
+
+    /// The next segment is the current one from now on.
+    fn opened(&mut self, segment: Segment) {
+        self.segment = segment;
+        assert!(
+            matches!(self.next, Next::Taken),
+            "the segment opened was the prepared one"
+        );
+        self.next = Next::Absent;
     }
 
     fn write<E>(&mut self, batch: Forming, what: Batch, outbox: &mut Outbox<E>) {
@@ -466,7 +476,11 @@ pub(crate) fn write_header(header: &SegmentHeader) -> DiskOp {
         file: log_file(NEXT),
         offset: 0,
         data: vec![Bytes::from(header.encode())],
-        sync: SyncMode::Now,
+        sync: if planted::is(Bug::SegmentHeaderUnsynced) {
+            SyncMode::Later
+        } else {
+            SyncMode::Now
+        },
     }
 }
 

@@ -39,6 +39,7 @@ use crate::ids::{
 use crate::limits::{Geometry, HEADER_BYTES, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
 use crate::outbox::Outbox;
+use crate::planted::{self, Bug};
 use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
@@ -461,16 +462,14 @@ impl Serving {
             Head::Mutate(m) => self.mutate(io, link, request, m),
             Head::Renew(m) => self.renew(io, link, request, &m),
             Head::Query(m) => {
-                let outcome = self.query(io, &m.op);
-                self.reply(
-                    io,
-                    link,
-                    request,
-                    Answered {
-                        seq: self.state.seq,
-                        outcome,
-                    },
-                );
+                let answered = Answered {
+                    seq: self.state.seq,
+                    outcome: self.query(io, &m.op),
+                };
+                if planted::is(Bug::QueryUngated) {
+                    return io.outbox.send(link, Msg::new(request, answered));
+                }
+                self.reply(io, link, request, answered);
             }
             Head::Hello(m) => self.hello(io, link, request, &m),
             Head::EpochBehind(m) => self.epoch_behind(io, link, m.seen),
@@ -550,6 +549,10 @@ impl Serving {
                     term,
                     chunks: chunks.to_vec(),
                 };
+                if planted::is(Bug::DeleteBeforeDurable) {
+                    io.outbox.send(link, Msg::new(0, order));
+                    continue;
+                }
                 self.reply(io, link, 0, order);
             }
         }

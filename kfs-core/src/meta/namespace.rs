@@ -9,6 +9,7 @@ use super::record::{
 use super::state::{Node, State};
 use crate::ids::{FileId, ID_LIMIT, SessionId};
 use crate::limits::{LIST_PAGE_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
+use crate::planted::{self, Bug};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{
     At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
@@ -141,7 +142,10 @@ pub(crate) fn rename(
         return Ok(Decision::Unchanged(Done::Ok));
     }
     let moves_directory = is_directory(state, moved);
-    if moves_directory && is_within(state, to_key.parent, moved) {
+    if moves_directory
+        && is_within(state, to_key.parent, moved)
+        && !planted::is(Bug::DirectoryIntoItself)
+    {
         let what = format!(
             "{} cannot be moved into itself, to {}",
             shown(from),

@@ -6,6 +6,7 @@
 use super::record::{Logged, RECORD_BYTES_MAX, RecordError};
 use crate::block::crc;
 use crate::ids::{ClusterId, Epoch, LogSeq};
+use crate::planted::{self, Bug};
 use core::fmt;
 
 /// The directory of the log below the data directory.
@@ -535,14 +536,14 @@ impl SegmentReader {
                 }
                 Step::Searching { salt, bad, torn } => {
                     match find_batch(rest, *salt) {
-                        Found::Batch { .. } => {
+                        Found::Batch { .. } if !planted::is(Bug::DamagePassesForTorn) => {
                             let mut bad = bad.clone();
                             bad.mismatch.found +=
                                 &format!(", and a whole batch after it at offset {}", self.at);
                             return Err(bad);
                         }
                         Found::Short(_) if more == More::Follows => return Ok(None),
-                        Found::Short(_) | Found::Bad(_) => {}
+                        Found::Short(_) | Found::Bad(_) | Found::Batch { .. } => {}
                     }
                     let page = rest.len().min(SEGMENT_HEADER_BYTES);
                     let dirty = rest[..page].iter().any(|byte| *byte != 0);

@@ -330,6 +330,7 @@ impl Recovery {
                     dir: FileName::new(DIR),
                 },
             ],
+            _ if planted::is(Bug::ReadTailUnsynced) => Vec::new(),
             _ => vec![DiskOp::Sync {
                 file: log_file(&name),
             }],
@@ -403,7 +404,7 @@ impl Recovery {
                 from: new,
                 to: FileName::new(identity::NAME),
             },
-            DiskOp::SyncDir { dir: root },
+            DiskOp::SyncDir { dir: root.clone() },
             DiskOp::Create {
                 file: log_file(NEXT),
                 zeroed: bytes,
@@ -416,8 +417,13 @@ impl Recovery {
                 from: log_file(NEXT),
                 to: log_file(&segment_name(joint.seq)),
             },
-            DiskOp::SyncDir { dir: log },
+            DiskOp::SyncDir { dir: log.clone() },
         ]);
+        ops.retain(|op| match op {
+            DiskOp::SyncDir { dir } if *dir == root => !planted::is(Bug::IdentityUnnamed),
+            DiskOp::SyncDir { dir } if *dir == log => !planted::is(Bug::FirstSegmentUnnamed),
+            _ => true,
+        });
         let commit = Commit::new(identity.cluster, &io.config.limits, &header, bytes);
         let opened = Box::new(Loaded {
             identity,

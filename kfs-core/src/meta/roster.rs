@@ -6,6 +6,7 @@ use super::state::State;
 use super::{Io, LinkRole, Serving};
 use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term};
 use crate::machine::Output;
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
     Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
@@ -237,7 +238,9 @@ impl Serving {
         let server = known.and_then(|index| self.state.roster.get(&index));
         let rejoins =
             server.is_some_and(|server| (server.boot, server.instance) == (m.boot, m.instance));
-        if let Some(server) = server.filter(|server| !rejoins && m.boot <= server.boot) {
+        if let Some(server) = server.filter(|server| !rejoins && m.boot <= server.boot)
+            && !planted::is(Bug::ClonedDiskAccepted)
+        {
             let (node, boot, known) = (m.node, m.boot, server.boot);
             let what = format!(
                 "node {node} has started {known} times and this says it is start {boot}: is its disk cloned, or restored?"
@@ -338,7 +341,7 @@ impl Serving {
     fn is_ahead(&self, (epoch, incarnation): (Epoch, Incarnation)) -> bool {
         let ours = self.state.epoch;
         let twice = epoch == ours && incarnation != self.state.incarnation();
-        (epoch > ours || twice) && epoch.0 < EPOCH_HEARD_MAX
+        (epoch > ours || twice) && epoch.0 < EPOCH_HEARD_MAX && !planted::is(Bug::EpochLivedTwice)
     }
 
     pub(super) fn epoch_behind(&mut self, io: &mut Io, link: LinkId, seen: (Epoch, Incarnation)) {
@@ -541,7 +544,9 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
         let log_len = state.log_len(at.0, at.1, chunk);
         return match item.state {
             _ if !ours => Verdict::Unknown,
-            ReplicaState::Writing | ReplicaState::Good if item.len >= log_len => {
+            ReplicaState::Writing | ReplicaState::Good
+                if item.len >= log_len || planted::is(Bug::ShortReplicaServed) =>
+            {
                 Verdict::Keep { log_len }
             }
             ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => {
@@ -560,8 +565,9 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
         && item.chunk.epoch() <= item.version.epoch()
         && issued(item.version.epoch(), item.version.counter())
         && issued(item.chunk.epoch(), item.chunk.counter());
+    let stale = from_here || planted::is(Bug::UnknownDeleted);
     match item.state {
-        ReplicaState::Writing | ReplicaState::Good if from_here => Verdict::Stale,
+        ReplicaState::Writing | ReplicaState::Good if stale => Verdict::Stale,
         ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => Verdict::Unknown,
     }
 }

@@ -5,16 +5,17 @@
 //! safe, because who asks again was not answered.
 use super::allocate::Asker;
 use super::namespace::{self, Decision, NewFile, SizeReport};
-use super::record::{By, SessionEnded, SessionOpened as SessionOpenedRecord};
+use super::record::{By, FileRemoved, Record, SessionEnded, SessionOpened as SessionOpenedRecord};
 use super::state::State;
 use super::{Io, LOG_RESERVE, LinkRole, Serving};
 use crate::ids::{LinkId, LogSeq, RequestNumber, SessionId};
 use crate::limits::{PATH_BYTES_MAX, SESSION_WINDOW_MAX};
+use crate::planted::{self, Bug};
 use crate::time::Instant;
 use crate::wire::client_meta::{
     Done, Mutate, MutateOp, Mutated, OpenSession, Renew, Renewed, SessionGrant, SessionOpened,
 };
-use crate::wire::{Refusal, Status};
+use crate::wire::{Msg, Refusal, Status};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -329,9 +330,17 @@ impl Serving {
                 Ok(Decision::Log(SessionEnded { session, time }.into()))
             }
         };
+        if planted::is(Bug::RenameInTwoRecords)
+            && let Ok(Decision::Log(Record::Renamed(renamed))) = &decided
+            && let Some(replaced) = self.state.tree.get(&renamed.to)
+            && namespace::file_size(&self.state, replaced).is_ok()
+        {
+            let key = renamed.to.clone();
+            self.commit(io, By::NOBODY, FileRemoved { key, time });
+        }
         match decided {
             Ok(Decision::Log(record)) => {
-                let ends = matches!(record, super::record::Record::SessionEnded(_));
+                let ends = matches!(record, Record::SessionEnded(_));
                 let (seq, done) = self.commit(io, asker.by, record);
                 if ends {
                     self.forget_session(session);
@@ -363,6 +372,11 @@ impl Serving {
         outcome: Outcome,
     ) {
         assert!(seq <= self.state.seq, "an answer is of a state that was");
+        if outcome.is_err() && planted::is(Bug::RefusalUngated) {
+            return io
+                .outbox
+                .send(link, Msg::new(request, Mutated { seq, outcome }));
+        }
         self.reply(io, link, request, Mutated { seq, outcome });
     }
 

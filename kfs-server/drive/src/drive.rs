@@ -6,7 +6,8 @@ use crate::clock::Clock;
 use crate::net::{LinkEvent, Net};
 use crate::{Calls, Disk};
 use kfs_core::ids::Ticket;
-use kfs_core::machine::{DiskResult, Fault, Input, Machine, Output};
+use kfs_core::machine::{DiskOp, DiskResult, Fault, Input, Machine, Output, SyncMode};
+use kfs_core::planted::{self, Bug};
 use kfs_core::time::{Instant, Now};
 use std::pin::Pin;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -37,7 +38,7 @@ pub async fn drive<M: Machine, D: Disk>(
         machine.handle(clock.now(), input);
         while let Some(output) = machine.poll() {
             match output {
-                Output::Disk { ticket, op } => disk.submit(ticket, op),
+                Output::Disk { ticket, op } => disk.submit(ticket, carried_out(op)),
                 Output::Event { id, event } => calls.answer(id, event),
                 Output::Halt { fault } => return Exit::Fault(fault),
                 Output::Send { link, msg } => net.send(link, msg),
@@ -97,6 +98,27 @@ impl Net {
     }
 }
 
+/// The operation as it is carried out: as it was asked for, unless a mistake is planted here.
+fn carried_out(op: DiskOp) -> DiskOp {
+    match op {
+        DiskOp::Write {
+            file, offset, data, ..
+        } if planted::is(Bug::WriteNotSynced) => DiskOp::Write {
+            file,
+            offset,
+            data,
+            sync: SyncMode::Later,
+        },
+        DiskOp::Sync { file } if planted::is(Bug::SyncNotMade) => DiskOp::Write {
+            file,
+            offset: 0,
+            data: Vec::new(),
+            sync: SyncMode::Later,
+        },
+        op => op,
+    }
+}
+
 /// One timer that is set anew only when the deadline moved.
 struct Alarm {
     at: Option<Instant>,
@@ -111,7 +133,8 @@ impl Alarm {
         }
     }
     fn set(&mut self, now: Now, at: Option<Instant>) {
-        if self.at != at {
+        let earlier = self.at.zip(at).is_some_and(|(set, at)| at < set);
+        if self.at != at && !(earlier && planted::is(Bug::AlarmStaysLate)) {
             self.at = at;
             if let Some(at) = at {
                 // Rounded up, so that it does not ring just before its time and spin.

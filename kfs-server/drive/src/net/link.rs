@@ -5,6 +5,7 @@ use bytes::{Buf, Bytes};
 use kfs_core::ids::{ClusterId, LinkId};
 use kfs_core::limits::FRAME_BODY_MAX;
 use kfs_core::machine::CloseReason;
+use kfs_core::planted::{self, Bug};
 use kfs_core::wire::frame::{self, PREFIX_BYTES, Prefix};
 use kfs_core::wire::{Head, Msg, Negotiate, Peer, Role};
 use std::io;
@@ -184,7 +185,12 @@ impl Ends {
                 biased;
                 changed = control.changed() => match changed {
                     // A frame may be half read: the reader keeps what it has.
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        if planted::is(Bug::HalfFrameDropped) {
+                            reader.partial = Partial::Prefix;
+                        }
+                        continue;
+                    }
                     Err(_) => return,
                 },
                 next = reader.next() => next,
