@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 pub mod block;
+pub mod buggify;
 pub mod chunk;
 pub mod client;
 pub mod health;
@@ -21,6 +22,7 @@ pub mod machine;
 pub mod meta;
 pub mod outbox;
 pub mod planted;
+pub mod probe;
 pub mod rng;
 pub mod time;
 pub mod wire;

@@ -232,7 +232,8 @@ fn the_wire_and_what_is_below_it_know_no_machine() {
         },
     );
     let below = [
-        "block", "identity", "ids", "limits", "machine", "outbox", "planted", "rng", "time",
+        "block", "buggify", "identity", "ids", "limits", "machine", "outbox", "planted", "probe",
+        "rng", "time",
     ];
     for source in sources(&["kfs-core/src"]) {
         if below
@@ -621,6 +622,7 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn planted_bugs_are_compiled_away_outside_the_simulator() {
+    use kfs_core::buggify::{self, Site};
     use kfs_core::planted::{Bug, is};
     // Evaluated by the compiler: a switch that could be thrown at run time does not build here.
     #[cfg(not(madsim))]
@@ -630,25 +632,37 @@ fn planted_bugs_are_compiled_away_outside_the_simulator() {
             assert!(!is(Bug::ALL[at]));
             at += 1;
         }
+        at = 0;
+        while at < Site::ALL.len() {
+            assert!(!buggify::is(Site::ALL[at]));
+            at += 1;
+        }
     }
     #[cfg(madsim)]
     assert!(
-        Bug::ALL.iter().all(|bug| !is(*bug)),
-        "none is planted unless a run plants it"
+        Bug::ALL.iter().all(|bug| !is(*bug)) && Site::ALL.iter().all(|site| !buggify::is(*site)),
+        "none is planted, and nothing is pushed, unless a run does it"
     );
     check(
         &["kfs-core/src", "kfs-server/src", "kfs-client/src"],
-        "bugs are planted by simtests only",
+        "bugs are planted, and sites armed, by simtests only",
         |source| {
             let plants = source
                 .paths()
                 .iter()
                 .any(|path| path.ends_with(&["planted".to_owned(), "plant".to_owned()]));
+            let arms = source
+                .paths()
+                .iter()
+                .any(|path| path.ends_with(&["buggify".to_owned(), "arm".to_owned()]));
+            let mut found = Vec::new();
             if plants {
-                vec!["plants a bug".into()]
-            } else {
-                vec![]
+                found.push("plants a bug".into());
             }
+            if arms {
+                found.push("arms what pushes rare paths".into());
+            }
+            found
         },
     );
     for manifest in [
@@ -658,7 +672,9 @@ fn planted_bugs_are_compiled_away_outside_the_simulator() {
     ] {
         let text = std::fs::read_to_string(root().join(manifest)).expect("a manifest");
         assert!(
-            !text.contains("planted"),
+            !["planted", "buggify", "probe"]
+                .iter()
+                .any(|name| text.contains(name)),
             "{manifest}: a feature would leak into releases by unification"
         );
     }

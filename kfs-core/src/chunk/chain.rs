@@ -11,6 +11,7 @@ use super::{Chunk, Stopping};
 use crate::ids::{LinkId, WriteSeq};
 use crate::machine::{CloseReason, Output};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{ChainDone, ChainPiece, SyncDone};
 use crate::wire::{Msg, Peer, Refusal, Role, Status};
 use bytes::Bytes;
@@ -118,6 +119,7 @@ impl Chunk {
             }
             Err(refusal) => {
                 if refusal.status == Status::Corrupt {
+                    probe::hit(Probe::PieceCorrupt);
                     self.counts.pieces_bad += 1;
                 }
                 self.refuse_up(id, link, wseq, &refusal);
@@ -319,6 +321,13 @@ impl Chunk {
         let Some((mut writing, waiting)) = writing.or(parked) else {
             return;
         };
+        probe::hit(if writing.position == 0 {
+            Probe::ChainBrokeAtHead
+        } else if writing.next().is_some() {
+            Probe::ChainBrokeInMiddle
+        } else {
+            Probe::ChainBrokeAtTail
+        });
         tracing::warn!(%id, why, "a chain broke");
         for link in [writing.upstream, writing.downstream].into_iter().flatten() {
             if let Some(link) = self.links.get_mut(link) {

@@ -4,7 +4,9 @@
 use super::header::Header;
 use super::name::{ChunkName, ReplicaId};
 use super::read::ReadId;
+use crate::buggify::{self, Site};
 use crate::ids::{FileId, Incarnation, LinkId, WriteSeq};
+use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{InventoryItem, ReplicaState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -167,7 +169,13 @@ impl Tables {
             self.uses += 1;
             self.loaded.insert(id, (header, self.uses));
             self.used.insert(self.uses, id);
-            while self.loaded.len() > self.max.max(1) {
+            let max = if buggify::is(Site::TablesOfOne) {
+                1
+            } else {
+                self.max.max(1)
+            };
+            while self.loaded.len() > max {
+                probe::hit(Probe::TableEvicted);
                 let (_, oldest) = self
                     .used
                     .pop_first()

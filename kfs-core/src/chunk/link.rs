@@ -4,9 +4,11 @@
 //! position k+1; so a chain A→B and a chain B→A never wait for each other.
 use super::name::ReplicaId;
 use super::read::ReadId;
+use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::machine::Output;
 use crate::outbox::Outbox;
+use crate::probe::{self, Probe};
 use crate::wire::{Msg, Peer};
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -251,10 +253,11 @@ impl Links {
         );
         let room = self.rooms.entry(position).or_default();
         room.bytes += bytes;
-        room.full |= room.bytes > self.room_bytes_max;
+        room.full |= room.bytes > self.room_bytes_max || buggify::is(Site::RoomFullEarly);
         if room.full {
             for (link, at) in &mut self.links {
                 if at.purpose == Purpose::Pieces(position) && !at.paused {
+                    probe::hit(Probe::LinkPaused);
                     at.paused = true;
                     outbox.push(Output::Pause { link: *link });
                 }
@@ -286,6 +289,7 @@ impl Links {
             room.full = false;
             for (link, at) in &mut self.links {
                 if at.purpose == Purpose::Pieces(position) && at.paused {
+                    probe::hit(Probe::LinkResumed);
                     at.paused = false;
                     outbox.push(Output::Resume { link: *link });
                 }

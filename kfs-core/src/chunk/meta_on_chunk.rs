@@ -5,10 +5,12 @@
 use super::inventory::Standing;
 use super::name::{ChunkName, ReplicaId};
 use super::{Chunk, Event, Stopping};
+use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, LinkId, Term, Version, WriteSeq};
 use crate::limits::INVENTORY_BATCH;
 use crate::machine::{CloseReason, DiskResult, FaultKind, Output};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
     EpochBehind, Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, ReplicaState,
@@ -149,6 +151,7 @@ impl Chunk {
             Station::Member(member)
                 if member.alive + self.timing.serve_lease.max(PERIOD_MIN) <= now =>
             {
+                probe::hit(Probe::HeartbeatsUnanswered);
                 self.leave_meta("the meta server does not answer heartbeats");
             }
             Station::Member(member) if member.beat_at <= now => self.heartbeat(),
@@ -232,6 +235,11 @@ impl Chunk {
         let pause = RETRY_FIRST
             .saturating_mul(1 << tries.min(16))
             .min(RETRY_MAX);
+        let pause = if buggify::is(Site::ServerRedialsAtOnce) {
+            RETRY_FIRST / 100
+        } else {
+            pause
+        };
         let until = self.now.mono + self.rng.jitter(pause);
         self.station = Station::Away {
             until,
@@ -305,6 +313,7 @@ impl Chunk {
         let behind =
             epoch < seen_epoch || (epoch == seen_epoch && welcome.incarnation != seen_incarnation);
         if behind && !planted::is(Bug::EpochLivedTwice) {
+            probe::hit(Probe::EpochBehind);
             let seen = self.identity.seen;
             self.send(link, Msg::new(0, EpochBehind { seen }));
             return self.leave_meta(&format!(
@@ -406,7 +415,12 @@ impl Chunk {
             return;
         };
         let mut items = Vec::new();
-        while items.len() < INVENTORY_BATCH
+        let batch = if buggify::is(Site::InventoryOfOne) {
+            1
+        } else {
+            INVENTORY_BATCH
+        };
+        while items.len() < batch
             && let Some(name) = member.left.pop_front()
         {
             let id = name.id();
@@ -461,6 +475,7 @@ impl Chunk {
             }
         }
         if !stale.is_empty() {
+            probe::hit(Probe::StaleToTrash);
             self.move_to_trash(&stale, None);
         }
         match (last, accepted) {

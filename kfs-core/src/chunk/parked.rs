@@ -5,10 +5,12 @@ use super::name::ReplicaId;
 use super::table::Table;
 use super::write::Writing;
 use super::{Chunk, Job};
+use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskOp, DiskResult};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::wire::Msg;
 use core::time::Duration;
 
@@ -33,6 +35,7 @@ impl Chunk {
             writing.is_at_rest(),
             "what is not durable is in the table only"
         );
+        probe::hit(Probe::ChunkParked);
         writing.table = Table::new(self.config.geometry);
         if !planted::is(Bug::StaleTableRead) {
             self.inventory.tables.forget(id);
@@ -48,7 +51,10 @@ impl Chunk {
 
     /// Parks a chunk that cannot be written to any more because it is full.
     pub(super) fn park_if_full(&mut self, id: ReplicaId) {
-        let full = |writing: &Writing| writing.table.end() == self.config.geometry.chunk_bytes();
+        let full = |writing: &Writing| {
+            writing.table.end() == self.config.geometry.chunk_bytes()
+                || buggify::is(Site::ParkedAtOnce)
+        };
         if self
             .writing
             .get(&id)
@@ -121,6 +127,7 @@ impl Chunk {
                 Err("its newest header is gone".into())
             }
         });
+        probe::hit(Probe::ChunkUnparked);
         writing.used = self.now.mono;
         self.park_later();
         let (applied, who) = (writing.applied, writing.who());

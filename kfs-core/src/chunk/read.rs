@@ -8,10 +8,12 @@ use super::name::ReplicaId;
 use super::table::Expected;
 use super::{Chunk, Job};
 use crate::block::{self, EMPTY, Sums, spans};
+use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::{Bytes, BytesMut};
@@ -65,7 +67,7 @@ impl Chunk {
             Err(refusal) => Some(refusal),
             Ok(()) => {
                 let open = self.links.get(link).map_or(0, |link| link.reads_open);
-                let busy = open >= self.config.limits.link_requests;
+                let busy = open >= self.config.limits.link_requests || buggify::is(Site::ReadBusy);
                 busy.then(|| {
                     Refusal::new(
                         Status::Busy,
@@ -165,6 +167,9 @@ impl Chunk {
     fn reads_of(&mut self, link: LinkId) {
         while let Some(at) = self.links.get_mut(link) {
             if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes {
+                if !at.reads_queued.is_empty() {
+                    probe::hit(Probe::ReadWaitsForLink);
+                }
                 return;
             }
             let Some(id) = at.reads_queued.pop_front() else {
@@ -197,6 +202,7 @@ impl Chunk {
         let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
         let expected: Vec<Expected> = if let Some(writing) = self.writing.get_mut(&replica) {
             if writing.is_dirty(first, last) && !planted::is(Bug::DirtyBlockRead) {
+                probe::hit(Probe::ReadWaitsForWrite);
                 return writing.reads.push(id);
             }
             blocks
@@ -273,6 +279,7 @@ impl Chunk {
 
     /// A replica whose header is not what it was: nothing of it is served any more.
     fn replica_rotted(&mut self, id: ReplicaId, why: String) {
+        probe::hit(Probe::ReplicaRotted);
         tracing::error!(%id, why, "a replica is damaged");
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
             replica.standing = Standing::BadHeader;
@@ -314,6 +321,7 @@ impl Chunk {
         match checked {
             Ok(whole) => self.read_ends(id, Ok(whole)),
             Err(bad) => {
+                probe::hit(Probe::BadBlockSeen);
                 self.counts.blocks_bad += 1;
                 let why = format!(
                     "block {} of {replica} on {}: {}",

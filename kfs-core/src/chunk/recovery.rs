@@ -13,6 +13,7 @@ use crate::machine::{
     DirEntry, DiskDone, DiskError, DiskOp, DiskResult, FaultKind, FileName, SyncMode,
 };
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -221,6 +222,7 @@ impl Chunk {
         assert!(self.identity_steps.is_empty(), "one replacement at a time");
         let new = FileName::new(identity::NAME_NEW);
         if leftover == Leftover::Identity {
+            probe::hit(Probe::IdentityHalfMade);
             self.identity_steps
                 .push_back(DiskOp::Remove { file: new.clone() });
         }

@@ -11,6 +11,7 @@ use super::{Chunk, Event, Job, Stopping};
 use crate::ids::{ClusterId, LinkId, PieceNumber, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{ChainSync, ChainSynced, SyncChunk, SyncDone};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::Bytes;
@@ -105,6 +106,7 @@ impl Chunk {
             Err(refusal) => return self.send(link, sync_done(request, id, Err(refusal))),
         };
         if let Some(synced) = synced.filter(|synced| head.up_to <= synced.piece) {
+            probe::hit(Probe::SyncDoneBefore);
             return self.send(link, sync_done(request, id, Ok(synced.len)));
         }
         let writing = self.writing.get_mut(&id).expect("it was just found");
@@ -203,6 +205,9 @@ impl Chunk {
         );
         let (wseq, position) = (cut.wseq, writing.position + 1);
         writing.syncs.push_back(cut);
+        if writing.syncs.len() > 1 {
+            probe::hit(Probe::SyncsOverlap);
+        }
         if let Some(link) = downstream {
             let sync = ChainSync {
                 chunk: id.chunk,
@@ -286,6 +291,9 @@ impl Chunk {
     fn dir_sync_begin(&mut self) {
         if self.dir_sync.running.is_empty() && !self.dir_sync.next.is_empty() {
             self.dir_sync.running = core::mem::take(&mut self.dir_sync.next);
+            if self.dir_sync.running.len() > 1 {
+                probe::hit(Probe::DirSyncShared);
+            }
             self.disk(
                 Job::DirSync,
                 DiskOp::SyncDir {

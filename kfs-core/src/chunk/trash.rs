@@ -6,6 +6,7 @@ use super::name::{CHUNKS, ChunkName, ReplicaId, TRASH};
 use super::{Chunk, Job};
 use crate::ids::{ChunkId, LinkId, Version, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Msg;
 use crate::wire::chunk_meta::{ChunksDeleted, DeleteChunks};
@@ -97,6 +98,7 @@ impl Chunk {
         let mut renames_left = 0;
         for id in ids {
             let Some(replica) = self.inventory.replicas.get(id) else {
+                probe::hit(Probe::DeleteOfAbsent);
                 continue;
             };
             let name = id.of(replica.file);
@@ -168,7 +170,7 @@ impl Chunk {
                 tracing::warn!(%error, "cannot sync a directory: what was moved to the trash may come back");
                 self.trash.moves.remove(&to);
             }
-            (Step::Unlinked(..), Ok(())) => {}
+            (Step::Unlinked(..), Ok(())) => probe::hit(Probe::TrashUnlinked),
             (Step::Unlinked(name, n), Err(error)) => {
                 tracing::warn!(file = %name.trash_path(n), %error, "cannot unlink");
             }

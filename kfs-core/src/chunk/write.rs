@@ -15,6 +15,7 @@ use crate::ids::{Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
 use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
 use crate::wire::client_chunk::{PieceDone, WritePiece};
@@ -177,6 +178,7 @@ impl Chunk {
         let refusal = match self.may_create(id, &order) {
             Ok(Create::New(position)) => return self.make(link, request, order, position),
             Ok(Create::Making) => {
+                probe::hit(Probe::CreateAskedTwice);
                 let writing = self.writing.get_mut(&id).expect("it is being made");
                 if let Made::Making(asks) = &mut writing.made {
                     asks.push((link, request));
@@ -397,6 +399,7 @@ impl Chunk {
                 );
             }
             Ok(Write::OnItsWay) => {
+                probe::hit(Probe::PieceAskedTwice);
                 let writing = self.writing.get_mut(&id).expect("it was just found");
                 let piece = writing
                     .pieces
@@ -404,9 +407,13 @@ impl Chunk {
                     .find(|piece| piece.number == head.piece);
                 piece.expect("it was just found").asks.push((link, request));
             }
-            Ok(Write::Done) => self.send(link, piece_done(request, piece, Ok(()))),
+            Ok(Write::Done) => {
+                probe::hit(Probe::PieceDoneBefore);
+                self.send(link, piece_done(request, piece, Ok(())));
+            }
             Err(refusal) => {
                 if refusal.status == Status::Corrupt {
+                    probe::hit(Probe::PieceCorrupt);
                     self.counts.pieces_bad += 1;
                 }
                 self.send(link, piece_done(request, piece, Err(refusal)));
@@ -448,6 +455,7 @@ impl Chunk {
             );
         }
         if self.space.lacks(len) {
+            probe::hit(Probe::PieceNoRoom);
             let free = self.space.bytes_free();
             return refuse(
                 Status::NoRoom,
@@ -471,6 +479,7 @@ impl Chunk {
             );
         }
         if let Err(covered) = writing.table.may_write(head.offset, len) {
+            probe::hit(Probe::OverwriteRefused);
             let why = format!(
                 "piece {} of {id} at offset {}: bytes of block {} below {} in it are written for good",
                 head.piece, head.offset, covered.block, covered.from

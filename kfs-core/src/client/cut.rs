@@ -3,7 +3,9 @@
 //!
 //! Knows nothing of chunkservers: bytes in, pieces out.
 use super::write::PIECE_COST;
+use crate::buggify::{self, Site};
 use crate::limits::Geometry;
+use crate::probe::{self, Probe};
 use bytes::Bytes;
 
 /// Cuts the writes of one file.
@@ -34,7 +36,11 @@ pub(super) struct Taken {
 impl Cutter {
     pub(super) fn new(geometry: Geometry, window: usize) -> Self {
         let block = u64::from(geometry.block_bytes);
-        let half = (window as u64 / 2 / block * block).max(block);
+        let half = if buggify::is(Site::PieceOfOneBlock) {
+            block
+        } else {
+            (window as u64 / 2 / block * block).max(block)
+        };
         Self {
             geometry,
             window,
@@ -94,6 +100,7 @@ impl Cutter {
         let block_edge = end.is_multiple_of(u64::from(self.geometry.block_bytes));
         let piece = match &mut self.tail {
             Some(tail) => {
+                probe::hit(Probe::PieceGathered);
                 tail.bytes.extend_from_slice(&bytes);
                 if share == to_edge { self.tail() } else { None }
             }

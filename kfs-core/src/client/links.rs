@@ -3,6 +3,7 @@
 //! Reads and writes to one server have a link each: a server that pauses a writer must not make its reads
 //! wait. No more is handed to a link than it can soon send; the rest waits here. A link that goes silent while something is asked on it is closed, and everything on it is handed
 //! back to whoever asked; nothing is sent again here.
+use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::machine::{CloseReason, Output};
 use crate::outbox::Outbox;
@@ -239,6 +240,11 @@ impl<T> Link<T> {
     fn flush<E>(&mut self, unsent_max: usize, outbox: &mut Outbox<E>) {
         let Stage::Up { unsent } = &mut self.stage else {
             return;
+        };
+        let unsent_max = if buggify::is(Site::OneMessageUnsent) {
+            1
+        } else {
+            unsent_max
         };
         while *unsent < unsent_max
             && let Some(msg) = self.waiting.pop_front()

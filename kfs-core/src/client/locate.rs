@@ -2,9 +2,11 @@
 //!
 //! A cache per open file. Nothing here decides whom to read from, or when to ask again: see `read`.
 use super::is_sound;
+use crate::buggify::{self, Site};
 use crate::ids::{ChunkId, FileId, Version};
 use crate::limits::{Geometry, LOCATE_PAGE_MAX};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use crate::wire::client_meta::Located;
 use core::net::SocketAddr;
@@ -80,7 +82,11 @@ impl Places {
         if index - first < count {
             return None;
         }
-        let mut count = LOCATE_PAGE_MAX as u64;
+        let mut count = if buggify::is(Site::LocatePageOfOne) {
+            1
+        } else {
+            LOCATE_PAGE_MAX as u64
+        };
         if let Some(geometry) = self.geometry {
             let (last, _) = geometry.chunk_at(self.size.saturating_sub(1));
             count = count.min(last.saturating_sub(index) + 1);
@@ -118,6 +124,7 @@ impl Places {
         }
         let geometry = *self.geometry.insert(located.geometry);
         if located.size > self.size {
+            probe::hit(Probe::SizeGrown);
             self.size = located.size;
             let size = self.size;
             // A chunk that the longer size gives more bytes than before is asked for anew.

@@ -6,11 +6,13 @@
 //!
 //! Nothing here knows about files or chunks; answers go back to whoever asked, as [`News`].
 use super::{Asker, Failure, backoff, is_sound};
+use crate::buggify::{self, Site};
 use crate::ids::{LinkId, RequestNumber, SessionId};
 use crate::limits::{Geometry, SESSION_WINDOW_MAX};
 use crate::machine::{CloseReason, Output};
 use crate::outbox::Outbox;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::client_meta::{
@@ -257,6 +259,9 @@ impl MetaOnClient {
             && redial <= now
             && self.is_wanted()
         {
+            if self.attempts > 0 {
+                probe::hit(Probe::MetaDialedAgain);
+            }
             let link = outbox.dial(self.addr);
             self.line = Line::Dialing { link, since: now };
         }
@@ -376,6 +381,7 @@ impl MetaOnClient {
             }
         };
         if since.is_some_and(|since| since + TRY <= now) {
+            probe::hit(Probe::MetaSilent);
             outbox.push(Output::Close { link });
             self.lose(now, format!("no answer within {} s", TRY.as_secs()), rng);
         }
@@ -477,11 +483,19 @@ impl MetaOnClient {
                     let (number, sends) = pending.sent_as.unwrap_or((self.next_number, 0));
                     let floor = lowest.unwrap_or(number);
                     assert!(floor <= number, "numbers are given in order");
-                    if number.0 - floor.0 >= SESSION_WINDOW_MAX {
+                    let window = if buggify::is(Site::SessionWindowOfTwo) {
+                        2
+                    } else {
+                        SESSION_WINDOW_MAX
+                    };
+                    if number.0 - floor.0 >= window {
+                        probe::hit(Probe::SessionWindowFull);
                         continue;
                     }
                     if sends == 0 {
                         self.next_number = number.next();
+                    } else {
+                        probe::hit(Probe::ChangeSentAgain);
                     }
                     lowest = Some(floor);
                     pending.sent_as = Some((number, sends + 1));
@@ -600,6 +614,7 @@ impl MetaOnClient {
     /// The session is over: what may have been done under it is unknown, the rest goes to the next session.
     fn expire(&mut self, refusal: &Refusal, rng: &mut Rng) {
         self.bind(Bound::Not);
+        probe::hit(Probe::SessionLost);
         self.nonce = rng.u64();
         self.next_number = RequestNumber(1);
         if planted::is(Bug::UnknownAskedAgain) {
@@ -733,6 +748,7 @@ impl MetaOnClient {
 
 /// What a mutation that was sent and never answered comes to.
 fn unknown(ask: &Ask, why: &str) -> Failure {
+    probe::hit(Probe::OutcomeUnknown);
     let what = match ask {
         Ask::Query(_) => "the question",
         Ask::Mutate(op) | Ask::MutateIn(_, op) => match op {

@@ -10,8 +10,10 @@ use super::links::{Reached, Use};
 use super::write::{Identity, PIECE_COST};
 use super::{Errand, Failure, Reach, backoff};
 use crate::block::{Sums, spans};
+use crate::buggify::{self, Site};
 use crate::ids::{ChunkId, PieceNumber};
 use crate::limits::Geometry;
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::client_chunk::{PieceDone, SyncChunk, SyncDone, WritePiece};
 use crate::wire::client_meta::{Grant, SyncedChunk};
@@ -259,6 +261,9 @@ impl OpenChunk {
             self.sent += 1;
         }
         if self.sync.is_none() && self.sent > 0 && self.is_sync_due(rule, who.geometry, reach) {
+            if rule != Rule::Covered {
+                probe::hit(Probe::BackgroundSync);
+            }
             self.sync = Some(Sync {
                 up_to: self.pieces[self.sent - 1].number,
                 request: None,
@@ -388,6 +393,7 @@ impl OpenChunk {
         if !self.is_asked() {
             return;
         }
+        probe::hit(Probe::HeadLinkLost);
         if reached == Reached::Yes
             && let Line::Bad { since, .. } = &mut self.line
         {
@@ -489,8 +495,9 @@ impl OpenChunk {
             Rule::WindowFull => true,
             Rule::Covered => all_sent,
             Rule::AtBlockEdges => {
-                let enough =
-                    self.since_sync >= reach.limits.sync_every_bytes || self.is_full(geometry);
+                let enough = self.since_sync >= reach.limits.sync_every_bytes
+                    || self.is_full(geometry)
+                    || (self.since_sync > 0 && buggify::is(Site::SyncEveryPiece));
                 all_sent && enough && self.partial.is_empty()
             }
         }
@@ -527,6 +534,9 @@ impl OpenChunk {
 
     fn rewind(&mut self, now: Instant, why: Refusal, reach: &mut Reach) {
         self.drop_asked(reach);
+        if self.sent > self.done {
+            probe::hit(Probe::PiecesSentAgain);
+        }
         self.sent = self.done;
         if let Some(sync) = &mut self.sync {
             sync.request = None;

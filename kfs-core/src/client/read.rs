@@ -9,9 +9,11 @@ use super::locate::{Page, Place, Places};
 use super::meta_on_client::Ask;
 use super::{Asker, Errand, Event, Failure, Handle, Reach, backoff};
 use crate::block::spans;
+use crate::buggify::{self, Site};
 use crate::ids::CallId;
 use crate::limits::Geometry;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::client_meta::{Located, QueryOp};
@@ -360,6 +362,7 @@ impl Reads {
             return;
         };
         let index = piece.index;
+        probe::hit(Probe::ReadPassedOver);
         piece.said.insert(addr, refusal);
         piece.step = Step::Queued;
         let handle = self.calls[&read].handle;
@@ -392,7 +395,11 @@ impl Reads {
         if self.zeros.len() < geometry.piece_bytes as usize {
             self.zeros = Bytes::from(vec![0; geometry.piece_bytes as usize]);
         }
-        let in_flight_max = (reach.limits.read_ahead_bytes / geometry.piece_bytes as usize).max(1);
+        let in_flight_max = if buggify::is(Site::ReadAheadOfOne) {
+            1
+        } else {
+            (reach.limits.read_ahead_bytes / geometry.piece_bytes as usize).max(1)
+        };
         let (mut in_flight, mut next) = (0, 0);
         // Its pieces may become more on the way.
         while next < call.pieces.len() {
@@ -532,6 +539,7 @@ impl Piece {
                 return Ok(());
             }
             Some(Place::Hole) => {
+                probe::hit(Probe::HoleRead);
                 self.step = Step::Done {
                     bytes: zeros.slice(..self.len as usize),
                     from: None,
@@ -590,12 +598,14 @@ impl Piece {
         if corrupt > 0 && corrupt >= self.copies {
             let geometry = file.geometry.expect("a chunk that was located has sizes");
             if spans(geometry, self.offset, u64::from(self.len)).count() > 1 {
+                probe::hit(Probe::ReadSplit);
                 // No replica has all of it, but each block may be good on one of them.
                 self.step = Step::Split;
                 return Ok(());
             }
             return Err(self.unreadable(&file.name));
         }
+        probe::hit(Probe::ReadRests);
         self.tried.clear();
         self.step = Step::Resting {
             until: now + backoff(self.rounds, &mut reach.rng),
@@ -662,7 +672,11 @@ fn cut(geometry: Geometry, offset: u64, len: usize) -> Vec<Piece> {
     let mut at = offset;
     while at < end {
         let (index, within) = geometry.chunk_at(at);
-        let piece = u64::from(geometry.piece_bytes);
+        let piece = if buggify::is(Site::ReadPieceOfOneBlock) {
+            u64::from(geometry.block_bytes)
+        } else {
+            u64::from(geometry.piece_bytes)
+        };
         let edge = ((within / piece + 1) * piece).min(geometry.chunk_bytes());
         let share = (edge - within).min(end - at);
         let len = u32::try_from(share).expect("a piece is at most a frame's body");

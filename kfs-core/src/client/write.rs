@@ -14,6 +14,7 @@ use super::{Asker, Event, Failure, Handle, Reach};
 use crate::ids::{CallId, FileId, PieceNumber, SessionId};
 use crate::limits::{Geometry, SIZE_BASIS_MAX};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Status;
 use crate::wire::client_chunk::{PieceDone, SyncDone};
@@ -197,6 +198,7 @@ impl Writer {
                 what: format!("the meta server answered {other:?} where a chunk was asked for"),
             }),
             Err(_) if chunk.is_untouched() => {
+                probe::hit(Probe::ChunkAheadRefused);
                 // Asked for ahead and not needed yet: it is asked for again when it is.
                 self.open.remove(&index);
                 return Fate::Stays;
@@ -436,6 +438,7 @@ impl Writer {
                         continue;
                     }
                     let Some(taken) = self.cutter.take(offset, data, self.held) else {
+                        probe::hit(Probe::WindowFull);
                         return Ok(Rule::WindowFull);
                     };
                     self.held += taken.bytes;
@@ -469,6 +472,7 @@ impl Writer {
             .map(|(index, _)| *index)
             .collect();
         for index in short {
+            probe::hit(Probe::ChunkFilledOut);
             self.held += 1;
             self.put(
                 now,

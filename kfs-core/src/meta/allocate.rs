@@ -7,10 +7,12 @@ use super::placement::{Candidate, Wanted, choose};
 use super::record::{By, ChunkAbandoned, ChunkOpened};
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
+use crate::buggify::{self, Site};
 use crate::ids::{
     ChunkId, FileId, ID_LIMIT, LinkId, LogSeq, RequestNumber, ServerIndex, SessionId, Version,
 };
 use crate::limits::HEADER_BYTES;
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
 use crate::wire::client_meta::{Done, Grant, Place};
@@ -20,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Members have so long to make a chunk.
 const MADE_WITHIN: Duration = Duration::from_secs(1);
+/// So long where the simulator hurries them.
+const MADE_HURRIED: Duration = Duration::from_millis(3);
 /// Sets of members that are tried.
 const ROUNDS_MAX: u32 = 4;
 /// Chunks that must fit a server besides the new one.
@@ -169,6 +173,7 @@ impl Serving {
             .iter()
             .find(|member| self.roster.get(**member).is_none_or(|heard| !heard.is_up()));
         let Some(absent) = absent.copied() else {
+            probe::hit(Probe::AllocationOrderedAgain);
             self.order(io, target, vec![asker], &standing, Failed::default());
             return Ok(None);
         };
@@ -289,7 +294,12 @@ impl Serving {
             version: chunk.version,
             seq: self.state.seq,
             missing: chunk.members.iter().copied().collect(),
-            due: io.now.mono + MADE_WITHIN,
+            due: io.now.mono
+                + if buggify::is(Site::AllocationHurried) {
+                    MADE_HURRIED
+                } else {
+                    MADE_WITHIN
+                },
             failed,
         };
         self.allocations.put(target, pending);
@@ -354,6 +364,7 @@ impl Serving {
     }
 
     fn gave_up(&self, target: Target, failed: &Failed) -> Refusal {
+        probe::hit(Probe::AllocationGaveUp);
         let (file, index) = target;
         let full = failed
             .servers
@@ -480,6 +491,7 @@ impl Serving {
             .allocations
             .take(target)
             .expect("who gives a chunk up has seen it");
+        probe::hit(Probe::AllocationAbandoned);
         failed.rounds += 1;
         failed.servers.extend(why);
         self.commit(io, By::NOBODY, ChunkAbandoned { chunk });
@@ -528,6 +540,7 @@ impl Serving {
                 .pending
                 .get(&target)
                 .expect("what is due is pending");
+            probe::hit(Probe::AllocationOverdue);
             let late = Refusal::new(
                 Status::ChainBroken,
                 format!("it did not make the chunk within {MADE_WITHIN:?}"),
@@ -551,6 +564,7 @@ impl Serving {
         {
             return;
         }
+        probe::hit(Probe::AllocationCancelled);
         let pending = self.allocations.take(target).expect("it was just there");
         let refusal = Refusal::new(
             Status::NotFound,
@@ -561,6 +575,7 @@ impl Serving {
 }
 
 fn waits() -> Refusal {
+    probe::hit(Probe::ServersAwaited);
     Refusal::new(
         Status::Busy,
         "the meta server has just started and waits for its chunkservers",

@@ -11,6 +11,7 @@ use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, St
 use crate::ids::{ChunkId, Epoch, FileId, LogSeq, RequestNumber, ServerIndex, SessionId, Version};
 use crate::limits::Geometry;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
 use std::sync::Arc;
@@ -184,6 +185,7 @@ fn session_ended(state: &mut State, r: &SessionEnded, freed: &mut Vec<Freed>) ->
         }
         detach(state, &key, r.time)?;
         drop_file(state, file, freed)?;
+        probe::hit(Probe::TemporaryRemoved);
     }
     let writing: Vec<FileId> = state
         .writing
@@ -273,7 +275,10 @@ fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
             .ok_or("what it replaces is not there")?
             .node
         {
-            Node::File { .. } => drop_file(state, replaced, freed)?,
+            Node::File { .. } => {
+                probe::hit(Probe::RenameReplaced);
+                drop_file(state, replaced, freed)?;
+            }
             Node::Directory { .. } => drop_directory(state, replaced)?,
         }
     }

@@ -8,11 +8,13 @@ use super::oplog::{
     SEGMENT_HEADER_BYTES, SegmentHeader, padded_bytes, segment_name,
 };
 use super::record::Logged;
+use crate::buggify::{self, Site};
 use crate::ids::{ClusterId, Epoch, LogSeq, Ticket};
 use crate::limits::Limits;
 use crate::machine::{DiskError, DiskOp, DiskResult, Fault, FaultKind, FileName, SyncMode};
 use crate::outbox::Outbox;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use crate::time::Instant;
 use bytes::Bytes;
@@ -183,7 +185,8 @@ impl Commit {
         let open = self
             .queue
             .back()
-            .is_some_and(|forming| forming.payload_bytes() < self.batch_bytes);
+            .is_some_and(|forming| forming.payload_bytes() < self.batch_bytes)
+            && !buggify::is(Site::BatchClosed);
         if !open {
             self.queue.push_back(Forming::new(logged.seq));
         }
@@ -203,6 +206,7 @@ impl Commit {
         outbox: &mut Outbox<E>,
     ) {
         match self.next {
+            Next::Absent if buggify::is(Site::SegmentPreparedLate) => {}
             Next::Absent => {
                 let ticket = outbox.disk(DiskOp::Create {
                     file: log_file(NEXT),
@@ -225,8 +229,11 @@ impl Commit {
             return;
         }
         let room = self.segment.bytes - self.segment.at;
+        let early = matches!(self.next, Next::Ready)
+            && self.segment.bytes <= self.segment_bytes
+            && buggify::is(Site::SegmentSwitchEarly);
         match self.queue.front() {
-            Some(batch) if batch.padded_bytes() + PAGE_BYTES <= room => {
+            Some(batch) if batch.padded_bytes() + PAGE_BYTES <= room && !early => {
                 let batch = self.queue.pop_front().expect("the front was just seen");
                 self.write(batch, Batch::Records, outbox);
             }
@@ -307,6 +314,7 @@ impl Commit {
                         }),
                     },
                     Err(DiskError::NoSpace) => {
+                        probe::hit(Probe::SegmentNoSpace);
                         tracing::warn!(
                             "no room for the next segment of the log: changes go on until this one is full"
                         );
@@ -358,9 +366,13 @@ impl Commit {
                 match what {
                     Batch::Records => {
                         self.durable = last;
-                        self.mark_at = (!planted::is(Bug::MarkLeftOut)).then_some(now + MARK_AFTER);
+                        self.mark_at =
+                            (!planted::is(Bug::MarkLeftOut)).then_some(now + mark_after());
                     }
-                    Batch::Mark => assert_eq!(last, self.durable, "a mark holds no record"),
+                    Batch::Mark => {
+                        probe::hit(Probe::MarkWritten);
+                        assert_eq!(last, self.durable, "a mark holds no record");
+                    }
                 }
             }
             Flow::Heading { segment, .. } => {
@@ -395,6 +407,7 @@ impl Commit {
 
     /// The next segment is the current one from now on.
     fn opened(&mut self, segment: Segment) {
+        probe::hit(Probe::SegmentSwitched);
         self.segment = segment;
         assert!(
             matches!(self.next, Next::Taken),
@@ -405,6 +418,9 @@ impl Commit {
 
     fn write<E>(&mut self, batch: Forming, what: Batch, outbox: &mut Outbox<E>) {
         let (last, bytes) = (batch.last(), batch.padded_bytes());
+        if batch.first() < last {
+            probe::hit(Probe::BatchOfSeveral);
+        }
         let (data, chain) = batch.close(self.segment.salt, self.durable, self.chain);
         assert_eq!(
             data.len() as u64,
@@ -457,6 +473,14 @@ impl Commit {
         };
         self.next = Next::Taken;
         self.flow = Flow::Heading { ticket, segment };
+    }
+}
+
+fn mark_after() -> Duration {
+    if buggify::is(Site::MarkAtOnce) {
+        Duration::ZERO
+    } else {
+        MARK_AFTER
     }
 }
 

@@ -31,6 +31,7 @@ use self::recovery::{Recovered, Recovery};
 use self::roster::Roster;
 use self::session::Sessions;
 use self::state::State;
+use crate::buggify::{self, Site};
 use crate::identity::Identity;
 use crate::ids::{
     CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, ServerIndex, SessionId, Ticket,
@@ -40,6 +41,7 @@ use crate::limits::{Geometry, HEADER_BYTES, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
 use crate::outbox::Outbox;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
@@ -594,15 +596,21 @@ impl Serving {
     /// That the log has room for a record, and for what must follow it.
     fn has_room(&self, record_bytes: usize, reserve: usize) -> Result<(), Refusal> {
         match self.log.room(record_bytes, reserve) {
-            Room::Enough => Ok(()),
-            Room::Soon => Err(Refusal::new(
-                Status::Busy,
-                "the next segment of the log is being prepared",
-            )),
-            Room::Full => Err(Refusal::new(
-                Status::ReadOnly,
-                "the disk of the meta server's log is full: nothing can be changed until there is room",
-            )),
+            Room::Enough if !buggify::is(Site::LogRoomSoon) => Ok(()),
+            Room::Enough | Room::Soon => {
+                probe::hit(Probe::LogRoomSoon);
+                Err(Refusal::new(
+                    Status::Busy,
+                    "the next segment of the log is being prepared",
+                ))
+            }
+            Room::Full => {
+                probe::hit(Probe::LogRoomFull);
+                Err(Refusal::new(
+                    Status::ReadOnly,
+                    "the disk of the meta server's log is full: nothing can be changed until there is room",
+                ))
+            }
         }
     }
 }

@@ -7,9 +7,11 @@ use super::record::{
     DirectoriesMade, DirectoryRemoved, FileCreated, FileRemoved, Record, Renamed, SizeSet,
 };
 use super::state::{Node, State};
+use crate::buggify::{self, Site};
 use crate::ids::{FileId, ID_LIMIT, SessionId};
 use crate::limits::{LIST_PAGE_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{
     At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
@@ -146,6 +148,7 @@ pub(crate) fn rename(
         && is_within(state, to_key.parent, moved)
         && !planted::is(Bug::DirectoryIntoItself)
     {
+        probe::hit(Probe::RenameIntoItself);
         let what = format!(
             "{} cannot be moved into itself, to {}",
             shown(from),
@@ -271,6 +274,9 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
         *len = synced_len.max(*len);
     }
     // A report below the size in the log is an old one: it raises nothing.
+    if size < current {
+        probe::hit(Probe::SizeReportOld);
+    }
     let size = size.max(current);
     if state.bytes.checked_add(size - current).is_none() {
         return Err(bad(
@@ -361,7 +367,12 @@ pub(crate) fn list(
             format!("{} is a file", shown(at)),
         ));
     }
-    let limit = (limit as usize).clamp(1, LIST_PAGE_MAX);
+    let page_max = if buggify::is(Site::ListPageOfTwo) {
+        2
+    } else {
+        LIST_PAGE_MAX
+    };
+    let limit = (limit as usize).clamp(1, page_max);
     let mut found = state.tree.after(dir, after);
     let entries = found
         .by_ref()
@@ -371,7 +382,11 @@ pub(crate) fn list(
             attrs: state.attrs(file).expect("a name stands for something"),
         })
         .collect();
-    Ok((entries, found.next().is_none()))
+    let end = found.next().is_none();
+    if !end {
+        probe::hit(Probe::ListPaged);
+    }
+    Ok((entries, end))
 }
 
 /// What stands at a place.

@@ -17,6 +17,7 @@ use crate::machine::{
     DirEntry, DiskDone, DiskError, DiskOp, DiskResult, Fault, FaultKind, FileName, SyncMode,
 };
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -291,6 +292,9 @@ impl Recovery {
             return self.read(io, reading);
         };
         reading.nth += 1;
+        if reading.nth > 1 {
+            probe::hit(Probe::SegmentsJoined);
+        }
         if reading.nth < reading.segments.len() {
             reading.reader = reader(&reading.identity, &reading.segments, reading.nth, Some(end));
             reading.offset = 0;
@@ -318,9 +322,13 @@ impl Recovery {
             torn,
         } = end;
         if torn {
+            probe::hit(Probe::TornTailCut);
             tracing::warn!(%bad, records = joint.seq.0 - 1, "the log ends in a write that was cut; it goes on before it");
         }
         // What was read may never have been synced: it is, before anything is built on it.
+        if batches == 0 {
+            probe::hit(Probe::EmptySegmentRemoved);
+        }
         let tail = match batches {
             0 => vec![
                 DiskOp::Remove {
@@ -388,6 +396,9 @@ impl Recovery {
             FileName::new(DIR),
         );
         let mut ops: VecDeque<DiskOp> = first.into();
+        if !self.leftovers.is_empty() {
+            probe::hit(Probe::LeftoverRemoved);
+        }
         ops.extend(self.leftovers.drain(..).map(|file| DiskOp::Remove { file }));
         ops.extend([
             DiskOp::Create {

@@ -7,6 +7,7 @@ use super::{Io, LinkRole, Serving};
 use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term};
 use crate::machine::Output;
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
     Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
@@ -241,6 +242,7 @@ impl Serving {
         if let Some(server) = server.filter(|server| !rejoins && m.boot <= server.boot)
             && !planted::is(Bug::ClonedDiskAccepted)
         {
+            probe::hit(Probe::HelloCloned);
             let (node, boot, known) = (m.node, m.boot, server.boot);
             let what = format!(
                 "node {node} has started {known} times and this says it is start {boot}: is its disk cloned, or restored?"
@@ -275,6 +277,7 @@ impl Serving {
         let older = self.roster.link(index).filter(|older| *older != link);
         self.server_down(io, index, "it said hello again");
         if let Some(older) = older {
+            probe::hit(Probe::HelloAgain);
             drop_link(io, older);
         }
         self.leave_link(io, link, index);
@@ -356,6 +359,7 @@ impl Serving {
 
     /// Begins an epoch above one that was heard of. All terms end with it: every server says hello again.
     fn raise_epoch(&mut self, io: &mut Io, heard: Epoch) {
+        probe::hit(Probe::EpochRaised);
         let epoch = Epoch(heard.0.max(self.state.epoch.0) + 1);
         tracing::warn!(%heard, %epoch, "a chunkserver has seen a later epoch: a part of the log may be missing");
         let servers: Vec<ServerIndex> = self.roster.heard.keys().copied().collect();
@@ -388,6 +392,7 @@ impl Serving {
             .roster
             .silent(io.now.mono, io.config.timing.serve_lease)
         {
+            probe::hit(Probe::ServerSilent);
             let link = self.roster.link(server);
             self.server_down(io, server, "nothing was heard of it for a lease");
             if let Some(link) = link {
@@ -448,12 +453,14 @@ impl Serving {
                 .expect("a server in a term was heard");
             match verdict {
                 Verdict::Keep { .. } => self.roster.confirm(server, item.chunk, &mut self.copies),
-                Verdict::Stale => {}
+                Verdict::Stale => probe::hit(Probe::ReplicaStale),
                 Verdict::Damaged { log_len } => {
+                    probe::hit(Probe::ReplicaDamaged);
                     heard.damaged.insert(item.chunk);
                     tracing::warn!(%server, chunk = %item.chunk, log_len, len = item.len, "a replica is damaged");
                 }
                 Verdict::Unknown => {
+                    probe::hit(Probe::ReplicaUnknown);
                     heard.unknown += 1;
                     tracing::warn!(%server, ?item, "a replica is not of this log; it is left where it is");
                 }
@@ -497,6 +504,7 @@ impl Serving {
         {
             return;
         }
+        probe::hit(Probe::DamageReported);
         tracing::warn!(%server, chunk = %m.chunk, block = m.block, why = m.why, "a replica is damaged");
         if m.block.is_none() {
             self.roster.unconfirm(server, m.chunk, &mut self.copies);

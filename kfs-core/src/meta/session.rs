@@ -11,6 +11,7 @@ use super::{Io, LOG_RESERVE, LinkRole, Serving};
 use crate::ids::{LinkId, LogSeq, RequestNumber, SessionId};
 use crate::limits::{PATH_BYTES_MAX, SESSION_WINDOW_MAX};
 use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::client_meta::{
     Done, Mutate, MutateOp, Mutated, OpenSession, Renew, Renewed, SessionGrant, SessionOpened,
@@ -114,10 +115,16 @@ impl Serving {
         m: &OpenSession,
     ) {
         let outcome = match m.resume {
-            Some(session) if self.state.sessions.contains_key(&session) => Ok(session),
+            Some(session) if self.state.sessions.contains_key(&session) => {
+                probe::hit(Probe::SessionResumed);
+                Ok(session)
+            }
             Some(session) => Err(expired(session)),
             None => match self.state.nonces.get(&m.nonce) {
-                Some(session) => Ok(*session),
+                Some(session) => {
+                    probe::hit(Probe::SessionOpenedTwice);
+                    Ok(*session)
+                }
                 None => self
                     .has_room(128, LOG_RESERVE)
                     .map(|()| self.begin_session(io, m.nonce)),
@@ -197,7 +204,7 @@ impl Serving {
         match live.link {
             Some(bound) if bound == link => {}
             // A late duplicate on a link that the session has left.
-            Some(_) => return,
+            Some(_) => return probe::hit(Probe::LateDuplicateDropped),
             None => {
                 let what = "the session must be taken up again on this link first";
                 return self.mutated(
@@ -236,9 +243,11 @@ impl Serving {
         }
         if let Some((seq, done)) = known.result(number) {
             let done = done.clone();
+            probe::hit(Probe::RetryFromResults);
             return self.mutated(io, link, request, seq, Ok(done));
         }
         if let Some((seq, outcome)) = live.answers.get(&number).cloned() {
+            probe::hit(Probe::RetryFromMemory);
             return self.mutated(io, link, request, seq, outcome);
         }
         let by = By {
@@ -248,7 +257,7 @@ impl Serving {
         };
         let asker = Asker { by, link, request };
         if self.rebind(asker) {
-            return;
+            return probe::hit(Probe::DuplicateWaits);
         }
         if let Some((seq, outcome)) = self.decide(io, asker, op) {
             self.mutated(io, link, request, seq, outcome);
@@ -398,6 +407,10 @@ impl Serving {
             } else if self.has_room(128, 0).is_err() {
                 self.sessions.due.insert((now + RETRY_END, session));
             } else {
+                probe::hit(Probe::SessionExpired);
+                if self.state.is_writing(session) {
+                    probe::hit(Probe::SessionExpiredWriting);
+                }
                 self.commit(
                     io,
                     By::NOBODY,

@@ -289,6 +289,11 @@ impl State {
             .get(&self.epoch)
             .map_or(Incarnation(0), |epoch| epoch.incarnation)
     }
+    /// Whether a session may write a file.
+    pub(crate) fn is_writing(&self, session: SessionId) -> bool {
+        let of_session = (session, FileId(0))..=(session, FileId(u64::MAX));
+        self.writing.range(of_session).next().is_some()
+    }
     /// How many files there are.
     pub(crate) fn files(&self) -> u64 {
         self.inodes.len() as u64 - self.directories

@@ -6,7 +6,9 @@ use super::scenario::{Scenario, Setup};
 use crate::keyed::Keyed;
 use crate::oracle::{Violation, order, replicas};
 use crate::workload::client::{list, read_all};
+use kfs_core::buggify;
 use kfs_core::planted::{self, Bug};
+use kfs_core::probe;
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Kind, ServerState};
 use madsim::runtime::Runtime;
@@ -137,6 +139,8 @@ impl Run {
             .name(format!("world:{} {}", self.scenario.name, self.seed))
             .spawn(move || {
                 planted::plant(self.bug);
+                let _ = probe::take();
+                buggify::arm(self.seed, if self.scenario.is_clean() { 0 } else { 100 });
                 let setup = Arc::new(self.scenario.setup(self.seed));
                 let record = Shared::new(Record::new(self.seed, self.trace));
                 let seen = record.clone();

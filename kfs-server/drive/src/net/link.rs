@@ -6,6 +6,7 @@ use kfs_core::ids::{ClusterId, LinkId};
 use kfs_core::limits::FRAME_BODY_MAX;
 use kfs_core::machine::CloseReason;
 use kfs_core::planted::{self, Bug};
+use kfs_core::probe::{self, Probe};
 use kfs_core::wire::frame::{self, PREFIX_BYTES, Prefix};
 use kfs_core::wire::{Head, Msg, Negotiate, Peer, Role};
 use std::io;
@@ -109,6 +110,7 @@ impl Ends {
         match timeout(OPEN_MAX, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) => self.run(stream, addr).await,
             Ok(Err(error)) => {
+                probe::hit(Probe::DialFailed);
                 self.closed(CloseReason::Unreachable(format!("{addr}: {error}")))
                     .await
             }
@@ -186,6 +188,9 @@ impl Ends {
                 changed = control.changed() => match changed {
                     // A frame may be half read: the reader keeps what it has.
                     Ok(()) => {
+                        if !matches!(reader.partial, Partial::Prefix) {
+                            probe::hit(Probe::FrameCutByPause);
+                        }
                         if planted::is(Bug::HalfFrameDropped) {
                             reader.partial = Partial::Prefix;
                         }

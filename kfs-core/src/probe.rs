@@ -1,0 +1,295 @@
+//! Probes: rare paths of the machines, counted where they are taken, so that a simulation can say that it
+//! reached them all.
+//!
+//! A sweep in which nothing went wrong proves little if nothing rare happened in it. Counted only under
+//! `cfg(madsim)`, per thread; in every other build [`hit`] is nothing, and the names do not exist. A probe
+//! never changes what a machine does.
+
+/// Makes the enum of the probes, and under the simulator their names, from the one table below.
+macro_rules! probes {
+    ($($(#[$path:meta])* $probe:ident, $name:literal;)+) => {
+        /// The rare paths.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Probe {
+            $($(#[$path])* $probe,)+
+        }
+
+        impl Probe {
+            /// All of them.
+            pub const ALL: [Self; [$(Self::$probe),+].len()] = [$(Self::$probe),+];
+        }
+
+        #[cfg(madsim)]
+        impl Probe {
+            /// Its name in reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$probe => $name,)+
+                }
+            }
+        }
+    };
+}
+
+probes! {
+    // The log.
+
+    /// A batch has more than one record.
+    BatchOfSeveral, "log-batch-of-several";
+    /// A mark was written after the last batch.
+    MarkWritten, "log-mark-written";
+    /// The log goes on in another segment.
+    SegmentSwitched, "log-segment-switched";
+    /// The disk was full when the next segment was prepared.
+    SegmentNoSpace, "log-segment-no-space";
+    /// A change was refused because the next segment is not ready.
+    LogRoomSoon, "log-room-soon";
+    /// A change was refused because the log's disk is full.
+    LogRoomFull, "log-room-full";
+    /// A start has read more than one segment.
+    SegmentsJoined, "log-segments-joined";
+    /// A start has found the tail of a write that was cut.
+    TornTailCut, "log-torn-tail-cut";
+    /// A start has removed a segment that had no batch.
+    EmptySegmentRemoved, "log-empty-segment-removed";
+    /// A start has removed what a crash had left half made.
+    LeftoverRemoved, "meta-leftover-removed";
+
+    // Sessions and names.
+
+    /// A session goes on over another link.
+    SessionResumed, "session-resumed";
+    /// A session was opened twice by one nonce: its first answer was lost.
+    SessionOpenedTwice, "session-opened-twice";
+    /// A change asked for again was answered from the log.
+    RetryFromResults, "session-retry-from-results";
+    /// A change asked for again was answered from memory.
+    RetryFromMemory, "session-retry-from-memory";
+    /// A request asked for again is still being done.
+    DuplicateWaits, "session-duplicate-waits";
+    /// A request came on a link that its session has left.
+    LateDuplicateDropped, "session-late-duplicate-dropped";
+    /// A session was silent too long.
+    SessionExpired, "session-expired";
+    /// It was writing files.
+    SessionExpiredWriting, "session-expired-writing";
+    /// A temporary file went with its session.
+    TemporaryRemoved, "session-temporary-removed";
+    /// A rename has replaced a file.
+    RenameReplaced, "rename-replaced";
+    /// A rename was refused because it would move a directory into itself.
+    RenameIntoItself, "rename-into-itself-refused";
+    /// A listing has more than one page.
+    ListPaged, "list-paged";
+    /// An old size report raised nothing.
+    SizeReportOld, "size-report-old";
+
+    // Chunks being made.
+
+    /// A chunk that was being made was given up for another set.
+    AllocationAbandoned, "allocation-abandoned";
+    /// Its members took too long.
+    AllocationOverdue, "allocation-overdue";
+    /// No set of members made it.
+    AllocationGaveUp, "allocation-gave-up";
+    /// It was asked for again after a restart of the meta server, and its members are told again.
+    AllocationOrderedAgain, "allocation-ordered-again";
+    /// Its file was removed, or closed, meanwhile.
+    AllocationCancelled, "allocation-cancelled";
+    /// A request waits for servers that were there before the start.
+    ServersAwaited, "allocation-servers-awaited";
+
+    // Chunkservers as the meta server sees them.
+
+    /// A chunkserver has seen a later epoch.
+    EpochRaised, "epoch-raised";
+    /// A server was silent for a lease.
+    ServerSilent, "server-silent";
+    /// A server said hello again while its older link was up.
+    HelloAgain, "server-hello-again";
+    /// A hello was refused because its boot was heard before.
+    HelloCloned, "server-hello-cloned";
+    /// A replica that is certainly nobody's.
+    ReplicaStale, "replica-stale";
+    /// A replica that the log does not know: kept.
+    ReplicaUnknown, "replica-unknown-kept";
+    /// A replica shorter than the log says.
+    ReplicaDamaged, "replica-damaged";
+    /// A server has told of damage.
+    DamageReported, "damage-reported";
+
+    // The chunkserver.
+
+    /// The chain broke at its head.
+    ChainBrokeAtHead, "chain-broke-at-head";
+    /// The chain broke between its ends.
+    ChainBrokeInMiddle, "chain-broke-in-middle";
+    /// The chain broke at its tail.
+    ChainBrokeAtTail, "chain-broke-at-tail";
+    /// A chunk was ordered again while it was being made.
+    CreateAskedTwice, "chunk-create-asked-twice";
+    /// A piece came again while it was on its way.
+    PieceAskedTwice, "piece-asked-twice";
+    /// A piece came again when it was done.
+    PieceDoneBefore, "piece-done-before";
+    /// A piece would have written what is written for good.
+    OverwriteRefused, "piece-overwrite-refused";
+    /// A piece does not fit the disk.
+    PieceNoRoom, "piece-no-room";
+    /// A piece does not match its sums.
+    PieceCorrupt, "piece-corrupt";
+    /// Too many pieces are in memory: the links they come on are paused.
+    LinkPaused, "link-paused-for-room";
+    /// There is room again.
+    LinkResumed, "link-resumed";
+    /// A sync was asked for again when it was made.
+    SyncDoneBefore, "sync-done-before";
+    /// A replica has more than one sync to make.
+    SyncsOverlap, "syncs-overlap";
+    /// One sync of the directory is for several chunks.
+    DirSyncShared, "dir-sync-shared";
+    /// A chunk that nobody writes to gave its table back.
+    ChunkParked, "chunk-parked";
+    /// It is written to again.
+    ChunkUnparked, "chunk-unparked";
+    /// A read waits for a write of its blocks.
+    ReadWaitsForWrite, "read-waits-for-write";
+    /// A read waits for room on its link.
+    ReadWaitsForLink, "read-waits-for-link";
+    /// A table was forgotten for another.
+    TableEvicted, "table-evicted";
+    /// A block did not match its sum.
+    BadBlockSeen, "bad-block-seen";
+    /// A replica's header is not what it was.
+    ReplicaRotted, "replica-rotted";
+    /// A replica was moved to the trash because of a verdict.
+    StaleToTrash, "stale-to-trash";
+    /// A file in the trash was unlinked after its grace.
+    TrashUnlinked, "trash-unlinked";
+    /// A replica was to be deleted that is not there.
+    DeleteOfAbsent, "delete-of-absent";
+    /// A meta server was refused because its epoch is behind.
+    EpochBehind, "epoch-behind-refused";
+    /// Heartbeats were not answered for a lease.
+    HeartbeatsUnanswered, "heartbeats-unanswered";
+    /// A start has found the identity file's replacement half made.
+    IdentityHalfMade, "identity-half-made";
+
+    // The client.
+
+    /// A write waits because the window is full.
+    WindowFull, "client-window-full";
+    /// A sync was begun in the background.
+    BackgroundSync, "client-background-sync";
+    /// Small writes were gathered into one piece.
+    PieceGathered, "client-piece-gathered";
+    /// Pieces are sent again.
+    PiecesSentAgain, "client-pieces-sent-again";
+    /// The link to a head was lost while something was asked on it.
+    HeadLinkLost, "client-head-link-lost";
+    /// A chunk before the last was filled out, because the file has a hole.
+    ChunkFilledOut, "client-chunk-filled-out";
+    /// A chunk that was asked for ahead was refused, and not needed yet.
+    ChunkAheadRefused, "client-chunk-ahead-refused";
+    /// The meta server was dialed again after a link was lost.
+    MetaDialedAgain, "client-meta-dialed-again";
+    /// The meta server was silent too long.
+    MetaSilent, "client-meta-silent";
+    /// A change was sent again under its number.
+    ChangeSentAgain, "client-change-sent-again";
+    /// The session was lost.
+    SessionLost, "client-session-lost";
+    /// Whether a change was done is not known.
+    OutcomeUnknown, "client-outcome-unknown";
+    /// More changes wait than a session may have unanswered.
+    SessionWindowFull, "client-session-window-full";
+    /// A read goes to another replica.
+    ReadPassedOver, "client-read-passed-over";
+    /// No replica gave what was read: a new round begins later.
+    ReadRests, "client-read-rests";
+    /// What was read is read block by block, because no replica has all of it.
+    ReadSplit, "client-read-split";
+    /// A hole was read.
+    HoleRead, "client-hole-read";
+    /// A reader has learned of a larger size.
+    SizeGrown, "client-size-grown";
+
+    // The driver.
+
+    /// A frame was read in part when its link was paused or resumed.
+    FrameCutByPause, "frame-cut-by-pause";
+    /// A link could not be made.
+    DialFailed, "dial-failed";
+}
+
+/// Stands in the simulator's binary, and in no other.
+#[cfg(madsim)]
+pub const MARK: &str = "KFS-SIM-ONLY probe";
+
+/// How often each path was taken.
+#[cfg(madsim)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts([u64; Probe::ALL.len()]);
+
+#[cfg(madsim)]
+impl Counts {
+    /// None was.
+    pub const ZERO: Self = Self([0; Probe::ALL.len()]);
+
+    /// How often this one was.
+    #[must_use]
+    pub const fn of(&self, probe: Probe) -> u64 {
+        self.0[probe as usize]
+    }
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+    /// All of them, in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = (Probe, u64)> {
+        Probe::ALL.into_iter().zip(self.0)
+    }
+    /// Those never taken.
+    pub fn missing(&self) -> impl Iterator<Item = Probe> {
+        self.iter()
+            .filter(|(_, count)| *count == 0)
+            .map(|(probe, _)| probe)
+    }
+}
+
+#[cfg(madsim)]
+impl Default for Counts {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+#[cfg(madsim)]
+std::thread_local! {
+    static HITS: core::cell::Cell<Counts> = const { core::cell::Cell::new(Counts::ZERO) };
+}
+
+/// A rare path is taken.
+#[cfg(madsim)]
+pub fn hit(probe: Probe) {
+    HITS.with(|hits| {
+        let mut counts = hits.get();
+        counts.0[probe as usize] += 1;
+        hits.set(counts);
+    });
+}
+
+/// A rare path is taken: nobody counts, outside the simulator.
+#[cfg(not(madsim))]
+pub const fn hit(_probe: Probe) {}
+
+/// What was counted on this thread since this was last called.
+#[cfg(madsim)]
+#[must_use]
+pub fn take() -> Counts {
+    core::hint::black_box((MARK, Probe::name as fn(Probe) -> &'static str));
+    HITS.with(core::cell::Cell::take)
+}
