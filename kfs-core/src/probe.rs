@@ -80,6 +80,8 @@ probes! {
     RenameReplaced, "rename-replaced";
     /// A rename was refused because it would move a directory into itself.
     RenameIntoItself, "rename-into-itself-refused";
+    /// The answer to a question waits for the log, because it may have seen what is not durable.
+    QuestionWaits, "question-waits-for-log";
     /// A listing has more than one page.
     ListPaged, "list-paged";
     /// An old size report raised nothing.

@@ -16,6 +16,97 @@ pub const fn about(bug: Bug) -> &'static str {
     bug.about()
 }
 
+/// What has to happen before anybody can see it, if runs of `world` make it happen seldom or never: the
+/// sequence of events that a scenario is to have. `None`: sixty seeds of each scenario see it.
+#[must_use]
+pub const fn needs(bug: Bug) -> Option<&'static str> {
+    let needs = match bug {
+        Bug::QueryUngated => {
+            "one client changes a name, another asks for it while the record is being synced and is answered, \
+             power of the meta server fails and the record is lost"
+        }
+        Bug::RefusalUngated => {
+            "one client makes a name, another is refused it while the record is being synced, power of the \
+             meta server fails and the record is lost"
+        }
+        Bug::DeleteBeforeDurable => {
+            "a synced file is removed, its chunkservers are told, power of the meta server fails before the \
+             record is durable, and the client that asked dies too and does not ask again"
+        }
+        Bug::SegmentHeaderUnsynced => {
+            "power of the meta server fails between the name of a new segment and its first batch"
+        }
+        Bug::ReadTailUnsynced => {
+            "the meta server is killed with a batch in the page cache, starts, serves, and loses power"
+        }
+        Bug::MarkLeftOut => {
+            "a bit of the last acked batch of the log rots while the meta server is down"
+        }
+        Bug::DamagePassesForTorn => {
+            "a bit of a batch in the last segment rots, with acked batches behind it"
+        }
+        Bug::ResultForgottenEarly => {
+            "a client has two changes unanswered; the first is answered, a third names the second as the \
+             lowest, and the link is lost before the answer to the second arrives"
+        }
+        Bug::UnknownAskedAgain => {
+            "a change is done, its answer is lost, and the client is cut off for longer than its session lives"
+        }
+        Bug::RenameInTwoRecords => {
+            "a rename replaces a file, its two records are in two batches, power of the meta server fails \
+             between them, and the client that asked dies too"
+        }
+        Bug::DirectoryIntoItself => "a client moves a directory to a name below itself",
+        Bug::TemporaryStays => {
+            "a client dies with a temporary file open, its session ends, and the directory is listed"
+        }
+        Bug::EpochLivedTwice => {
+            "the data of the meta server is set back to an earlier copy while chunkservers keep theirs"
+        }
+        Bug::UnknownDeleted => {
+            "the data of the meta server is set back; replicas of files made since are in chunks/ as before"
+        }
+        Bug::ClonedDiskAccepted => {
+            "the data of a chunkserver is copied to a second one, and both run"
+        }
+        Bug::ShortReplicaServed => {
+            "a chunk is synced twice, the newer header slot of a replica rots, its server restarts, and the \
+             file is read from it"
+        }
+        Bug::HeaderBeforeData => {
+            "blocks are larger than 4 KiB; a chunk is synced in the middle of a block, written on in that \
+             block, and power fails in the second sync with the header kept and the data lost"
+        }
+        Bug::HeaderOverActiveSlot => {
+            "power fails while a header is written, and the slot is left torn"
+        }
+        Bug::PartialReadUnverified => {
+            "a bit of a replica's data rots, and a part of its block is read"
+        }
+        Bug::DirtyBlockRead => {
+            "a chunk is read while a piece is written to the same block, on a disk where a read overtakes a write"
+        }
+        Bug::StaleTableRead => {
+            "a chunk is synced and parked, read, written on, synced and parked again, and read"
+        }
+        Bug::PieceUnverified => "a bit of a piece flips on its way to the head, or along the chain",
+        Bug::CloseAckedUnreported => {
+            "a client is cut off from the meta server between the sync of a close and its size report, for \
+             longer than its session lives or the call may take"
+        }
+        Bug::ReadSumsIgnored => "a bit of what a chunkserver sends to a reader flips on its way",
+        Bug::GrownPlacesKept => {
+            "a file is open for reading and has grown since; all replicas of one chunk refuse a read once, so \
+             that its places are asked for again; then the end of the file is read"
+        }
+        Bug::HalfFrameDropped => {
+            "a link is paused for room when half of a frame has been read from it"
+        }
+        _ => return None,
+    };
+    Some(needs)
+}
+
 /// What came of a hunt for one mistake.
 #[derive(Clone, Debug)]
 pub struct Hunt {
@@ -53,7 +144,10 @@ impl fmt::Display for Hunt {
                 broken.seed,
                 broken.violation.what
             ),
-            None => write!(f, "SURVIVED {:<28} {} runs", name(self.bug), self.runs),
+            None => {
+                write!(f, "SURVIVED {:<28} {} runs", name(self.bug), self.runs)?;
+                needs(self.bug).map_or(Ok(()), |needs| write!(f, "; needs: {needs}"))
+            }
         }
     }
 }

@@ -468,6 +468,9 @@ impl Serving {
                     seq: self.state.seq,
                     outcome: self.query(io, &m.op),
                 };
+                if self.state.seq > io.outbox.durable() {
+                    probe::hit(Probe::QuestionWaits);
+                }
                 if planted::is(Bug::QueryUngated) {
                     return io.outbox.send(link, Msg::new(request, answered));
                 }

@@ -1,0 +1,13 @@
+//! What ships holds no planted mistake, no probe and no pushed place: their names are not in the `kfs` command.
+#![cfg(not(madsim))]
+#[path = "../../kfs-core/tests/source/sim_only.rs"]
+mod sim_only;
+
+use std::path::Path;
+
+#[test]
+fn a_mistake_planted_for_the_simulator_ships_with_the_command() {
+    let command = env!("CARGO_BIN_EXE_kfs");
+    let held = sim_only::held(Path::new(command), &sim_only::texts());
+    assert_eq!(held, Vec::<String>::new(), "{command}");
+}
