@@ -121,7 +121,7 @@ bugs! {
     // Chunkservers and the meta server.
 
     /// An epoch that somebody has seen is passed, and never accepted again.
-    EpochLivedTwice, "epoch-lived-twice", "N3",
+    EpochLivedTwice, "epoch-lived-twice", "N4",
         "a meta server whose log was set back lives its epochs again";
     /// Only what is certainly of this log and certainly nobody's is deleted.
     UnknownDeleted, "unknown-deleted", "F",

@@ -147,8 +147,6 @@ probes! {
     LinkResumed, "link-resumed";
     /// A sync was asked for again when it was made.
     SyncDoneBefore, "sync-done-before";
-    /// A replica has more than one sync to make.
-    SyncsOverlap, "syncs-overlap";
     /// One sync of the directory is for several chunks.
     DirSyncShared, "dir-sync-shared";
     /// A chunk that nobody writes to gave its table back.
