@@ -538,7 +538,8 @@ mod tests {
     #[test]
     fn what_is_listed_is_what_twenty_thousand_samples_reach_and_nothing_else() {
         let synced = [create("a"), write("a", 0, 600, 1), sync("a"), sync_dir("")];
-        let pending: [&[DiskOp]; 3] = [
+        let pending: [&[DiskOp]; 4] = [
+            &[create("b"), create("c"), write("a", 590, 20, 2)],
             &[write("a", 500, 800, 2), truncate("a", 700), create("b")],
             &[create("b"), write("b", 0, 300, 2), write("a", 100, 50, 3)],
             &[

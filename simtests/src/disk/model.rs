@@ -1155,13 +1155,13 @@ mod tests {
             }
             assert!(disk.files.len() < 40, "{}", disk.files.len());
         }
-        // A name that a crash may bring back keeps its file, however many are gone for good.
+        // A name that a crash may bring back keeps its file, even one that was never durable.
         let keeper = FileName::new("keeper");
         let create = DiskOp::Create {
             file: keeper.clone(),
             zeroed: 100,
         };
-        for op in [create, dir, DiskOp::Remove { file: keeper }] {
+        for op in [create, DiskOp::Remove { file: keeper }] {
             assert_eq!(disk.apply(&op), Ok(DiskDone::Done));
         }
         disk.unlinked = 1_000;
