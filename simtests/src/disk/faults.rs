@@ -476,11 +476,10 @@ impl DiskModel {
         ]);
         let to = draws.pick(&[Elsewhere::Offset, Elsewhere::File]);
         let (bits, seed, factor) = (1 + draws.pick(&[0, 0, 1, 30]), draws.bits(), 50);
-        let moment = draws.index(self.moments().max(1));
-        let moment = Moment(moment);
+        let moments = self.moments();
+        let moment = Moment(draws.index(moments.max(1)));
         let bytes = draws.below(1 << 20);
-        match (draws.below(16), block) {
-            (0, _) => DiskFault::Fail { on, with, aim },
+        match (draws.below(18), block) {
             (1, _) => DiskFault::CorruptRead { bits, aim },
             (2, _) => DiskFault::ShortRead { aim },
             (3, _) => DiskFault::ShortWrite { with, aim },
@@ -492,11 +491,13 @@ impl DiskModel {
             (9, _) => DiskFault::Slow { factor },
             (10, Some(block)) => DiskFault::Rot { block, bits, seed },
             (11, Some(block)) => DiskFault::Zero { block },
-            (12, Some(block)) if self.moments() > 0 => DiskFault::Stale { block, moment },
+            (12, Some(block)) if moments > 0 => DiskFault::Stale { block, moment },
             (13, _) => DiskFault::Stall,
             (14, _) => DiskFault::ReadOnly,
             (15, _) => DiskFault::Gone,
-            _ => DiskFault::Empty,
+            (16, _) => DiskFault::Empty,
+            (17, _) if moments > 0 => DiskFault::Restore { moment },
+            _ => DiskFault::Fail { on, with, aim },
         }
     }
 
@@ -723,6 +724,10 @@ impl DiskModel {
     /// Changes bytes in the cache and below it. Gives the ones that are others now, in one or the other.
     fn edit_at_rest(&mut self, inode: Inode, range: &Range<usize>, edit: &Edit) -> BTreeSet<u64> {
         let file = self.file_mut(inode);
+        if !file.pending.is_empty() && file.beneath.is_none() {
+            // Where a length is pending, a sync need not carry what the cache shows there.
+            file.beneath = Some(file.durable.clone());
+        }
         let mut changed = BTreeSet::new();
         let beneath = file.beneath.as_mut();
         for image in [&mut file.live, &mut file.durable]
@@ -1089,5 +1094,639 @@ impl AddAssign for FaultCounts {
 impl Serialize for FaultCounts {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_map(self.seen().map(|(effect, times)| (effect.name(), times)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Policy;
+
+    fn name(path: &str) -> FileName {
+        FileName::new(path)
+    }
+    fn create(path: &str) -> DiskOp {
+        let (file, zeroed) = (name(path), 0);
+        DiskOp::Create { file, zeroed }
+    }
+    fn write(path: &str, offset: u64, len: usize, byte: u8) -> DiskOp {
+        DiskOp::Write {
+            file: name(path),
+            offset,
+            data: vec![Bytes::from(vec![byte; len])],
+            sync: SyncMode::Later,
+        }
+    }
+    fn write_now(path: &str, offset: u64, len: usize, byte: u8) -> DiskOp {
+        let DiskOp::Write {
+            file, offset, data, ..
+        } = write(path, offset, len, byte)
+        else {
+            unreachable!()
+        };
+        let sync = SyncMode::Now;
+        DiskOp::Write {
+            file,
+            offset,
+            data,
+            sync,
+        }
+    }
+    fn read(path: &str) -> DiskOp {
+        DiskOp::Read {
+            file: name(path),
+            offset: 0,
+            len: 1 << 20,
+        }
+    }
+    fn sync(path: &str) -> DiskOp {
+        DiskOp::Sync { file: name(path) }
+    }
+    fn sync_dir(dir: &str) -> DiskOp {
+        DiskOp::SyncDir { dir: name(dir) }
+    }
+    fn list(dir: &str) -> DiskOp {
+        DiskOp::List { dir: name(dir) }
+    }
+    fn block(file: &str, offset: u64, len: u64) -> Block {
+        let file = file.to_owned();
+        Block { file, offset, len }
+    }
+    /// Two files, synced with their names.
+    fn disk() -> DiskModel {
+        let mut disk = DiskModel::new(1 << 20);
+        let make = DiskOp::MakeDir { dir: name("d") };
+        let ops = [
+            make,
+            create("a"),
+            create("d/b"),
+            write("a", 0, 10_000, 1),
+            write("d/b", 0, 5_000, 2),
+            sync("a"),
+            sync("d/b"),
+            sync_dir("d"),
+            sync_dir(""),
+        ];
+        for op in ops {
+            assert_eq!(disk.apply(&op), Ok(DiskDone::Done));
+        }
+        disk
+    }
+    fn once() -> Aim {
+        Aim::now(Times::Once)
+    }
+    fn at(path: &str) -> Target {
+        Target::File(path.to_owned())
+    }
+    fn bytes(disk: &DiskModel, path: &str) -> Vec<u8> {
+        disk.contents(path).expect("it is there").to_vec()
+    }
+    fn power_loss(disk: &mut DiskModel) {
+        // All that is pending is dropped.
+        let fates = vec![crate::disk::crash::Fate::Dropped; disk.pending()];
+        let choice = crate::disk::Choice {
+            atom: 512,
+            garbage: 0,
+            fates,
+        };
+        disk.apply_choice(&choice).unwrap();
+    }
+    fn seen(disk: &DiskModel) -> Vec<(Effect, u64)> {
+        disk.fault_counts().seen().collect()
+    }
+    fn done() -> DiskResult {
+        Ok(DiskDone::Done)
+    }
+
+    #[test]
+    fn a_failed_operation_did_nothing_and_only_the_kind_that_was_meant_fails() {
+        let ops = [
+            (Access::Read, read("a"), Effect::ReadFailed),
+            (Access::List, list("d"), Effect::ListFailed),
+            (Access::Write, write("a", 0, 9, 9), Effect::WriteFailed),
+            (Access::Sync, sync("a"), Effect::SyncFailed),
+            (Access::Sync, sync_dir(""), Effect::SyncFailed),
+            (Access::Name, create("c"), Effect::NameFailed),
+        ];
+        for (nth, (on, _, _)) in ops.iter().enumerate() {
+            for with in [Errno::Io, Errno::NoSpace] {
+                let mut disk = disk();
+                let (on, aim) = (*on, once());
+                disk.inject(&DiskFault::Fail { on, with, aim });
+                let mut left = 1;
+                for (access, op, effect) in &ops {
+                    let (before, pending) = (disk.live_hash(), disk.pending());
+                    let result = disk.apply(op);
+                    if *access == on && left > 0 {
+                        left -= 1;
+                        assert_eq!(result, Err(with.error()), "{nth} {op:?}");
+                        assert_eq!((disk.live_hash(), disk.pending()), (before, pending));
+                        assert_eq!(seen(&disk), [(*effect, 1)]);
+                        assert_eq!(disk.armed().count(), 0, "once is once");
+                    } else {
+                        assert!(result.is_ok(), "{nth} {op:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_space_at_any_call_strikes_that_call() {
+        let ops = [
+            create("c"),
+            write("c", 0, 100, 3),
+            sync("c"),
+            sync_dir(""),
+            write_now("c", 100, 100, 4),
+            DiskOp::Rename {
+                from: name("c"),
+                to: name("d/c"),
+            },
+        ];
+        // The write that is synced is two.
+        for after in 0..7 {
+            let mut disk = disk();
+            let (on, with) = (Access::Change, Errno::NoSpace);
+            let aim = Aim { after, ..once() };
+            disk.inject(&DiskFault::Fail { on, with, aim });
+            let results: Vec<DiskResult> = ops.iter().map(|op| disk.apply(op)).collect();
+            let failed = results.iter().position(Result::is_err);
+            let call = if after > 4 { after - 1 } else { after };
+            assert_eq!(failed, Some(to_usize(call)), "{results:?}");
+            assert_eq!(results[to_usize(call)], Err(DiskError::NoSpace));
+            if after == 5 {
+                assert_eq!(bytes(&disk, "d/c").len(), 200, "written, not synced");
+                assert!(
+                    disk.durable_contents("d/c")
+                        .is_some_and(|left| left.len() < 200)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_hits_what_it_is_aimed_at_and_nothing_else() {
+        let targets = [
+            (at("a"), ["a"].as_slice()),
+            (at("d/b"), &["d/b"]),
+            (Target::Under("d".into()), &["d/b"]),
+            (Target::Under(String::new()), &["a", "d/b"]),
+            (Target::All, &["a", "d/b"]),
+            (Target::Block(block("a", 9_999, 512)), &["a"]),
+            (Target::Block(block("a", 10_000, 512)), &[]),
+        ];
+        for (target, hit) in targets {
+            let mut disk = disk();
+            disk.inject(&DiskFault::Fail {
+                on: Access::Any,
+                with: Errno::Io,
+                aim: Aim {
+                    at: target.clone(),
+                    ..Aim::now(Times::Always)
+                },
+            });
+            for path in ["a", "d/b"] {
+                let len = bytes(&disk, path).len();
+                let (file, offset) = (name(path), 0);
+                let result = disk.apply(&DiskOp::Read { file, offset, len });
+                assert_eq!(result.is_err(), hit.contains(&path), "{target:?} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_corrupted_read_is_wrong_once_and_the_disk_is_right() {
+        let mut disk = disk();
+        let before = (disk.live_hash(), disk.durable_hash());
+        disk.inject(&DiskFault::CorruptRead {
+            bits: 5,
+            aim: once(),
+        });
+        let read_bits = |disk: &mut DiskModel| match disk.apply(&read("a")) {
+            Ok(DiskDone::Data(data)) => {
+                let right = [1; 10_000];
+                assert_eq!(data.len(), right.len());
+                let wrong = data.iter().zip(right).map(|(one, two)| one ^ two);
+                wrong.map(u8::count_ones).sum::<u32>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read_bits(&mut disk), 5);
+        assert_eq!(read_bits(&mut disk), 0);
+        assert_eq!((disk.live_hash(), disk.durable_hash()), before);
+        assert_eq!(seen(&disk), [(Effect::ReadCorrupted, 1)]);
+    }
+
+    #[test]
+    fn a_short_write_leaves_a_beginning_of_it_and_a_short_read_is_an_error() {
+        let mut lens = BTreeSet::new();
+        for seed in 0..50 {
+            let mut disk = disk();
+            let (with, aim) = (Errno::NoSpace, Aim { seed, ..once() });
+            disk.inject(&DiskFault::ShortWrite { with, aim });
+            let op = write_now("a", 9_000, 3_000, 7);
+            assert_eq!(disk.apply(&op), Err(DiskError::NoSpace));
+            let left = bytes(&disk, "a");
+            let sevens = left[9_000..].iter().take_while(|byte| **byte == 7).count();
+            assert!(sevens < 3_000);
+            assert_eq!(left.len(), 10_000.max(9_000 + sevens));
+            assert!(left[9_000 + sevens..].iter().all(|byte| *byte == 1));
+            assert_eq!(disk.pending(), usize::from(sevens > 0), "no sync follows");
+            lens.insert(sevens);
+        }
+        assert!(lens.len() > 40);
+        let mut disk = disk();
+        disk.inject(&DiskFault::ShortRead { aim: once() });
+        assert_eq!(disk.apply(&read("a")), Err(Errno::Io.error()));
+        assert!(disk.apply(&read("a")).is_ok());
+        assert_eq!(seen(&disk), [(Effect::ReadShort, 1)]);
+    }
+
+    #[test]
+    fn a_lost_write_succeeds_and_leaves_old_bytes_and_zeros() {
+        let mut disk = disk();
+        disk.inject(&DiskFault::LoseWrite { aim: once() });
+        assert_eq!(disk.apply(&write_now("a", 9_000, 3_000, 7)), done());
+        power_loss(&mut disk);
+        let left = bytes(&disk, "a");
+        assert_eq!(left.len(), 12_000);
+        assert_eq!(left[..10_000], [1; 10_000]);
+        assert_eq!(left[10_000..], [0; 2_000]);
+        assert_eq!(seen(&disk), [(Effect::WriteLost, 1)]);
+    }
+
+    #[test]
+    fn a_misdirected_write_spoils_one_other_place_for_good() {
+        for seed in 0..50 {
+            for to in [Elsewhere::Offset, Elsewhere::File] {
+                let mut disk = disk();
+                let aim = Aim { seed, ..once() };
+                disk.inject(&DiskFault::MisdirectWrite { to, aim });
+                assert_eq!(disk.apply(&write("a", 512, 700, 7)), done());
+                power_loss(&mut disk);
+                let (a, b) = (bytes(&disk, "a"), bytes(&disk, "d/b"));
+                assert_eq!((a.len(), b.len()), (10_000, 5_000));
+                let (spoilt, sound) = match to {
+                    Elsewhere::Offset => (a, b),
+                    Elsewhere::File => (b, a),
+                };
+                assert!(!sound.contains(&7), "{to:?}");
+                let first = spoilt.iter().position(|byte| *byte == 7).unwrap();
+                let sevens = spoilt.iter().filter(|byte| **byte == 7).count();
+                assert!(spoilt[first..first + sevens].iter().all(|byte| *byte == 7));
+                assert_eq!(sevens, 700.min(spoilt.len() - first));
+                assert!(to == Elsewhere::File || first != 512);
+                assert_eq!(seen(&disk), [(Effect::WriteMisdirected, 1)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sync_that_lies_after_its_failure_loses_what_the_cache_still_shows() {
+        let mut disk = disk();
+        disk.inject(&DiskFault::DropSync { aim: once() });
+        assert_eq!(disk.apply(&sync("a")), done(), "nothing was pending");
+        assert_eq!(disk.apply(&write("a", 0, 20_000, 7)), done());
+        assert_eq!(disk.apply(&sync("a")), Err(Errno::Io.error()));
+        assert_eq!(disk.apply(&sync("a")), done(), "the lie");
+        assert_eq!(bytes(&disk, "a"), [7; 20_000]);
+        assert_eq!(disk.pending(), 0);
+        assert_eq!(seen(&disk), [(Effect::SyncDropped, 1)]);
+        // A page that is written to again is saved whole, with what was dropped.
+        let mut saved = disk.clone();
+        assert_eq!(saved.apply(&write_now("a", 5_000, 10, 8)), done());
+        assert_eq!(bytes(&saved, "a").len(), 20_000);
+        power_loss(&mut disk);
+        assert_eq!(bytes(&disk, "a"), [1; 10_000]);
+        assert_eq!(disk.live_hash(), disk.durable_hash());
+        // The same by a crash that keeps the later write.
+        let mut kept = saved.clone();
+        power_loss(&mut saved);
+        assert_eq!(kept.apply(&write("a", 12_288, 1, 9)), done());
+        kept.power_loss(Policy::Prefix, &mut Keyed::new(1, "unused"));
+        for disk in [&saved, &kept] {
+            let left = bytes(disk, "a");
+            assert_eq!(left[..4_096], [1; 4_096]);
+            assert_eq!(left[4_096..5_000], [7; 904]);
+            assert_eq!(left[5_000..5_010], [8; 10]);
+            assert_eq!(left[5_010..8_192], [7; 3_182]);
+            assert_eq!(left[8_192..10_000], [1; 1_808]);
+        }
+    }
+
+    #[test]
+    fn damage_at_rest_is_what_it_says_and_no_power_loss_mends_it() {
+        for seed in 0..30 {
+            let mut disk = disk();
+            let moment = disk.remember();
+            assert_eq!(disk.apply(&write("a", 4_000, 200, 3)), done());
+            let before = bytes(&disk, "a");
+            let here = block("a", 4_096, 512);
+            let (bits, missing) = (9, block("no", 0, 1));
+            let faults = [
+                DiskFault::Rot {
+                    block: here.clone(),
+                    bits,
+                    seed,
+                },
+                DiskFault::Zero {
+                    block: here.clone(),
+                },
+                DiskFault::Stale {
+                    block: here.clone(),
+                    moment,
+                },
+            ];
+            for fault in faults {
+                let mut disk = disk.clone();
+                let Injected::Changed(ranges) = disk.inject(&fault) else {
+                    panic!("{fault:?} strikes at once")
+                };
+                let after = bytes(&disk, "a");
+                let said: BTreeSet<u64> = ranges.iter().cloned().flatten().collect();
+                for (at, (old, new)) in (0..).zip(before.iter().zip(&after)) {
+                    assert!(old == new || said.contains(&at), "{fault:?}: {at}");
+                    assert!(old == new || (4_096..4_608).contains(&at));
+                }
+                let flipped = before.iter().zip(&after).map(|(old, new)| old ^ new);
+                let flipped: u32 = flipped.map(u8::count_ones).sum();
+                let total: u64 = seen(&disk).iter().map(|(_, times)| times).sum();
+                assert_eq!(total, said.len() as u64);
+                match fault {
+                    DiskFault::Rot { .. } => assert_eq!(flipped, bits),
+                    DiskFault::Zero { .. } => assert_eq!(after[4_096..4_608], [0; 512]),
+                    _ => {
+                        assert_eq!(after[4_000..4_096], [3; 96]);
+                        assert_eq!(after[4_096..4_608], [1; 512]);
+                    }
+                }
+                let durable = disk.durable_contents("a").unwrap();
+                power_loss(&mut disk);
+                assert_eq!(bytes(&disk, "a"), durable);
+                if !matches!(fault, DiskFault::Stale { .. }) {
+                    assert_ne!(durable[4_096..4_608], [1; 512], "{fault:?}");
+                }
+            }
+            let block = missing;
+            for fault in [
+                DiskFault::Zero {
+                    block: block.clone(),
+                },
+                DiskFault::Stale { block, moment },
+            ] {
+                assert_eq!(disk.inject(&fault), Injected::Missed);
+            }
+            assert_eq!(seen(&disk), []);
+        }
+    }
+
+    #[test]
+    fn a_disk_comes_back_empty_as_it_was_or_as_another_s() {
+        let mut disk = disk();
+        let (then, moment) = (disk.live_hash(), disk.remember());
+        assert_eq!(disk.apply(&write("a", 0, 30_000, 3)), done());
+        assert_eq!(disk.apply(&DiskOp::Remove { file: name("d/b") }), done());
+        let mut restored = disk.clone();
+        let restore = DiskFault::Restore { moment };
+        assert_eq!(restored.inject(&restore), Injected::Replaced);
+        power_loss(&mut restored);
+        assert_eq!(
+            (restored.live_hash(), restored.durable_hash()),
+            (then, then)
+        );
+        let moment = Moment(7);
+        assert_eq!(
+            restored.inject(&DiskFault::Restore { moment }),
+            Injected::Missed
+        );
+        let mut empty = disk.clone();
+        assert_eq!(empty.inject(&DiskFault::Empty), Injected::Replaced);
+        power_loss(&mut empty);
+        let fresh = DiskModel::new(1 << 20);
+        assert_eq!(empty.live_hash(), fresh.live_hash());
+        assert_eq!(
+            empty.apply(&DiskOp::Space),
+            fresh.clone().apply(&DiskOp::Space)
+        );
+        let (mut one, mut two) = (disk.clone(), empty);
+        one.inject(&DiskFault::Gone);
+        one.swap(&mut two);
+        assert_eq!(one.live_hash(), fresh.live_hash());
+        assert_eq!(two.live_hash(), disk.live_hash());
+        assert!(one.apply(&read("a")).is_err() && two.apply(&read("a")).is_ok());
+        assert_eq!(two.fault_counts()[Effect::Swapped], 1);
+        assert_eq!(
+            two.fault_counts()[Effect::Emptied],
+            1,
+            "a machine's counts stay"
+        );
+    }
+
+    #[test]
+    fn a_disk_that_is_read_only_gone_or_full_is_so_until_it_is_healed() {
+        let ops = [
+            read("a"),
+            list(""),
+            write("a", 9_999, 2, 1),
+            sync("a"),
+            create("c"),
+        ];
+        let works = |disk: &mut DiskModel| ops.clone().map(|op| disk.apply(&op).is_ok());
+        let cases = [
+            (DiskFault::ReadOnly, [true, true, false, false, false]),
+            (DiskFault::Gone, [false; 5]),
+            (
+                DiskFault::Room { bytes: 0 },
+                [true, true, false, true, true],
+            ),
+            (DiskFault::Room { bytes: 15_001 }, [true; 5]),
+        ];
+        for (fault, due) in cases {
+            let mut disk = disk();
+            let Injected::Armed(id) = disk.inject(&fault) else {
+                panic!("{fault:?} stays")
+            };
+            assert_eq!(works(&mut disk.clone()), due, "{fault:?}");
+            disk.lift(id);
+            assert_eq!(works(&mut disk), [true; 5], "{fault:?}");
+        }
+        let mut disk = disk();
+        disk.inject(&DiskFault::Room { bytes: 1 });
+        let free = disk.apply(&DiskOp::Space);
+        assert!(matches!(free, Ok(DiskDone::Space { bytes_free: 0, .. })));
+        let (file, len) = (name("a"), 100);
+        assert_eq!(
+            disk.apply(&DiskOp::Truncate { file, len }),
+            done(),
+            "it shrinks"
+        );
+    }
+
+    #[test]
+    fn a_list_in_random_order_has_the_same_entries_and_the_same_seed_the_same_order() {
+        let mut disk = disk();
+        for nth in 0..10 {
+            disk.apply(&create(&format!("d/{nth}"))).unwrap();
+        }
+        let lists = |seed| {
+            let mut disk = disk.clone();
+            disk.inject(&DiskFault::ShuffleLists { seed });
+            let lists = [0; 3].map(|_| match disk.apply(&list("d")) {
+                Ok(DiskDone::Entries(entries)) => entries,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(seen(&disk), [(Effect::ListShuffled, 3)]);
+            lists
+        };
+        assert_eq!(lists(1), lists(1));
+        assert_ne!(lists(1), lists(2));
+        let [first, second, _] = lists(1);
+        assert_ne!(first, second);
+        let sorted = |mut entries: Vec<_>| {
+            entries.sort();
+            entries
+        };
+        assert_eq!(Ok(DiskDone::Entries(sorted(first))), disk.apply(&list("d")));
+    }
+
+    #[test]
+    fn a_slow_disk_says_how_slow_and_a_stalled_one_that_it_is() {
+        let mut disk = disk();
+        assert_eq!((disk.latency_us(10), disk.is_stalled()), (10, false));
+        disk.inject(&DiskFault::Slow { factor: 50 });
+        disk.inject(&DiskFault::Slow { factor: 2 });
+        assert_eq!((disk.latency_us(10), disk.is_stalled()), (1_000, false));
+        disk.inject(&DiskFault::Stall);
+        disk.latency_us(10);
+        assert!(disk.is_stalled());
+        assert_eq!(seen(&disk), [(Effect::Slowed, 2), (Effect::Stalled, 1)]);
+        disk.heal();
+        assert_eq!((disk.latency_us(10), disk.is_stalled()), (10, false));
+    }
+
+    #[test]
+    fn every_block_of_every_file_is_damaged_alone() {
+        let mut disk = disk();
+        disk.remember();
+        for path in ["a", "d/b"] {
+            let len = bytes(&disk, path).len();
+            assert_eq!(disk.apply(&write_now(path, 0, len, 5)), done());
+        }
+        let blocks = disk.blocks(4_096);
+        assert_eq!(blocks.len(), 3 + 2);
+        let swept: u64 = blocks.iter().map(|block| block.len).sum();
+        assert_eq!(swept, 15_000);
+        for here in &blocks {
+            for damage in Damage::ALL {
+                let mut disk = disk.clone();
+                let injected = disk.inject(&damage.of(here.clone()));
+                for other in &blocks {
+                    let (file, offset) = (name(&other.file), other.offset);
+                    let len = to_usize(other.len);
+                    let result = disk.apply(&DiskOp::Read { file, offset, len });
+                    let what = format!("{damage:?} of {here:?}, read of {other:?}");
+                    match (result, damage) {
+                        (Err(_), Damage::Unreadable) => assert_eq!(here, other, "{what}"),
+                        (Ok(DiskDone::Data(data)), _) => {
+                            assert_eq!(data == vec![5; len], here != other, "{what}");
+                        }
+                        (result, _) => panic!("{what}: {result:?}"),
+                    }
+                }
+                let whole = here.offset..here.offset + here.len;
+                match (damage, injected) {
+                    (Damage::Zero | Damage::Stale, Injected::Changed(ranges)) => {
+                        assert!(ranges.into_iter().eq([whole]));
+                    }
+                    (Damage::Corrupt, Injected::Changed(ranges)) => assert!(!ranges.is_empty()),
+                    (Damage::Unreadable, Injected::Armed(_)) => {}
+                    (_, injected) => panic!("{damage:?}: {injected:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_faults_and_operations_go_the_same_way_again_and_a_fork_goes_its_own() {
+        let mut kinds = BTreeSet::new();
+        let mut effects = BTreeSet::new();
+        let mut run = |seed: u64| {
+            let mut draws = Keyed::new(seed, "storm");
+            let mut disk = disk();
+            let mut log = Vec::new();
+            for nth in 0..200_u64 {
+                if draws.percent(8) {
+                    let fault = disk.sample_fault(&mut draws);
+                    let text = serde_json::to_string(&fault).unwrap();
+                    assert_eq!(serde_json::from_str::<DiskFault>(&text).unwrap(), fault);
+                    kinds.insert(text.split(['"', ':']).nth(1).unwrap().to_owned());
+                    log.push(format!("{:?}", disk.inject(&fault)));
+                }
+                if draws.percent(10) {
+                    disk.heal();
+                }
+                if draws.percent(5) {
+                    disk.remember();
+                }
+                let byte = nth.to_le_bytes()[0];
+                let path = draws.pick(&["a", "d/b", "c", "d/e"]);
+                let (at, len) = (draws.below(9_000), draws.index(6_000));
+                let op = match draws.below(10) {
+                    0 => create(path),
+                    1 => read(path),
+                    2..5 => write(path, at, len, byte),
+                    5 => write_now(path, at, len, byte),
+                    6 => sync(path),
+                    7 => sync_dir(draws.pick(&["", "d"])),
+                    8 => list("d"),
+                    _ => DiskOp::Remove { file: name(path) },
+                };
+                log.push(format!("{:?}", disk.apply(&op)));
+                log.push(format!("{} us", disk.latency_us(7)));
+                if draws.percent(3) {
+                    let policy = draws.pick(&Policy::ALL);
+                    let mut fork = disk.clone();
+                    let before = (disk.live_hash(), disk.durable_hash(), disk.fault_counts());
+                    fork.power_loss(policy, &mut draws);
+                    assert_eq!(fork.live_hash(), fork.durable_hash());
+                    fork.inject(&DiskFault::Empty);
+                    let after = (disk.live_hash(), disk.durable_hash(), disk.fault_counts());
+                    assert_eq!(before, after);
+                    if draws.percent(50) {
+                        disk.power_loss(policy, &mut draws);
+                    }
+                }
+            }
+            effects.extend(disk.fault_counts().seen().map(|(effect, _)| effect));
+            log.push(format!("{:x} {:x}", disk.live_hash(), disk.durable_hash()));
+            log
+        };
+        for seed in 0..80 {
+            assert_eq!(run(seed), run(seed), "seed {seed}");
+        }
+        assert_ne!(run(1), run(2));
+        assert_eq!(kinds.len(), 18, "{kinds:?}");
+        let unseen: Vec<Effect> = Effect::ALL
+            .into_iter()
+            .filter(|effect| !effects.contains(effect))
+            .collect();
+        assert_eq!(unseen, [Effect::Swapped]);
+    }
+
+    #[test]
+    fn counts_add_up_and_name_what_they_count() {
+        let mut counts = FaultCounts::default();
+        for (nth, effect) in (1..).zip(Effect::ALL) {
+            assert_eq!(counts[effect], 0);
+            counts.add(effect, nth);
+        }
+        let mut twice = counts;
+        twice += counts;
+        assert_eq!(twice[Effect::Swapped], 44);
+        let json = serde_json::to_value(twice).unwrap();
+        assert_eq!(json["read-failed"], 2);
+        assert_eq!(json.as_object().unwrap().len(), Effect::ALL.len());
+        assert_eq!(FaultCounts::default().seen().count(), 0);
     }
 }

@@ -323,6 +323,8 @@ fn names_left(disk: &DiskModel, policy: Policy, most: usize) -> Option<Vec<Names
         }
         left = next;
     }
+    let mut hashes: BTreeSet<u64> = BTreeSet::new();
+    left.retain(|state| hashes.insert(hash_of_names(&state.names)));
     Some(left)
 }
 
@@ -355,11 +357,8 @@ fn files_left(
             let is_beginning = fates.iter().all(|fate| *fate == Fate::Whole);
             if policy != Policy::PrefixPerFile || is_beginning {
                 for (fate, after) in step(&write_back, op, &atoms, &image, policy, most)? {
-                    if hashes.insert(after.hash()) {
-                        let fates = fates.iter().cloned().chain([fate]).collect();
-                        next.push((after, fates));
-                    } else if policy == Policy::PrefixPerFile {
-                        // A beginning that changed nothing is needed for the longer ones.
+                    // By P1 a beginning that changed nothing is needed for the longer ones.
+                    if hashes.insert(after.hash()) || policy == Policy::PrefixPerFile {
                         let fates = fates.iter().cloned().chain([fate]).collect();
                         next.push((after, fates));
                     }
@@ -373,6 +372,8 @@ fn files_left(
         }
         left = next;
     }
+    let mut hashes: BTreeSet<u64> = BTreeSet::new();
+    left.retain(|(image, _)| hashes.insert(image.hash()));
     Some(left.into_iter().map(|(_, fates)| fates).collect())
 }
 
@@ -537,7 +538,8 @@ mod tests {
     #[test]
     fn what_is_listed_is_what_twenty_thousand_samples_reach_and_nothing_else() {
         let synced = [create("a"), write("a", 0, 600, 1), sync("a"), sync_dir("")];
-        let pending: [&[DiskOp]; 3] = [
+        let pending: [&[DiskOp]; 4] = [
+            &[create("b"), create("c"), write("a", 590, 20, 2)],
             &[write("a", 500, 800, 2), truncate("a", 700), create("b")],
             &[create("b"), write("b", 0, 300, 2), write("a", 100, 50, 3)],
             &[

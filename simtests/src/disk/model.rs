@@ -107,8 +107,10 @@ pub struct DiskModel {
     past: Vec<Arc<Past>>,
     bytes_total: u64,
     bytes_used: u64,
-    /// Files that lost a name since the last look for those that have none left.
+    /// Files without a name, some of which a crash could give one.
     unlinked: usize,
+    /// Of a rename between directories a crash may leave both names: a file for each name too many.
+    twins: Vec<Inode>,
     next_inode: u64,
     next_order: u64,
 }
@@ -127,6 +129,7 @@ impl DiskModel {
             bytes_total,
             bytes_used: 0,
             unlinked: 0,
+            twins: Vec::new(),
             next_inode: 1,
             next_order: 1,
         }
@@ -404,6 +407,8 @@ impl DiskModel {
         }
         match self.names.get(to.as_str()) {
             Some(Entry::Dir) => return Err(DiskError::Io("is a directory".into())),
+            // Two names of one file: both stay, says POSIX.
+            Some(Entry::File(replaced)) if *replaced == inode => return Ok(()),
             Some(Entry::File(replaced)) => self.free(*replaced),
             None => {}
         }
@@ -423,8 +428,12 @@ impl DiskModel {
         Ok(())
     }
 
-    /// Gives back a nameless file's room. Its contents stay, since a crash may bring its name back.
+    /// A file lost a name: gives back its room if it was the last one. Its contents stay, since a crash may bring its name back.
     fn free(&mut self, inode: Inode) {
+        if let Some(nth) = self.twins.iter().position(|twin| *twin == inode) {
+            self.twins.remove(nth);
+            return;
+        }
         self.bytes_used -= self.files[&inode].live.len() as u64;
         self.unlinked += 1;
     }
@@ -434,7 +443,6 @@ impl DiskModel {
         if self.unlinked < 16 + self.files.len() / 4 {
             return;
         }
-        self.unlinked = 0;
         let pending = self.pending_names.iter().filter_map(|op| match op.change {
             NameChange::MakeDir { .. } => None,
             NameChange::Link { inode, .. }
@@ -444,6 +452,17 @@ impl DiskModel {
         let mut named: BTreeSet<Inode> = pending.collect();
         named.extend(inodes(&self.names));
         named.extend(inodes(&self.durable_names));
+        self.keep_files(&named);
+        self.unlinked = self.files.len() + self.twins.len() - inodes(&self.names).count();
+    }
+
+    /// The same where names are as certain as they will ever be.
+    fn drop_all_nameless(&mut self) {
+        let mut named = BTreeSet::new();
+        self.twins = inodes(&self.names)
+            .filter(|inode| !named.insert(*inode))
+            .collect();
+        self.unlinked = 0;
         self.keep_files(&named);
     }
 
@@ -456,19 +475,20 @@ impl DiskModel {
 
     /// After a crash: what is durable is all there is.
     pub(super) fn restart(&mut self) {
-        self.pending_names.clear();
-        let lost: Vec<Arc<str>> = self
-            .durable_names
-            .keys()
-            .filter(|path| !reachable(&self.durable_names, path))
-            .cloned()
-            .collect();
-        for path in lost {
-            self.durable_names.remove(&path);
+        if !self.pending_names.is_empty() || self.unlinked > 0 {
+            self.pending_names.clear();
+            let lost: Vec<Arc<str>> = self
+                .durable_names
+                .keys()
+                .filter(|path| !reachable(&self.durable_names, path))
+                .cloned()
+                .collect();
+            for path in lost {
+                self.durable_names.remove(&path);
+            }
+            self.names.clone_from(&self.durable_names);
+            self.drop_all_nameless();
         }
-        self.names.clone_from(&self.durable_names);
-        self.unlinked = 0;
-        self.keep_files(&inodes(&self.names).collect());
         let changed: Vec<Inode> = self
             .files
             .iter()
@@ -519,8 +539,7 @@ impl DiskModel {
     fn settle(&mut self) {
         self.durable_names.clone_from(&self.names);
         self.pending_names.clear();
-        self.unlinked = 0;
-        self.keep_files(&inodes(&self.names).collect());
+        self.drop_all_nameless();
         for inode in self.files.keys().copied().collect::<Vec<_>>() {
             let file = &self.files[&inode];
             if file.pending.is_empty() && file.beneath.is_none() {
@@ -727,10 +746,12 @@ pub(super) fn joined(data: &[Bytes]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Policy;
     use crate::keyed::Keyed;
     use std::fs;
     use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
     use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// The same operation on a real directory.
     fn really(root: &Path, op: &DiskOp) -> DiskResult {
@@ -842,10 +863,23 @@ mod tests {
         }
     }
 
+    /// A directory of a tmpfs, which never waits for a medium, or else of whatever there is.
+    fn real_directory() -> tempfile::TempDir {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let shm = mounts.lines().any(|line| {
+            let mut words = line.split(' ').skip(1);
+            words.next() == Some("/dev/shm") && words.next() == Some("tmpfs")
+        });
+        if shm && let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
+            return dir;
+        }
+        tempfile::tempdir().unwrap()
+    }
+
     #[test]
     fn without_a_crash_the_model_is_a_real_file_system() {
-        for seed in 0..20 {
-            let root = tempfile::tempdir().unwrap();
+        for seed in 0..100 {
+            let root = real_directory();
             let mut model = DiskModel::new(1 << 30);
             let mut draws = Keyed::new(seed, "operations");
             for nth in 0..400 {
@@ -854,18 +888,290 @@ mod tests {
                     Err(DiskError::Io(_)) => Err(DiskError::Io(String::new())),
                     result => result,
                 };
+                if draws.percent(2) {
+                    // Who goes on with a fork, or after everything was saved, sees no difference.
+                    model = model.clone();
+                }
                 let (ours, theirs) = (blur(model.apply(&op)), really(root.path(), &op));
                 assert_eq!(ours, theirs, "seed {seed}, operation {nth}: {op:?}");
             }
-            for path in model.paths() {
+            let mut used = 0;
+            for (path, len) in model.lengths() {
                 let real = fs::read(root.path().join(path)).unwrap();
+                assert_eq!(real.len() as u64, len);
                 assert_eq!(
                     model.contents(path),
                     Some(real.into()),
                     "seed {seed}: {path}"
                 );
+                used += len;
+            }
+            let space = model.apply(&DiskOp::Space);
+            let (bytes_total, bytes_free) = (1 << 30, (1 << 30) - used);
+            let due = DiskDone::Space {
+                bytes_free,
+                bytes_total,
+            };
+            assert_eq!(space, Ok(due), "seed {seed}: room is counted right");
+        }
+    }
+
+    /// All paths with their bytes, read anew.
+    fn everything(disk: &DiskModel) -> Vec<(String, Bytes, Bytes)> {
+        let all = disk.paths().map(|path| {
+            let live = disk.contents(path).unwrap();
+            (path.to_owned(), live, disk.durable_contents(path).unwrap())
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn what_happens_to_a_fork_never_shows_in_its_parent_nor_the_other_way_round() {
+        for seed in 0..60 {
+            let mut draws = Keyed::new(seed, "forks");
+            let mut disks = vec![DiskModel::new(1 << 30)];
+            for _ in 0..150 {
+                let which = draws.index(disks.len());
+                if disks.len() < 5 && draws.percent(10) {
+                    disks.push(disks[which].clone());
+                }
+                let all = |disks: &[DiskModel]| -> Vec<_> {
+                    let seen = disks.iter().map(|disk| {
+                        let hashes = (disk.live_hash(), disk.durable_hash());
+                        (everything(disk), disk.pending(), hashes)
+                    });
+                    seen.collect()
+                };
+                let mut before = all(&disks);
+                if draws.percent(3) {
+                    let policy = draws.pick(&Policy::ALL);
+                    disks[which].power_loss(policy, &mut draws);
+                } else {
+                    let _ = disks[which].apply(&any_op(&mut draws));
+                }
+                let mut after = all(&disks);
+                before.remove(which);
+                after.remove(which);
+                assert!(before == after, "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn a_hash_tells_disks_apart_and_not_the_ways_in_which_they_came_to_be() {
+        let run = |ops: &[DiskOp]| {
+            let mut disk = DiskModel::new(1 << 30);
+            for op in ops {
+                assert_eq!(disk.apply(op), Ok(DiskDone::Done), "{op:?}");
+            }
+            disk
+        };
+        let name = FileName::new;
+        let create = |path, zeroed| DiskOp::Create {
+            file: name(path),
+            zeroed,
+        };
+        let write = |path, offset, bytes: &'static [u8]| DiskOp::Write {
+            file: name(path),
+            offset,
+            data: vec![Bytes::from_static(bytes)],
+            sync: SyncMode::Later,
+        };
+        let truncate = |path, len| DiskOp::Truncate {
+            file: name(path),
+            len,
+        };
+        let rename = |from, to| DiskOp::Rename {
+            from: name(from),
+            to: name(to),
+        };
+        let same = [
+            run(&[create("a", 9_000), write("a", 5_000, b"x")]),
+            run(&[
+                create("a", 0),
+                write("a", 5_000, b"x"),
+                truncate("a", 9_000),
+            ]),
+            run(&[
+                create("b", 10_000),
+                write("b", 0, b"yy"),
+                write("b", 5_000, b"xy"),
+                write("b", 5_001, &[0]),
+                write("b", 0, &[0, 0]),
+                truncate("b", 9_000),
+                rename("b", "a"),
+            ]),
+        ];
+        for one in &same {
+            assert_eq!(one.live_hash(), same[0].live_hash());
+            assert_eq!(one.durable_hash(), DiskModel::new(0).durable_hash());
+        }
+        let others = [
+            run(&[]),
+            run(&[create("a", 9_000)]),
+            run(&[create("a", 9_000), write("a", 5_001, b"x")]),
+            run(&[create("a", 9_001), write("a", 5_000, b"x")]),
+            run(&[create("b", 9_000), write("b", 5_000, b"x")]),
+            run(&[create("a", 9_000), write("a", 5_000, b"x"), create("b", 0)]),
+            run(&[create("a", 9_000), write("a", 0, b"x")]),
+            run(&[create("a", 9_000), write("a", 4_096, b"x")]),
+            run(&[create("a", 9_000), write("a", 8_192, b"x")]),
+            run(&[DiskOp::MakeDir { dir: name("a") }]),
+        ];
+        let mut hashes: BTreeSet<u64> = others.iter().map(DiskModel::live_hash).collect();
+        hashes.insert(same[0].live_hash());
+        assert_eq!(hashes.len(), others.len() + 1);
+        let mut synced = same[0].clone();
+        for op in [
+            DiskOp::Sync { file: name("a") },
+            DiskOp::SyncDir { dir: name("") },
+        ] {
+            synced.apply(&op).unwrap();
+        }
+        assert_eq!(synced.durable_hash(), same[0].live_hash());
+    }
+
+    #[test]
+    fn files_placed_by_recipe_are_made_when_read_and_survive_as_if_written() {
+        let made = Arc::new(AtomicU64::new(0));
+        let maker = {
+            let made = Arc::clone(&made);
+            move |key: u64| {
+                made.fetch_add(1, Ordering::Relaxed);
+                vec![key.to_le_bytes()[0]; 16 << 10]
+            }
+        };
+        let mut disk = DiskModel::new(1 << 40);
+        let (len, maker): (_, Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>) =
+            (16 << 10, Arc::new(maker));
+        for key in 0..1_000 {
+            let maker = Arc::clone(&maker);
+            disk.place(&format!("chunks/{key}"), Recipe { key, len, maker });
+        }
+        let entries = match disk.apply(&DiskOp::List {
+            dir: FileName::new("chunks"),
+        }) {
+            Ok(DiskDone::Entries(entries)) => entries,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(entries.len(), 1_000);
+        assert!(entries.iter().all(|entry| entry.len == 16 << 10));
+        let made = || made.load(Ordering::Relaxed);
+        assert_eq!(made(), 0, "a list makes nothing");
+        let file = FileName::new("chunks/7");
+        let read = DiskOp::Read {
+            file: file.clone(),
+            offset: 100,
+            len: 10,
+        };
+        for times in 1..3 {
+            let seven = Bytes::from_static(&[7; 10]);
+            assert_eq!(disk.apply(&read), Ok(DiskDone::Data(seven)));
+            assert_eq!(made(), times, "what was read is not kept");
+        }
+        let write = DiskOp::Write {
+            file,
+            offset: 0,
+            data: vec![Bytes::from_static(b"header")],
+            sync: SyncMode::Later,
+        };
+        assert_eq!(disk.apply(&write), Ok(DiskDone::Done));
+        let after_write = made();
+        for _ in 0..3 {
+            disk.apply(&read).unwrap();
+        }
+        assert_eq!(made(), after_write, "what was changed is there");
+        disk.power_loss(Policy::Prefix, &mut Keyed::new(1, "crash"));
+        assert_eq!(disk.paths().count(), 1_000);
+        assert_eq!(disk.contents("chunks/8"), Some(vec![8; 16 << 10].into()));
+        assert_eq!(
+            disk.contents("chunks/7").map(|bytes| bytes.len()),
+            Some(16 << 10)
+        );
+        assert_eq!(disk.bytes_used, 1_000 * (16 << 10));
+    }
+
+    #[test]
+    fn a_file_with_two_names_after_a_crash_loses_its_room_with_the_last_one() {
+        let name = FileName::new;
+        let dir = |dir| DiskOp::SyncDir { dir: name(dir) };
+        let rename = |from, to| DiskOp::Rename {
+            from: name(from),
+            to: name(to),
+        };
+        let (zeroed, file) = (100, name("d/a"));
+        let ops = [
+            DiskOp::MakeDir { dir: name("d") },
+            DiskOp::MakeDir { dir: name("e") },
+            DiskOp::Create { file, zeroed },
+            DiskOp::Sync { file: name("d/a") },
+            dir(""),
+            dir("d"),
+            rename("d/a", "e/b"),
+            dir("e"),
+        ];
+        let mut disk = DiskModel::new(1_000);
+        for op in &ops {
+            assert_eq!(disk.apply(op), Ok(DiskDone::Done));
+        }
+        let images = disk.crash_images(Policy::Subset, 10, &mut Keyed::new(1, "crash"));
+        let names = |disk: &DiskModel| disk.paths().map(str::to_owned).collect::<Vec<_>>();
+        let both = images
+            .images
+            .into_iter()
+            .find(|image| names(&image.disk).len() == 2);
+        let mut disk = both.expect("nothing says that the old name is gone").disk;
+        let removes = [("d/a", 100), ("e/b", 0)];
+        assert_eq!(disk.apply(&rename("d/a", "e/b")), Ok(DiskDone::Done));
+        assert_eq!(names(&disk).len(), 2, "they are one file");
+        for (path, bytes_used) in removes {
+            let file = name(path);
+            assert_eq!(disk.apply(&DiskOp::Remove { file }), Ok(DiskDone::Done));
+            assert_eq!(disk.bytes_used, bytes_used);
+        }
+        disk.drop_nameless();
+        assert_eq!(names(&disk), [""; 0]);
+    }
+
+    #[test]
+    fn files_that_no_crash_can_bring_back_take_no_memory() {
+        let mut disk = DiskModel::new(1 << 30);
+        let dir = DiskOp::SyncDir {
+            dir: FileName::new(""),
+        };
+        for nth in 0..1_000 {
+            let file = FileName::new(&format!("log{nth}"));
+            let ops = [
+                DiskOp::Create {
+                    file: file.clone(),
+                    zeroed: 100,
+                },
+                dir.clone(),
+                DiskOp::Remove { file },
+                dir.clone(),
+            ];
+            for op in ops {
+                assert_eq!(disk.apply(&op), Ok(DiskDone::Done));
+            }
+            assert!(disk.files.len() < 40, "{}", disk.files.len());
+        }
+        // A name that a crash may bring back keeps its file, even one that was never durable.
+        let keeper = FileName::new("keeper");
+        let create = DiskOp::Create {
+            file: keeper.clone(),
+            zeroed: 100,
+        };
+        for op in [create, DiskOp::Remove { file: keeper }] {
+            assert_eq!(disk.apply(&op), Ok(DiskDone::Done));
+        }
+        disk.unlinked = 1_000;
+        disk.drop_nameless();
+        let left = disk.crash_images(Policy::Subset, 10, &mut Keyed::new(1, "crash"));
+        let kept = left
+            .images
+            .iter()
+            .filter(|image| image.disk.contents("keeper").is_some());
+        assert!(kept.count() > 0);
     }
 
     #[test]
