@@ -146,6 +146,8 @@ pub struct Bounds {
     pub tables_loading: usize,
     /// Reads that are not answered.
     pub reads: usize,
+    /// Disk reads in flight that nobody waits for: the link they were for is gone.
+    pub reads_abandoned: usize,
     /// Replicas being written, with their tables.
     pub writing: usize,
     /// Replicas that may be written and gave their tables back.
@@ -304,6 +306,7 @@ impl Chunk {
             messages,
             bytes,
         };
+        let abandoned = |job: &&Job| matches!(job, Job::Read(id) if !self.reads.waits(*id));
         Bounds {
             rooms: self.links.rooms().map(room).collect(),
             links: self.links.loads().map(load).collect(),
@@ -311,6 +314,7 @@ impl Chunk {
             tables,
             tables_loading,
             reads: self.reads.open(),
+            reads_abandoned: self.jobs.values().filter(abandoned).count(),
             writing: self.writing.len(),
             parked: self.parked.len(),
             moving: self.trash.moving(),

@@ -55,6 +55,10 @@ impl Reads {
     pub(super) fn open(&self) -> usize {
         self.open.len()
     }
+    /// Whether somebody waits for it.
+    pub(super) fn waits(&self, id: ReadId) -> bool {
+        self.open.contains_key(&id)
+    }
     /// The link's queue may move.
     pub(super) fn ready(&mut self, link: LinkId) {
         self.ready.insert(link);

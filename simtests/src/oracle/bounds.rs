@@ -2,7 +2,8 @@
 //!
 //! To be called after every event, or every so many: it costs as much as there are links. The slack that is
 //! allowed is what the machines document and no more: a room or a link is full when it is over its limit, so
-//! it may be over it by the last piece, and a paused link may bring one piece that was on its way.
+//! it may be over it by the last piece; and a link that is paused brings what was on its way: one piece that
+//! its reader has in hand, and what stands in the driver's queue ([`OnTheirWay`]).
 use super::Violation;
 use kfs_core::chunk;
 use kfs_core::client::{self, PIECE_COST};
@@ -14,6 +15,15 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Disk operations of a chunkserver that are none of a piece, a read or a replica: the start, the identity,
 /// space, and the directory.
 const JOBS_OF_ITS_OWN: usize = 64;
+
+/// Messages that a driver may have read from all links of a process together and not handed over yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OnTheirWay(pub usize);
+
+impl OnTheirWay {
+    /// The queue of the loop that the daemons use (`EVENTS` in `kfs-drive`).
+    pub const DRIVE: Self = Self(32);
+}
 
 /// How many links, sessions and open files there can be at most: what a run has of clients and servers.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +64,15 @@ pub fn chunk(
     bounds: &chunk::Bounds,
     limits: &Limits,
     geometry: Geometry,
+    on_their_way: OnTheirWay,
 ) -> Result<(), Violation> {
     let judge = Judge { whose };
     let piece = geometry.piece_bytes as usize;
+    let late = |links: usize| piece * (on_their_way.0 + links.max(1));
     for room in &bounds.rooms {
         let what = format!("bytes of pieces at position {}", room.position);
-        // The piece that filled it, and one on its way on each other link.
-        let most = limits.piece_buffer_bytes + piece * room.links.max(1);
+        // The piece that filled it, one in hand on each other link, and those in the driver's queue.
+        let most = limits.piece_buffer_bytes + late(room.links);
         judge.most(&what, room.bytes, most)?;
     }
     let (mut reads, mut links) = (0, 0);
@@ -70,7 +82,7 @@ pub fn chunk(
         judge.most("reads of one link", link.reads, limits.link_requests)?;
         // Of answers that carry no bytes there is one for each message that came.
         let small = link.messages * HEAD_BYTES_MAX;
-        let rooms = limits.piece_buffer_bytes + piece * bounds.links.len().max(1);
+        let rooms = limits.piece_buffer_bytes + late(bounds.links.len());
         let most = (limits.link_unsent_bytes + piece).max(rooms) + small;
         judge.most("bytes on their way out on one link", link.bytes, most)?;
     }
@@ -90,10 +102,12 @@ pub fn chunk(
         bounds.tables,
         limits.chunk_tables.max(1),
     )?;
-    judge.most("tables being read", bounds.tables_loading, bounds.reads)?;
-    // One write each piece; one sync and one step of its making each replica; one header each parked one.
+    // One write each piece; one read each range, or its table, which goes on when its reader has gone; one sync
+    // and one step of its making each replica; one header each parked one.
     let most = bounds.pieces
-        + 2 * bounds.reads
+        + bounds.reads
+        + bounds.reads_abandoned
+        + bounds.tables_loading
         + 2 * bounds.writing
         + bounds.parked
         + bounds.moving
@@ -173,7 +187,7 @@ mod tests {
         chunk::Bounds {
             rooms: vec![chunk::Room {
                 position: 0,
-                bytes: 1_000 + 128,
+                bytes: 1_000 + 2 * 128,
                 links: 1,
             }],
             links: vec![chunk::Load {
@@ -185,16 +199,18 @@ mod tests {
             tables: 2,
             tables_loading: 1,
             reads: 4,
+            reads_abandoned: 1,
             writing: 1,
             parked: 0,
             moving: 0,
-            jobs: 3 + 8 + 2 + JOBS_OF_ITS_OWN,
+            jobs: 3 + 4 + 1 + 1 + 2 + JOBS_OF_ITS_OWN,
         }
     }
 
     #[test]
     fn a_chunkserver_that_is_full_is_fine_and_one_more_of_anything_is_not() {
-        let judge = |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY);
+        let judge =
+            |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY, OnTheirWay(1));
         judge(&full()).unwrap();
         type More = (&'static str, fn(&mut chunk::Bounds));
         let more: [More; 6] = [

@@ -92,8 +92,11 @@ pub fn check(
                 if after.is_empty() {
                     let one = &placed[nth];
                     let what = format!(
-                        "client {} was told of '{}' at {tick}, called at {}: {:?}; no order of the operations gives that",
-                        one.client, one.asked, one.called, one.outcome
+                        "client {} called '{}' at {} and was told at {tick}: {}; no order of the operations gives that",
+                        one.client,
+                        one.asked,
+                        one.called,
+                        shown(one.outcome)
                     );
                     return Err(Violation::new("O1", "N1", what));
                 }
@@ -103,6 +106,27 @@ pub fn check(
         }
     }
     Ok(Verdict::Linearizable(searched))
+}
+
+/// What a client was told, for people.
+fn shown(outcome: Option<&Outcome>) -> String {
+    match outcome {
+        None => "nothing".into(),
+        Some(Outcome::Changed(None)) => "done".into(),
+        Some(Outcome::Changed(Some(id))) => format!("done, {id}"),
+        Some(Outcome::Failed(status)) => format!("{status:?}"),
+        Some(Outcome::Attrs(attrs)) => {
+            format!("{:?} {} of {}", attrs.kind, attrs.file, attrs.size)
+        }
+        Some(Outcome::Entries(entries, end)) => {
+            let names: Vec<_> = entries
+                .iter()
+                .map(|entry| String::from_utf8_lossy(&entry.name))
+                .collect();
+            let end = if *end { "" } else { " and more" };
+            format!("{}{end}", names.join(" "))
+        }
+    }
 }
 
 /// At one tick, calls come before answers: what overlaps by nothing overlaps.
