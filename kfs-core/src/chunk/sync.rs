@@ -205,9 +205,6 @@ impl Chunk {
         );
         let (wseq, position) = (cut.wseq, writing.position + 1);
         writing.syncs.push_back(cut);
-        if writing.syncs.len() > 1 {
-            probe::hit(Probe::SyncsOverlap);
-        }
         if let Some(link) = downstream {
             let sync = ChainSync {
                 chunk: id.chunk,
