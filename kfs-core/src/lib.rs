@@ -23,4 +23,5 @@ pub mod outbox;
 pub mod planted;
 pub mod rng;
 pub mod time;
+pub mod trace;
 pub mod wire;
