@@ -11,6 +11,7 @@ pub mod model;
 pub mod oracle;
 #[cfg(madsim)]
 pub mod planted;
+pub mod replay;
 pub mod workload;
 #[cfg(madsim)]
 pub mod world;

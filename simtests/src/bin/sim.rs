@@ -19,12 +19,13 @@ mod command {
     use kfs_core::planted::Bug;
     use serde_json::{Value, json};
     use simtests::planted;
+    use simtests::replay::Verdict;
     use simtests::world::run::{Outcome, Run, Totals, keep_panics};
     use simtests::world::scenario::{ALL, Scenario};
     use simtests::world::sweep::{Broken, Sweep, Swept};
     use std::fs::File;
     use std::ops::Range;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::process::{Command as Process, ExitCode};
     use std::time::Duration;
 
@@ -79,6 +80,8 @@ mod command {
             #[arg(long)]
             seed: u64,
         },
+        /// What a real server recorded with --record: the same machine must do the same again.
+        Replay { file: PathBuf },
         /// Plants each mistake and looks how soon it is seen.
         Planted {
             /// Only this one.
@@ -140,6 +143,7 @@ mod command {
                 report(&sweep, &sweep.execute(), json)
             }
             What::Twice { scenario, seed } => twice(scenario, seed, json),
+            What::Replay { file } => replay(&file, json),
             What::Planted { bug, most } => hunt(bug, most, jobs, json),
         }
     }
@@ -381,6 +385,38 @@ mod command {
             print_broken(Some(&broken));
         }
         ended(same)
+    }
+
+    fn replay(file: &Path, json: bool) -> ExitCode {
+        let replayed = match simtests::replay::replay(file) {
+            Ok(replayed) => replayed,
+            Err(why) => {
+                eprintln!("sim: {why}");
+                return ExitCode::from(2);
+            }
+        };
+        if json {
+            let mut document = json!({"machine": replayed.machine, "build": replayed.build});
+            match &replayed.verdict {
+                Verdict::Same { inputs, hash } => {
+                    document["inputs"] = json!(inputs);
+                    document["hash"] = json!(format!("{hash:016x}"));
+                }
+                Verdict::Differs(difference) => {
+                    document["differs"] = json!({
+                        "input": difference.input,
+                        "offset": difference.offset,
+                        "words": difference.words,
+                        "recorded": format!("{:016x}", difference.recorded),
+                        "replayed": format!("{:016x}", difference.replayed),
+                    });
+                }
+            }
+            print(&document);
+        } else {
+            println!("{replayed}");
+        }
+        ended(replayed.is_same())
     }
 
     /// The hash of a run in a process of its own.
