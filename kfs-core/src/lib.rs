@@ -25,6 +25,7 @@ pub mod planted;
 pub mod probe;
 pub mod rng;
 pub mod time;
+pub mod trace;
 pub mod wire;
 
 /// A simulation can be forked at any event: machines, what goes in and what comes out are values.

@@ -55,14 +55,18 @@ impl Geometry {
     }
     /// Panics unless the sizes fit one another.
     pub const fn check(&self) {
-        assert!(self.block_bytes > 0 && self.chunk_blocks > 0);
-        assert!(self.chunk_blocks as usize <= HEADER_BLOCKS);
-        assert!(
-            self.piece_bytes >= self.block_bytes
-                && self.piece_bytes.is_multiple_of(self.block_bytes)
-        );
-        assert!(self.piece_bytes as usize <= FRAME_BODY_MAX);
-        assert!(self.piece_bytes as u64 <= self.chunk_bytes());
+        assert!(self.fits(), "the sizes fit one another");
+    }
+    /// Whether the sizes fit one another, for sizes that come from outside.
+    #[must_use]
+    pub const fn fits(&self) -> bool {
+        self.block_bytes > 0
+            && self.chunk_blocks > 0
+            && self.chunk_blocks as usize <= HEADER_BLOCKS
+            && self.piece_bytes >= self.block_bytes
+            && self.piece_bytes.is_multiple_of(self.block_bytes)
+            && self.piece_bytes as usize <= FRAME_BODY_MAX
+            && self.piece_bytes as u64 <= self.chunk_bytes()
     }
     /// Index in the file of the chunk that holds byte `offset`, and the offset within it.
     #[must_use]

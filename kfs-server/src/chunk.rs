@@ -24,16 +24,15 @@ impl ChunkServer {
             data: config.data.clone(),
             listen: config.listen,
             http: config.http,
+            record: config.record,
         };
-        running::start(site, move |seed, listen| {
-            Chunk::new(Config {
-                seed,
-                geometry: Geometry::REAL,
-                limits: config.limits,
-                meta: config.meta,
-                listen,
-                rack: config.rack,
-            })
+        running::start::<Chunk>(site, move |seed, listen| Config {
+            seed,
+            geometry: Geometry::REAL,
+            limits: config.limits,
+            meta: config.meta,
+            listen,
+            rack: config.rack,
         })
     }
 }

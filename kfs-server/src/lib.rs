@@ -14,6 +14,7 @@ pub mod error;
 pub mod meta;
 pub mod observed;
 pub mod program;
+mod recorded;
 pub mod running;
 pub mod telemetry;
 

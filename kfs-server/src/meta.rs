@@ -25,17 +25,16 @@ impl MetaServer {
             data: config.data.clone(),
             listen: config.listen,
             http: config.http,
+            record: config.record,
         };
-        running::start(site, move |seed, _listen| {
-            Meta::new(Config {
-                seed,
-                geometry: Geometry::REAL,
-                limits: config.limits,
-                timing: config.timing,
-                replication: config.replication,
-                min_replicas: config.min_replicas,
-                cluster: config.cluster,
-            })
+        running::start::<Meta>(site, move |seed, _listen| Config {
+            seed,
+            geometry: Geometry::REAL,
+            limits: config.limits,
+            timing: config.timing,
+            replication: config.replication,
+            min_replicas: config.min_replicas,
+            cluster: config.cluster,
         })
     }
 }

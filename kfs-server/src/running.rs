@@ -6,8 +6,10 @@ use crate::admin::{self, Pages, Report, Startup, StartupWork};
 use crate::disk::Files;
 use crate::error::{Code, StartError};
 use crate::observed::{Counts, Observed};
+use crate::recorded::{RecordFile, Recorded};
 use kfs_core::ids::{ClusterId, NodeId};
-use kfs_core::machine::{Fault, Machine};
+use kfs_core::machine::Fault;
+use kfs_core::trace::TracedMachine;
 use kfs_core::wire::Role;
 use kfs_drive::{Caller, Net, calls, drive, entropy};
 use std::fmt;
@@ -163,7 +165,9 @@ impl<S> fmt::Debug for Running<S> {
 }
 
 /// What the thread of a server needs to know of its machine.
-pub(crate) trait Server: Machine<Call: Send, Event: Send> + Sized + 'static {
+pub(crate) trait Server:
+    TracedMachine<Call: Send, Event: Send, Config: Send> + 'static
+{
     /// What it says of itself.
     type Status: Report + Clone + Send + Sync + 'static;
     /// What it tells its peers it is.
@@ -186,13 +190,15 @@ pub(crate) struct Site {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
+    /// A new file to record the machine in.
+    pub(crate) record: Option<PathBuf>,
 }
 
-/// Starts the machine that `build` makes from a seed and the address bound, once its data directory is
-/// locked and its addresses are bound.
+/// Starts the machine that `configure` describes, given a seed and the address bound, once its data directory
+/// is locked and its addresses are bound.
 pub(crate) fn start<M: Server>(
     site: Site,
-    build: impl FnOnce(u64, SocketAddr) -> M + Send + 'static,
+    configure: impl FnOnce(u64, SocketAddr) -> M::Config + Send + 'static,
 ) -> Result<Running<M::Status>, StartError> {
     let (order, orders) = watch::channel(Order::Run);
     let (view, views) = watch::channel(View {
@@ -215,7 +221,7 @@ pub(crate) fn start<M: Server>(
         .spawn(move || {
             // The first local is the last one dropped: who waits for the end sees port and directory free.
             let end = end;
-            let exit = run(site, build, view, orders, |started| {
+            let exit = run::<M>(site, configure, view, orders, |started| {
                 // Nobody waits for it if the caller has gone away.
                 let _ = report.send(started);
             });
@@ -252,7 +258,7 @@ struct Bound {
 /// The life of a server's thread; `None` if it did not come so far as to begin.
 fn run<M: Server>(
     site: Site,
-    build: impl FnOnce(u64, SocketAddr) -> M,
+    configure: impl FnOnce(u64, SocketAddr) -> M::Config,
     view: watch::Sender<View<M::Status>>,
     orders: watch::Receiver<Order>,
     report: impl FnOnce(Result<Bound, StartError>),
@@ -285,9 +291,13 @@ fn run<M: Server>(
                     .and_then(|listener| Ok((listener.local_addr()?, listener)));
                 bind.map_err(|err| StartError::cannot_listen("http", addr, &err))
             });
-            Ok((files, net, listen, pages.transpose()?))
+            let pages = pages.transpose()?;
+            // Last, so that a start that fails for another reason leaves no file behind.
+            let record = site.record.as_deref();
+            let record = record.map(|path| RecordFile::create(path, &site.data));
+            Ok((files, net, listen, pages, record.transpose()?))
         };
-        let (files, net, listen, pages) = match opened.await {
+        let (files, net, listen, pages, record) = match opened.await {
             Ok(opened) => opened,
             Err(err) => {
                 report(Err(err));
@@ -321,7 +331,8 @@ fn run<M: Server>(
                 }
             }
         }
-        let machine = Observed::new(build(entropy(), listen), counts);
+        let machine = Recorded::<M>::new(configure(entropy(), listen), record);
+        let machine = Observed::new(machine, counts);
         report(Ok(Bound { listen, http }));
         tokio::spawn(publish(source, view, phases));
         let (finished, end) = oneshot::channel();

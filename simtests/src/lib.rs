@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod outcome;
 #[cfg(madsim)]
 pub mod planted;
+pub mod replay;
 #[cfg(madsim)]
 pub mod run;
 pub mod scenario;

@@ -9,7 +9,6 @@ use super::record::{
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{ChunkId, Epoch, FileId, LogSeq, RequestNumber, ServerIndex, SessionId, Version};
-use crate::limits::Geometry;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
@@ -610,17 +609,4 @@ fn inode(node: Node, owner: Ownership, time: UnixNanos) -> Inode {
 
 fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
-}
-
-impl Geometry {
-    /// Whether the sizes fit one another, for sizes that come from outside; see [`Geometry::check`].
-    fn fits(&self) -> bool {
-        self.block_bytes > 0
-            && self.chunk_blocks > 0
-            && self.chunk_blocks as usize <= crate::limits::HEADER_BLOCKS
-            && self.piece_bytes >= self.block_bytes
-            && self.piece_bytes.is_multiple_of(self.block_bytes)
-            && self.piece_bytes as usize <= crate::limits::FRAME_BODY_MAX
-            && u64::from(self.piece_bytes) <= self.chunk_bytes()
-    }
 }

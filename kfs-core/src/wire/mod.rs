@@ -162,12 +162,12 @@ macro_rules! messages {
                 match self {$(Self::$name(_) => stringify!($name),)+}
             }
             /// Appends the postcard encoding.
-            fn encode(&self, to: Vec<u8>) -> Vec<u8> {
+            pub(crate) fn encode(&self, to: Vec<u8>) -> Vec<u8> {
                 match self {$(Self::$name(m) => postcard::to_extend(m, to),)+}
                     .expect("messages hold nothing that postcard cannot encode")
             }
             /// Decodes all of `bytes` as a message of type `code`.
-            fn decode(code: u16, bytes: &[u8]) -> Result<Self, frame::FrameError> {
+            pub(crate) fn decode(code: u16, bytes: &[u8]) -> Result<Self, frame::FrameError> {
                 match code {
                     $($code => frame::decode_all(bytes).map(Self::$name),)+
                     _ => Err(frame::FrameError::UnknownType(code)),

@@ -42,6 +42,8 @@ pub struct MetaConfig {
     pub timing: Timing,
     /// The cluster the data directory must belong to.
     pub cluster: Option<ClusterId>,
+    /// A new file that everything it is told is recorded in; `None`: nothing is.
+    pub record: Option<PathBuf>,
     /// Bounds of queues.
     pub limits: Limits,
 }
@@ -59,6 +61,7 @@ impl MetaConfig {
             min_replicas: MIN_REPLICAS,
             timing: Timing::REAL,
             cluster: None,
+            record: None,
             limits: Limits::REAL,
         }
     }
@@ -77,6 +80,8 @@ pub struct ChunkConfig {
     pub http: Option<SocketAddr>,
     /// The rack it is in; empty: none.
     pub rack: String,
+    /// A new file that everything it is told is recorded in; `None`: nothing is.
+    pub record: Option<PathBuf>,
     /// Bounds of queues.
     pub limits: Limits,
 }
@@ -92,6 +97,7 @@ impl ChunkConfig {
             listen: any,
             http: Some(any),
             rack: String::new(),
+            record: None,
             limits: Limits::REAL,
         }
     }
@@ -177,6 +183,9 @@ struct CommonFlags {
     /// TOML file with settings
     #[arg(long, value_name = "FILE", env = "KFS_CONFIG")]
     config: Option<PathBuf>,
+    /// Records everything that the server is told, file data too, in a new file, for 'sim replay' [default: off]
+    #[arg(long, value_name = "FILE", env = "KFS_RECORD")]
+    record: Option<PathBuf>,
     /// What is logged to stderr: a level, or pairs such as kfs_core::meta=debug [default: RUST_LOG, or info]
     #[arg(long, value_name = "FILTER", env = "KFS_LOG")]
     log: Option<String>,
@@ -217,7 +226,7 @@ impl CommonFlags {
     }
 }
 
-const COMMON_KEYS: [&str; 4] = ["data", "http", "listen", "log"];
+const COMMON_KEYS: [&str; 5] = ["data", "http", "listen", "log", "record"];
 const META_KEYS: [&str; 7] = [
     "cluster-id",
     "heartbeat",
@@ -257,6 +266,7 @@ impl MetaFlags {
             ..Timing::REAL
         };
         let cluster = file.or("cluster-id", self.cluster_id, str::parse)?;
+        let record = file.or("record", self.common.record.clone(), path)?;
         let logging = self.common.logging(&mut file)?;
         if min_replicas > replication {
             return Err(bad(format!(
@@ -279,6 +289,7 @@ impl MetaFlags {
             min_replicas,
             timing,
             cluster,
+            record,
             limits: Limits::REAL,
         };
         Ok((config, logging))
@@ -301,6 +312,7 @@ impl ChunkFlags {
         let listen = file.or("listen", self.listen, str::parse)?;
         let http = file.or("http", self.http, str::parse)?;
         let rack = file.or("rack", self.rack, value::parse_rack)?;
+        let record = file.or("record", self.common.record.clone(), path)?;
         let logging = self.common.logging(&mut file)?;
         let config = ChunkConfig {
             data,
@@ -308,6 +320,7 @@ impl ChunkFlags {
             listen: address("listen", listen, CHUNK_PORT)?,
             http: Some(address("http", http, CHUNK_HTTP_PORT)?),
             rack: rack.unwrap_or_default(),
+            record,
             limits: Limits::REAL,
         };
         if config.meta.port() == 0 {
@@ -316,6 +329,13 @@ impl ChunkFlags {
         }
         Ok((config, logging))
     }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(PathBuf::from(text))
 }
 
 fn data(given: Option<PathBuf>) -> Result<PathBuf, StartError> {
@@ -415,6 +435,28 @@ mod tests {
         );
         assert_eq!(config.listen, "127.0.0.1:20000".parse().unwrap());
         assert_eq!(logging.format, telemetry::Format::Json);
+    }
+
+    #[test]
+    fn nothing_is_recorded_unless_a_file_is_named() {
+        let record = |args: &[&str]| meta(args).unwrap().0.record;
+        assert_eq!(record(&["--data", "/d"]), None);
+        let file = toml("data = '/d'\nrecord = '/from/file'\n");
+        let path = file.path().to_str().unwrap();
+        assert_eq!(
+            record(&["--config", path]),
+            Some(PathBuf::from("/from/file"))
+        );
+        assert_eq!(
+            record(&["--config", path, "--record", "r"]),
+            Some(PathBuf::from("r"))
+        );
+        let args = ["kfs-chunkserver", "--config", path];
+        let chunk = ChunkFlags::try_parse_from(args).unwrap().resolve();
+        assert_eq!(chunk.unwrap().0.record, Some(PathBuf::from("/from/file")));
+        let file = toml("data = '/d'\nrecord = ''\n");
+        let empty = meta(&["--config", file.path().to_str().unwrap()]);
+        assert!(empty.unwrap_err().what.contains(":2"), "it names the line");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod embedded;
 mod garbage;
 mod killed;
 mod pages;
+mod recorded;
 mod refused;
 mod removed;
 mod wait;

@@ -37,5 +37,6 @@ fn main() -> std::process::ExitCode {
         What::CrashEverywhere(everywhere) => crashes::everywhere(everywhere, shared),
         What::Shrink(shrink) => failures::shrink(shrink, shared),
         What::Draw(draw) => failures::draw(draw, shared),
+        What::Replay { file } => runs::replay(&file, shared),
     }
 }

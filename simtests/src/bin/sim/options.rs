@@ -64,6 +64,8 @@ pub(super) enum What {
     Shrink(ShrinkArgs),
     /// Draws a run of a .sched file, or of a scenario and a seed, as one page.
     Draw(DrawArgs),
+    /// What a real server recorded with --record: the same machine must do the same again.
+    Replay { file: PathBuf },
 }
 
 /// A scenario and a seed, or a file that has a whole run in it.

@@ -6,6 +6,7 @@ use super::report::{
 use kfs_core::planted::Bug;
 use serde_json::{Value, json};
 use simtests::outcome::Outcome;
+use simtests::replay::Verdict;
 use simtests::run::{Kind, Run};
 use simtests::sched::{Planting, Sched};
 use simtests::sweep::{Broken, Sweep};
@@ -196,6 +197,35 @@ pub(super) fn twice(kind: Kind, seed: u64, shared: Shared) -> ExitCode {
         print_broken(Some(&violation), &paste);
     }
     ended(same)
+}
+
+pub(super) fn replay(file: &Path, shared: Shared) -> ExitCode {
+    let replayed = match simtests::replay::replay(file) {
+        Ok(replayed) => replayed,
+        Err(why) => return usage(&why.to_string()),
+    };
+    if shared.json {
+        let mut document = json!({"machine": replayed.machine, "build": replayed.build});
+        match &replayed.verdict {
+            Verdict::Same { inputs, hash } => {
+                document["inputs"] = json!(inputs);
+                document["hash"] = json!(format!("{hash:016x}"));
+            }
+            Verdict::Differs(difference) => {
+                document["differs"] = json!({
+                    "input": difference.input,
+                    "offset": difference.offset,
+                    "words": difference.words,
+                    "recorded": format!("{:016x}", difference.recorded),
+                    "replayed": format!("{:016x}", difference.replayed),
+                });
+            }
+        }
+        print(&document);
+    } else {
+        println!("{replayed}");
+    }
+    ended(replayed.is_same())
 }
 
 /// The hash of a run in a process of its own.
