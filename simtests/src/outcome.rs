@@ -42,6 +42,10 @@ pub struct Totals {
     pub replies_certain: u64,
     /// Replies of which it could say nothing.
     pub replies_uncertain: u64,
+    /// Histories of operations for which no order was found and none was ruled out.
+    pub undecided: u64,
+    /// Pairs of replicas at rest that had to be equal, and were.
+    pub replicas_equal: u64,
     /// Power losses of one server.
     pub power_losses: u64,
     /// Those that dropped or tore pending operations.
@@ -82,6 +86,8 @@ impl Totals {
         self.bytes_verified_on_disk += other.bytes_verified_on_disk;
         self.replies_certain += other.replies_certain;
         self.replies_uncertain += other.replies_uncertain;
+        self.undecided += other.undecided;
+        self.replicas_equal += other.replicas_equal;
         self.power_losses += other.power_losses;
         self.crashes_that_dropped += other.crashes_that_dropped;
         self.dropped += other.dropped;
@@ -104,6 +110,8 @@ impl Totals {
         self.answered = counts.answered;
         self.refused = counts.refused;
         self.failed = counts.failed;
+        self.undecided = counts.undecided;
+        self.replicas_equal = counts.replicas_equal;
         self.events = counts.events;
         self.power_losses = crashes.power_losses;
         self.crashes_that_dropped = crashes.that_dropped;

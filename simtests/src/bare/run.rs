@@ -2,6 +2,7 @@
 //! once more, and all that was acked is read back.
 use super::sim::Sim;
 use crate::observe::record::Record;
+use crate::oracle::rest::{self, AtRest};
 use crate::oracle::{Violation, order, replicas};
 use crate::outcome::{Outcome, Totals};
 use crate::run::caught;
@@ -40,7 +41,31 @@ fn live(sim: &mut Sim) -> Result<(), Violation> {
     ready(sim)?;
     sim.power_cycle();
     ready(sim)?;
-    audit(sim)
+    audit(sim)?;
+    rest(sim)
+}
+
+/// Judges the cluster as it stands, once nobody works any more.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn rest(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.record.violation.is_some() {
+        return Ok(());
+    }
+    let servers: Vec<_> = (1..sim.servers())
+        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
+        .collect();
+    let at = AtRest {
+        meta_disk: sim.disk(0),
+        meta: sim.meta(),
+        servers: &servers,
+        geometry: sim.schedule.geometry,
+    };
+    let judged = rest::check(at, &sim.record)?;
+    sim.record.counts.undecided += judged.undecided;
+    sim.record.counts.replicas_equal += judged.replicas_equal;
+    Ok(())
 }
 
 /// Waits until every server is ready.

@@ -86,6 +86,10 @@ pub struct Counts {
     pub refused: u64,
     /// Calls that failed for another reason.
     pub failed: u64,
+    /// Histories of operations for which no order was found and none was ruled out.
+    pub undecided: u64,
+    /// Pairs of replicas at rest that had to be equal, and were.
+    pub replicas_equal: u64,
     /// Events of all machines.
     pub events: u64,
 }

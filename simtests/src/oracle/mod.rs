@@ -26,6 +26,7 @@ pub mod meta;
 pub mod names;
 pub mod order;
 pub mod replicas;
+pub mod rest;
 pub mod status;
 pub mod wing_gong;
 

@@ -522,6 +522,12 @@ impl Cluster {
             .collect()
     }
 
+    /// The meta server's disk, as it is now.
+    #[must_use]
+    pub fn meta_disk(&self) -> DiskModel {
+        self.servers[0].disk.look(DiskModel::clone)
+    }
+
     /// Faults that struck, by kind.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, u64> {

@@ -2,7 +2,9 @@
 //! that was acked is read back.
 use super::cluster::Cluster;
 use super::shared::Shared;
+use crate::disk::DiskModel;
 use crate::keyed::Keyed;
+use crate::oracle::rest::{self, AtRest};
 use crate::oracle::{Violation, order, replicas};
 use crate::outcome::Totals;
 use crate::schedule::Schedule;
@@ -74,6 +76,28 @@ async fn live(
     madsim::runtime::Handle::current().kill(verifier.id());
     result.unwrap_or_else(|_| Err(Violation::new("end", "L", "the verifier did not end")))?;
     totals.bytes_verified_on_disk = check_disks(cluster, record, setup)?;
+    judge_rest(cluster, record, setup)
+}
+
+/// Judges the cluster as it stands, once nobody works any more.
+fn judge_rest(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<(), Violation> {
+    let disks = cluster.look(|name, disk| (name.to_owned(), disk.clone()));
+    let servers: Vec<(&str, &DiskModel)> = disks
+        .iter()
+        .map(|(name, disk)| (name.as_str(), disk))
+        .collect();
+    let meta_disk = cluster.meta_disk();
+    let mut record = record.lock();
+    let at = AtRest {
+        meta_disk: &meta_disk,
+        // It runs in a task of its own.
+        meta: None,
+        servers: &servers,
+        geometry: setup.geometry,
+    };
+    let judged = rest::check(at, &record)?;
+    record.counts.undecided += judged.undecided;
+    record.counts.replicas_equal += judged.replicas_equal;
     Ok(())
 }
 

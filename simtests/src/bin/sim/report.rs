@@ -43,6 +43,13 @@ pub(super) fn print_totals(totals: &Totals) {
         ),
     );
     line(
+        "at rest",
+        &format!(
+            "{} pairs of replicas equal, {} histories undecided",
+            totals.replicas_equal, totals.undecided
+        ),
+    );
+    line(
         "crashes that dropped",
         &format!(
             "{} of {} power losses; {} operations dropped, {} writes torn",
@@ -84,6 +91,9 @@ pub(super) fn totals_json(totals: &Totals) -> Value {
         "bytes_verified_on_disk": totals.bytes_verified_on_disk,
         "replies_confirmed": totals.replies_certain,
         "replies_uncertain": totals.replies_uncertain,
+        "replicas_equal": totals.replicas_equal,
+        "histories_undecided": totals.undecided,
+        "probes": totals.probes,
         "power_losses": totals.power_losses,
         "crashes_that_dropped": totals.crashes_that_dropped,
         "operations_dropped": totals.dropped,

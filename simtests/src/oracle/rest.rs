@@ -1,0 +1,103 @@
+//! What is judged when a run has come to rest, everything healed and read back: the log against the machine
+//! (O7), the tree against the reference namespace (O6), replicas against one another (O4), the status against
+//! the disks (O12), the state and its history (O5), and the order of operations once more without their
+//! sequence numbers (O1).
+//!
+//! It looks at disks as they are and at the meta server's machine, and asks nobody anything.
+use super::equal::{self, Closed, Shelf};
+use super::meta::StateHistory;
+use super::{Violation, log, names, order, status, wing_gong};
+use crate::disk::DiskModel;
+use crate::observe::record::Record;
+use kfs_core::identity::Identity;
+use kfs_core::limits::Geometry;
+use kfs_core::meta::Meta;
+use kfs_core::meta::state::State;
+use std::collections::BTreeSet;
+
+/// States that the search for an order may take per answer; a history that needs more counts as undecided.
+const STATES_MAX: usize = 1_000;
+
+/// A cluster at rest.
+#[derive(Clone, Copy, Debug)]
+pub struct AtRest<'a> {
+    /// The meta server's disk.
+    pub meta_disk: &'a DiskModel,
+    /// Its machine, if it can be looked at.
+    pub meta: Option<&'a Meta>,
+    /// Every chunkserver's name and disk.
+    pub servers: &'a [(&'a str, &'a DiskModel)],
+    /// The sizes files are cut into.
+    pub geometry: Geometry,
+}
+
+/// How much was judged.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Judged {
+    /// Pairs of replicas that had to be equal.
+    pub replicas_equal: u64,
+    /// Histories for which no order was found and none was ruled out.
+    pub undecided: u64,
+}
+
+/// Judges a cluster at rest by what is kept of its run.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
+    let mut judged = Judged::default();
+    let records = log::records(at.meta_disk)?;
+    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
+    if let Some(meta) = at.meta
+        && let Some(live) = meta.state()
+        && meta.durable() == Some(live.seq())
+        && let Some(difference) = logged.difference(live)
+    {
+        let what = format!("the log on the disk against the machine: {difference}");
+        return Err(Violation::new("O7", "N3", what));
+    }
+    let mut history = StateHistory::default();
+    for cut in [records.len() / 3, 2 * records.len() / 3, records.len()] {
+        let earlier = State::replay(&records[..cut]);
+        let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
+        history.observe(&earlier, earlier.seq())?;
+    }
+    let shelves: Vec<Shelf<'_>> = at
+        .servers
+        .iter()
+        .map(|(name, disk)| Shelf {
+            server: disk
+                .contents("identity")
+                .and_then(|bytes| Identity::decode(&bytes).ok())
+                .and_then(|identity| {
+                    let mut known = logged.servers();
+                    known.find(|(_, node)| *node == identity.node)
+                })
+                .map(|(server, _)| server),
+            name,
+            disk,
+        })
+        .collect();
+    let closed = record.contents.closed();
+    let how = |file| {
+        if closed.contains_key(&file) {
+            Closed::Acked
+        } else {
+            Closed::Abandoned
+        }
+    };
+    let compared = equal::check(&logged, &shelves, at.geometry, how, |_, _| false)?;
+    judged.replicas_equal = compared.equal;
+    let (_, reference) = order::replay(&record.operations, record.sessions_lost.clone())?;
+    names::check(&logged, &reference)?;
+    if let Some(status) = at.meta.and_then(Meta::status) {
+        status::Truth::of(&logged, &shelves, at.geometry).agrees(&status)?;
+    }
+    let lost: BTreeSet<u32> = record.sessions_lost.keys().copied().collect();
+    if let wing_gong::Verdict::Undecided { .. } =
+        wing_gong::check(&record.operations, &lost, STATES_MAX)?
+    {
+        judged.undecided = 1;
+    }
+    Ok(judged)
+}
