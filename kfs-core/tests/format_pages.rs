@@ -6,10 +6,15 @@
 mod source;
 
 use bytes::Bytes;
+use core::net::SocketAddr;
+use core::time::Duration;
 use kfs_core::block::crc;
 use kfs_core::identity::{self, Identity, Owner};
 use kfs_core::ids::*;
-use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX};
+use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Limits};
+use kfs_core::machine::{DiskDone, Input, Output};
+use kfs_core::time::{Instant, Now, UnixNanos};
+use kfs_core::trace::{self, EntryKind, EventHash, Recorder};
 use kfs_core::wire::client_meta::Renew;
 use kfs_core::wire::frame::{HEAD_CRC_BYTES, MAGIC, PREFIX_BYTES, encode};
 use kfs_core::wire::{Head, Msg, PROTOCOL_MAX, PROTOCOL_MIN};
@@ -192,6 +197,8 @@ fn fields() -> String {
                 found.push(line);
             }
         }
+        // Schedules of simulated runs hold limits; no message does.
+        found.retain(|line| !line.starts_with("struct Limits "));
         if !found.is_empty() {
             lines.push(format!("# {}", place.trim_start_matches("kfs-core/src/")));
             lines.extend(found);
@@ -329,4 +336,114 @@ fn the_page_lays_an_identity_out_as_it_is_written() {
     for name in [identity::NAME, identity::NAME_NEW] {
         assert!(page.contains(&format!("`{name}`")), "the page names {name}");
     }
+}
+
+#[test]
+fn the_page_lays_a_trace_out_as_it_is_written() {
+    let page = page("trace.md");
+    let mut bytes = vec![];
+    let mut recorder = Recorder::begin(
+        kfs_core::client::Config {
+            seed: 5,
+            limits: Limits::REAL,
+            meta: SocketAddr::from(([127, 0, 0, 1], 20_000)),
+            timeout: Duration::from_secs(30),
+        },
+        &mut bytes,
+    );
+    let header = bytes.clone();
+    let layout_of = layout(&page, "## Header");
+    assert_no_gaps(&layout_of, trace::HEADER_BYTES);
+    let at = |name: &str| field(&layout_of, &header, name);
+    let configuration = &header[trace::HEADER_BYTES..header.len() - trace::CRC_BYTES];
+    assert_eq!(at("magic"), b"KFSTRACE");
+    assert_eq!(at("magic"), trace::MAGIC.to_le_bytes());
+    assert_eq!(at("format version: 1"), trace::FORMAT.to_le_bytes());
+    assert_eq!(
+        at("machine: 1 meta server, 2 chunkserver, 3 client"),
+        3_u32.to_le_bytes()
+    );
+    assert_eq!(
+        at("bytes of the configuration, n"),
+        u32::try_from(configuration.len())
+            .expect("it is short")
+            .to_le_bytes()
+    );
+    assert_eq!(
+        at("CRC-32 of bytes 0..19"),
+        crc(&header[..20]).to_le_bytes()
+    );
+    assert_eq!(
+        header[header.len() - trace::CRC_BYTES..],
+        crc(configuration).to_le_bytes()
+    );
+    assert!(page.contains(&format!("| {} | n | configuration |", trace::HEADER_BYTES)));
+    let build = trace::BUILD.as_bytes();
+    assert_eq!(usize::from(configuration[0]), build.len());
+    assert_eq!(
+        &configuration[1..=build.len()],
+        build,
+        "the program is first"
+    );
+    assert_eq!(configuration[build.len() + 1], 5, "the seed is next");
+
+    recorder.output(&Output::<kfs_core::client::Event>::Close { link: LinkId(3) });
+    let now = Now {
+        mono: Instant(0x0102_0304),
+        wall: UnixNanos(0x0506_0708),
+    };
+    let body = Bytes::from_static(b"bulk");
+    let result = Ok(DiskDone::Data(body.clone()));
+    let input = Input::<kfs_core::client::Call>::Disk {
+        ticket: Ticket(1),
+        result,
+    };
+    let mut entry = vec![];
+    recorder.input(now, &input, &mut entry);
+    let layout_of = layout(&page, "## Entry");
+    // The kinds' table follows in the same section; its rows have no sizes.
+    assert_no_gaps(&layout_of, trace::ENTRY_BYTES);
+    let at = |name: &str| field(&layout_of, &entry, name);
+    let head = [1, 1];
+    assert_eq!(entry[trace::ENTRY_BYTES..], [&head[..], &body].concat());
+    assert_eq!(at("bytes of the body, b"), 4_u64.to_le_bytes());
+    assert_eq!(at("bytes of the head, h"), 2_u32.to_le_bytes());
+    assert_eq!(at("kind"), EntryKind::Disk.code().to_le_bytes());
+    assert_eq!(at("monotonic clock, ns"), now.mono.0.to_le_bytes());
+    assert_eq!(at("wall clock, ns since 1970"), now.wall.0.to_le_bytes());
+    // By the words of the page.
+    let word = |hash: u64, word: u64| {
+        (hash ^ word)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29)
+    };
+    assert!(page.contains("0x9E3779B97F4A7C15") && page.contains("by 29"));
+    assert_eq!(
+        at("hash of all outputs before this input"),
+        word(word(0, 3), 3).to_le_bytes(),
+        "a close is its tag and its link"
+    );
+    let mut of_bytes = EventHash::default();
+    of_bytes.bytes(b"eight or more");
+    assert_eq!(
+        of_bytes.value(),
+        [*b"eight or", *b" more\0\0\0", 13_u64.to_le_bytes()]
+            .iter()
+            .fold(0, |hash, eight| word(hash, u64::from_le_bytes(*eight)))
+    );
+    assert_eq!(
+        at("CRC-32 of head and body"),
+        crc(&entry[trace::ENTRY_BYTES..]).to_le_bytes()
+    );
+    assert_eq!(at("CRC-32 of bytes 0..43"), crc(&entry[..44]).to_le_bytes());
+    let kinds: Vec<_> = rows(&page, "## Entry")
+        .into_iter()
+        .filter(|cells| cells.len() == 4 && cells[0] != "kind")
+        .map(|cells| (cells[0].clone(), cells[1].clone()))
+        .collect();
+    let all: Vec<_> = EntryKind::ALL
+        .iter()
+        .map(|kind| (kind.code().to_string(), format!("{kind:?}")))
+        .collect();
+    assert_eq!(kinds, all, "every kind has a row");
 }
