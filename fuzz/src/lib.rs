@@ -22,6 +22,10 @@ use kfs_core::meta::oplog::{
 };
 use kfs_core::meta::record::{CRC_BYTES, FIXED_BYTES, Logged};
 use kfs_core::meta::state::State;
+use kfs_core::trace::{
+    self, CRC_BYTES as TRACE_CRC_BYTES, Configuration, ENTRY_BYTES, Entry, EntryKind, Reader,
+    Recorder, TraceError, TracedCall,
+};
 use kfs_core::wire::frame::{HEAD_CRC_BYTES, PREFIX_BYTES, Prefix, encode};
 use kfs_core::wire::{Msg, Status};
 use std::io;
@@ -40,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("segment", segment),
     ("replay", replay),
     ("path", path),
+    ("trace", trace),
 ];
 
 /// What the first byte of an input asks for.
@@ -549,6 +554,152 @@ pub fn path(data: &[u8]) {
                 );
             }
         }
+    }
+}
+
+/// A trace: read in one piece and in many it is the same, and what is an input is written as one again.
+/// Repaired: what guards the first bytes of the header and of each entry is made right (outer), or lengths are
+/// also cut to what is there and all sums made right (all).
+pub fn trace(data: &[u8]) {
+    let Some((repair, rest)) = Repair::split(data) else {
+        return;
+    };
+    let mut bytes = rest.to_vec();
+    if repair != Repair::Nothing {
+        mend_trace(&mut bytes, repair);
+    }
+    let whole = read_trace(&bytes, bytes.len().max(1));
+    let in_pieces = read_trace(&bytes, 1 + bytes.len() / 7);
+    let told = |read: &ReadTrace| {
+        let header = read.header.as_ref().map(trace::Header::encode);
+        (header, read.entries.len(), read.end.clone())
+    };
+    assert_eq!(
+        told(&whole),
+        told(&in_pieces),
+        "how the file is cut into reads does not matter"
+    );
+    let Some(header) = &whole.header else {
+        return;
+    };
+    let again = read_trace(&header.encode(), usize::MAX).header;
+    assert_eq!(
+        again.map(|again| again.encode()),
+        Some(header.encode()),
+        "a header comes back as it was written"
+    );
+    let mut end = 0;
+    for (entry, number) in whole.entries.iter().zip(1..) {
+        assert!(
+            entry.number == number && entry.offset >= end,
+            "entries come in their order"
+        );
+        end = entry.offset + ENTRY_BYTES as u64;
+        match header.configuration {
+            Configuration::Meta(_) => entry_comes_back::<kfs_core::meta::Call>(header, entry),
+            Configuration::Chunk(_) => entry_comes_back::<kfs_core::chunk::Call>(header, entry),
+            Configuration::Client(_) => entry_comes_back::<kfs_core::client::Call>(header, entry),
+        }
+    }
+}
+
+struct ReadTrace {
+    header: Option<trace::Header>,
+    entries: Vec<Entry>,
+    end: Result<(), TraceError>,
+}
+
+fn read_trace(bytes: &[u8], step: usize) -> ReadTrace {
+    let mut reader = Reader::default();
+    let (mut header, mut entries) = (None, vec![]);
+    let mut feed = |piece: &[u8], entries: &mut Vec<Entry>| {
+        reader.feed(piece);
+        if let Some(read) = reader.header()? {
+            header = Some(read);
+        }
+        while let Some(entry) = reader.entry()? {
+            entries.push(entry);
+        }
+        Ok(())
+    };
+    let fed = bytes
+        .chunks(step)
+        .try_for_each(|piece| feed(piece, &mut entries));
+    let end = fed.and_then(|()| reader.finish());
+    ReadTrace {
+        header,
+        entries,
+        end,
+    }
+}
+
+fn entry_comes_back<C: TracedCall + std::fmt::Debug>(header: &trace::Header, entry: &Entry) {
+    let Ok(input) = entry.input::<C>() else {
+        return;
+    };
+    assert_ne!(entry.kind, EntryKind::End, "an end is no input");
+    let mut written = header.encode();
+    let begin = written.len();
+    Recorder::default().input(entry.now, &input, &mut written);
+    let again = read_trace(&written, usize::MAX);
+    let [again] = again.entries.as_slice() else {
+        panic!("an input is one entry");
+    };
+    assert_eq!((again.kind, again.now), (entry.kind, entry.now));
+    let again = again.input::<C>().expect("what was written is read");
+    assert_eq!(
+        format!("{again:?}"),
+        format!("{input:?}"),
+        "an input comes back as it was"
+    );
+    let mut twice = vec![];
+    Recorder::default().input(entry.now, &again, &mut twice);
+    assert_eq!(twice, written[begin..], "an input has one form");
+}
+
+/// Makes a trace of what stands where one would.
+fn mend_trace(bytes: &mut [u8], repair: Repair) {
+    let u32_at =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+    let short = |len: usize| u32::try_from(len).expect("an input is short");
+    let Some((header, mut rest)) = bytes.split_first_chunk_mut::<{ trace::HEADER_BYTES }>() else {
+        return;
+    };
+    header[..8].copy_from_slice(&trace::MAGIC.to_le_bytes());
+    header[8..12].copy_from_slice(&trace::FORMAT.to_le_bytes());
+    let mut len = usize::try_from(u32_at(header, 16)).unwrap_or(usize::MAX);
+    if repair == Repair::All && rest.len() >= TRACE_CRC_BYTES {
+        len %= rest.len() - TRACE_CRC_BYTES + 1;
+        header[16..20].copy_from_slice(&short(len).to_le_bytes());
+        let sum = crc(&rest[..len]);
+        rest[len..len + TRACE_CRC_BYTES].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = crc(&header[..trace::HEADER_BYTES - TRACE_CRC_BYTES]);
+    header[trace::HEADER_BYTES - TRACE_CRC_BYTES..].copy_from_slice(&sum.to_le_bytes());
+    let Some(after) = len
+        .checked_add(TRACE_CRC_BYTES)
+        .filter(|after| *after <= rest.len())
+    else {
+        return;
+    };
+    rest = &mut rest[after..];
+    while let Some((fixed, payload)) = rest.split_first_chunk_mut::<ENTRY_BYTES>() {
+        let body = u64::from_le_bytes(fixed[..8].try_into().expect("eight"));
+        let mut body = usize::try_from(body).unwrap_or(usize::MAX);
+        let mut head = usize::try_from(u32_at(fixed, 8)).unwrap_or(usize::MAX);
+        if repair == Repair::All {
+            head %= payload.len() + 1;
+            body %= payload.len() - head + 1;
+            fixed[..8].copy_from_slice(&(body as u64).to_le_bytes());
+            fixed[8..12].copy_from_slice(&short(head).to_le_bytes());
+            fixed[40..44].copy_from_slice(&crc(&payload[..head + body]).to_le_bytes());
+        }
+        let sum = crc(&fixed[..ENTRY_BYTES - TRACE_CRC_BYTES]);
+        fixed[ENTRY_BYTES - TRACE_CRC_BYTES..].copy_from_slice(&sum.to_le_bytes());
+        let Some(len) = head.checked_add(body).filter(|len| *len <= payload.len()) else {
+            return;
+        };
+        rest = &mut payload[len..];
     }
 }
 

@@ -1,6 +1,7 @@
 //! Replays the committed corpora on stable, without a fuzzer: once an input broke something, its file stays
 //! in `seeds/<target>/` and is tried for ever. Fails on a corpus that is empty or belongs to no target.
 use kfs_core::meta::record::{Logged, Record};
+use kfs_core::trace::{EntryKind, Reader};
 use kfs_core::wire::Head;
 use kfs_fuzz::TARGETS;
 use std::collections::BTreeSet;
@@ -77,5 +78,25 @@ fn every_record_type_is_in_the_corpus() {
     let codes: BTreeSet<(u16, u16)> = decoded.map(|(logged, _)| logged.record.code()).collect();
     for (code, version, name) in Record::TYPES {
         assert!(codes.contains(&(*code, *version)), "no seed of {name}");
+    }
+}
+
+#[test]
+fn every_kind_of_entry_is_in_the_corpus_of_every_machine() {
+    for (_, data) in corpus("trace").iter().filter(|(path, _)| {
+        let name = path.file_name().expect("a file");
+        ["meta_server", "chunkserver", "client"]
+            .iter()
+            .any(|good| name == *good)
+    }) {
+        let mut reader = Reader::default();
+        reader.feed(&data[1..]);
+        reader.header().unwrap().expect("a good trace has a header");
+        let mut kinds = BTreeSet::new();
+        while let Some(entry) = reader.entry().unwrap() {
+            kinds.insert(entry.kind.code());
+        }
+        reader.finish().unwrap();
+        assert_eq!(kinds.len(), EntryKind::ALL.len(), "every kind is there");
     }
 }
