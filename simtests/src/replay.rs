@@ -3,9 +3,11 @@
 //! The machines are plain values, so nothing here needs the simulated runtime, and the comparing is done by
 //! `kfs_core::trace`. This file reads the recording, a piece at a time, and says what became of it.
 use kfs_core::trace::{self, Difference, Replay, TraceError};
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
 /// What is read of a recording at once, in bytes.
@@ -34,6 +36,13 @@ pub enum Verdict {
     },
     /// One gave others.
     Differs(Difference),
+    /// The machine broke, as it may have when it was recorded.
+    Broke {
+        /// At which input, counted from 1.
+        input: u64,
+        /// What it said.
+        what: String,
+    },
 }
 
 /// Why a recording cannot be replayed whole.
@@ -64,7 +73,22 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
     let mut replay = Replay::default();
     loop {
         let len = file.read(&mut piece).map_err(unreadable)?;
-        let fed = replay.feed(&piece[..len]);
+        // A machine that breaks is what many a recording is made for: it is a result, and not our end.
+        let fed = catch_unwind(AssertUnwindSafe(|| replay.feed(&piece[..len])));
+        let fed = match (fed, replay.header()) {
+            (Ok(fed), _) => fed,
+            (Err(panic), Some(header)) => {
+                return Ok(Replayed {
+                    machine: header.configuration.machine(),
+                    build: header.build.clone(),
+                    verdict: Verdict::Broke {
+                        input: replay.same() + 1,
+                        what: panic_text(&*panic),
+                    },
+                });
+            }
+            (Err(panic), None) => resume_unwind(panic),
+        };
         if fed.is_ok() && len > 0 && !replay.differs() {
             continue;
         }
@@ -88,6 +112,13 @@ pub fn replay(path: &Path) -> Result<Replayed, ReplayError> {
     }
 }
 
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a text")
+        .to_owned()
+}
+
 impl Replayed {
     /// Whether every input gave the same outputs.
     #[must_use]
@@ -108,6 +139,9 @@ impl fmt::Display for Replayed {
                 f,
                 "{machine}: {inputs} inputs, the same outputs; events' hash {hash:016x}"
             ),
+            Verdict::Broke { input, what } => {
+                write!(f, "{machine}: input {input} breaks it: {what}")
+            }
             Verdict::Differs(difference) => {
                 write!(f, "{machine} recorded by {build}: {difference}")?;
                 if build != trace::BUILD {
@@ -143,10 +177,11 @@ mod tests {
     use super::*;
     use kfs_core::ids::CallId;
     use kfs_core::limits::{Geometry, Limits};
-    use kfs_core::machine::{Input, Machine as _};
+    use kfs_core::machine::{DiskDone, DiskOp, Input, Machine as _, Output};
     use kfs_core::meta::{Call, Config, Meta};
     use kfs_core::time::Now;
     use kfs_core::trace::Recorder;
+    use std::collections::VecDeque;
 
     fn config(seed: u64) -> Config {
         Config {
@@ -160,7 +195,8 @@ mod tests {
         }
     }
 
-    /// A meta server that is asked for its status so many times; every time twice, as `recorded` has it.
+    /// A trace that says that a meta server was asked for its status so often, and the outputs of one that was
+    /// asked less often.
     fn recorded(asked: u64, done: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut recorder = Recorder::begin(config(1), &mut bytes);
@@ -182,10 +218,13 @@ mod tests {
         bytes
     }
 
-    fn told(bytes: &[u8]) -> Result<Replayed, ReplayError> {
+    fn file_of(bytes: &[u8]) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        replay(file.path())
+        file
+    }
+    fn told(bytes: &[u8]) -> Result<Replayed, ReplayError> {
+        replay(file_of(bytes).path())
     }
 
     #[test]
@@ -214,6 +253,47 @@ mod tests {
         for part in ["input 7 ", "Call", "Status", "recorded  ", "replayed  "] {
             assert!(text.contains(part), "'{part}' is not in {text}");
         }
+    }
+
+    #[test]
+    fn a_machine_that_breaks_is_told_with_the_input() {
+        // A segment that is longer than any file: nothing says that a configuration makes sense.
+        let mut config = config(1);
+        config.limits.log_first_segment_bytes = u64::MAX;
+        let mut bytes = Vec::new();
+        let mut recorder = Recorder::begin(config.clone(), &mut bytes);
+        let mut machine = Meta::new(config);
+        let mut told = 0;
+        let mut queue = VecDeque::from([Input::Wake]);
+        let broke = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(input) = queue.pop_front() {
+                told += 1;
+                recorder.input(Now::default(), &input, &mut bytes);
+                machine.handle(Now::default(), input);
+                while let Some(output) = machine.poll() {
+                    recorder.output(&output);
+                    if let Output::Disk { ticket, op } = output {
+                        let result = match op {
+                            DiskOp::List { .. } => Ok(DiskDone::Entries(vec![])),
+                            _ => Ok(DiskDone::Done),
+                        };
+                        queue.push_back(Input::Disk { ticket, result });
+                    }
+                }
+            }
+        }));
+        assert!(broke.is_err() && told > 1, "it broke after {told} inputs");
+        let replayed = super::replay(file_of(&bytes).path()).unwrap();
+        assert!(
+            matches!(replayed.verdict, Verdict::Broke { input, .. } if input == told),
+            "{replayed}"
+        );
+        let text = replayed.to_string();
+        assert!(
+            text.starts_with(&format!("meta server: input {told} breaks it: ")),
+            "{text}"
+        );
+        assert!(!replayed.is_same());
     }
 
     #[test]

@@ -220,6 +220,9 @@ pub(super) fn replay(file: &Path, shared: Shared) -> ExitCode {
                     "replayed": format!("{:016x}", difference.replayed),
                 });
             }
+            Verdict::Broke { input, what } => {
+                document["broke"] = json!({"input": input, "what": what});
+            }
         }
         print(&document);
     } else {
