@@ -772,6 +772,13 @@ fn a_trace_that_breaks_off_anywhere_is_seen_to() {
         }
         let longer = [&trace[..], b"\0"].concat();
         assert!(matches!(replay(&longer), Err(TraceError::AfterEnd(_))));
+        let mut reader = Reader::default();
+        reader.feed(&trace);
+        reader.header().unwrap().unwrap();
+        while reader.entry().unwrap().is_some() {}
+        assert_eq!(reader.finish(), Ok(()));
+        reader.feed(b"\0");
+        assert!(matches!(reader.finish(), Err(TraceError::AfterEnd(_))));
         let twice = [&trace[..], &trace].concat();
         assert!(matches!(replay(&twice), Err(TraceError::AfterEnd(_))));
     }
@@ -956,6 +963,7 @@ fn lengths_that_lie_are_no_reason_for_memory_or_a_panic() {
     for (body_bytes, head_bytes) in [
         (u64::MAX, u32::MAX),
         (u64::MAX, 0),
+        (u64::MAX, 1),
         (u64::MAX - u64::from(u32::MAX), u32::MAX),
         (1 << 62, 1),
         (0, u32::MAX),
