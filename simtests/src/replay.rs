@@ -283,7 +283,7 @@ mod tests {
             }
         }));
         assert!(broke.is_err() && told > 1, "it broke after {told} inputs");
-        let replayed = super::replay(file_of(&bytes).path()).unwrap();
+        let replayed = replay(file_of(&bytes).path()).unwrap();
         assert!(
             matches!(replayed.verdict, Verdict::Broke { input, .. } if input == told),
             "{replayed}"
