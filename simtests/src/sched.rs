@@ -179,7 +179,7 @@ impl Sched {
         });
         format!(
             "/// Shrunk from `{title}`.\n/// {broke}\n#[test]\nfn {fn_name}() {{\n    \
-             simtests::sched::stays_quiet(include_str!(\"../seeds/{name}.sched\"));\n}}\n"
+             simtests::sched::stays_quiet(include_str!(\"kept/{name}.sched\"));\n}}\n"
         )
     }
 }
