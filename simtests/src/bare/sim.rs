@@ -3,9 +3,10 @@
 //! A copy of it is another cluster with the same past. Nothing here reads a clock or draws a number that is not
 //! a function of the schedule's seed, of whom it concerns, and of how often it was drawn for that one before.
 use super::actor::{Actor, Next};
-use super::disk::{Carried, Disk};
+use super::disk::Disk;
 use super::net::{Delivery, Ended, Host, Net, NetEvent, NodeId, Reading, addr_of};
 use super::process::{Happens, Process, Wants};
+use crate::disk::queue::Carried;
 use crate::disk::{DiskModel, Policy};
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
@@ -26,6 +27,8 @@ use std::time::Duration;
 pub const DISK_BYTES: u64 = 64 << 20;
 /// How long a client's call may take.
 const CALL_MAX: Duration = Duration::from_secs(20);
+/// How long until somebody looks whether a stalled disk goes on.
+const LOOK_AGAIN_NS: u64 = 10_000_000;
 /// The monotonic clock does not begin at zero, so that "a while before now" is a time too.
 const MONO_FIRST_NS: u64 = 1_000_000_000_000;
 /// 2026-01-01.
@@ -330,9 +333,14 @@ impl Sim {
         }
         let now = self.now;
         let disk = self.nodes[node].disk.as_mut();
-        match disk.and_then(|disk| disk.carry_out(now)) {
-            None => return Step::Other,
-            Some(Carried::Done(ticket, _, result)) => {
+        match disk.map_or(Carried::Nothing, |disk| disk.carry_out(now)) {
+            Carried::Nothing | Carried::NotBefore(_) => return Step::Other,
+            Carried::Stalled => {
+                let again = now + LOOK_AGAIN_NS;
+                self.heap.push(again, What::Disk(node, life));
+                return Step::Other;
+            }
+            Carried::Done(ticket, _, result) => {
                 let happens = Happens::Disk(ticket, result);
                 if let Some(frozen) = &mut self.nodes[node].frozen {
                     frozen.push_back(What::Tell(node, life, Box::new(happens)));
@@ -340,7 +348,7 @@ impl Sim {
                     self.deliver(node, happens);
                 }
             }
-            Some(Carried::Tripped) => {
+            Carried::Tripped => {
                 if let Some(nth) = self.armed.remove(&node) {
                     self.strike(nth);
                 }
@@ -552,7 +560,7 @@ impl Sim {
     /// As [`Self::darken`]; nothing that was in flight to its disk is carried out any more.
     pub fn darken_at_once(&mut self, server: NodeId) {
         if let Some(disk) = &mut self.nodes[server].disk {
-            disk.kill_at_once();
+            disk.queue.kill_at_once();
         }
         self.darken(server);
     }

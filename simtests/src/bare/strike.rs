@@ -53,7 +53,7 @@ impl Sim {
         {
             self.armed.insert(server, nth);
             if let Some(disk) = &mut self.nodes[server].disk {
-                disk.trip_after(operations);
+                disk.queue.trip_after(operations);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Sim {
 
     fn set_speed(&mut self, server: NodeId, speed: Speed) {
         if let Some(disk) = &mut self.nodes[server].disk {
-            disk.set_speed(speed);
+            disk.queue.set_speed(speed);
         }
     }
 
@@ -211,8 +211,8 @@ impl Sim {
         }
         for server in 0..self.servers() {
             if let Some(disk) = &mut self.nodes[server].disk {
-                disk.disarm();
-                disk.set_speed(self.schedule.speed);
+                disk.queue.disarm();
+                disk.queue.set_speed(self.schedule.speed);
             }
             self.thaw(server);
             self.start(server);

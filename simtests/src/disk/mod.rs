@@ -4,7 +4,7 @@
 //! [`model`] is the file system and its promise: a sync of a file makes its data and length durable, not its
 //! name; a sync of a directory makes its names durable; nothing else is certain. [`crash`] is what a power
 //! loss does with what is not certain, and [`images`] all that it can do. [`faults`] is how a disk breaks that
-//! promise. [`node`] puts it all behind the drivers' `Disk`, with latencies.
+//! promise. [`queue`] is what is on its way to a disk; [`node`] puts it all behind the drivers' `Disk`, with latencies.
 pub mod crash;
 pub mod faults;
 pub mod image;
@@ -12,6 +12,7 @@ pub mod images;
 pub mod model;
 #[cfg(madsim)]
 pub mod node;
+pub mod queue;
 
 pub use crash::{Choice, Crash, Policy};
 pub use faults::{DiskFault, FaultCounts};

@@ -5,13 +5,12 @@
 //! for is refused, because futures of a killed node are dropped some time after the kill.
 use super::crash::{Crash, Policy};
 use super::model::DiskModel;
+use super::queue::{Carried, Queue};
 use crate::keyed::Keyed;
 use crate::schedule::Speed;
-use bytes::Bytes;
 use kfs_core::ids::Ticket;
-use kfs_core::machine::{DiskOp, FileName, SyncMode};
+use kfs_core::machine::{DiskOp, SyncMode};
 use kfs_drive::{Completions, Disk};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -23,17 +22,12 @@ pub struct NodeDisk(Arc<Mutex<Shelf>>);
 
 struct Shelf {
     model: DiskModel,
-    draws: Keyed,
-    speed: Speed,
+    queue: Queue<Instant>,
     /// Which process may use it.
     incarnation: u64,
-    /// By when they are due, then by submission: operations on one name are due in their order.
-    in_flight: BTreeMap<(Instant, u64), (Ticket, DiskOp)>,
-    /// When the last operation on a name is due.
-    due: BTreeMap<FileName, Instant>,
-    submitted: u64,
     counts: Counts,
-    trip: Option<Trip>,
+    /// Who is told when the crash that is armed is due, and whether it was.
+    trip: Option<(Arc<Notify>, Tripped)>,
     /// Wakes who carries out the operations.
     work: Arc<Notify>,
 }
@@ -47,13 +41,11 @@ pub struct Counts {
     pub syncs: u64,
 }
 
-/// A crash at an operation: rings when so many more operations that change something were carried out.
-struct Trip {
-    after: u64,
-    /// Whether that operation is still in flight then, and so may be cut, or is done and nobody was told.
-    in_flight: bool,
-    bell: Arc<Notify>,
-    tripped: bool,
+/// Whether a crash at an operation is due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tripped {
+    No,
+    Yes,
 }
 
 impl NodeDisk {
@@ -62,12 +54,8 @@ impl NodeDisk {
     pub fn new(model: DiskModel, draws: Keyed, speed: Speed) -> Self {
         Self(Arc::new(Mutex::new(Shelf {
             model,
-            draws,
-            speed,
+            queue: Queue::new(draws, speed),
             incarnation: 0,
-            in_flight: BTreeMap::new(),
-            due: BTreeMap::new(),
-            submitted: 0,
             counts: Counts::default(),
             trip: None,
             work: Arc::new(Notify::new()),
@@ -79,8 +67,7 @@ impl NodeDisk {
     pub fn open(&self, completions: Completions) -> Opened {
         let mut shelf = self.shelf();
         shelf.incarnation += 1;
-        shelf.in_flight.clear();
-        shelf.due.clear();
+        shelf.queue.kill_at_once();
         let work = Arc::new(Notify::new());
         shelf.work = Arc::clone(&work);
         let opened = Opened {
@@ -104,18 +91,8 @@ impl NodeDisk {
         let mut shelf = self.shelf();
         shelf.incarnation += 1;
         shelf.trip = None;
-        let in_flight = std::mem::take(&mut shelf.in_flight);
-        let survivors = shelf.draws.index(in_flight.len() + 1);
-        for (nth, (_, op)) in in_flight.into_values().enumerate() {
-            if nth < survivors {
-                // The dead process does not hear how it went.
-                let _ = shelf.model.apply(&op);
-            } else if nth == survivors {
-                if let Some(part) = cut(&op, &mut shelf.draws) {
-                    let _ = shelf.model.apply(&part);
-                }
-            }
-        }
+        let shelf = &mut *shelf;
+        shelf.queue.kill(&mut shelf.model);
     }
 
     /// The power fails: the process dies and pending operations survive as the policy says.
@@ -123,31 +100,28 @@ impl NodeDisk {
         self.kill();
         let mut shelf = self.shelf();
         let shelf = &mut *shelf;
-        shelf.model.power_loss(policy, &mut shelf.draws)
+        shelf.queue.power_loss(policy, &mut shelf.model)
     }
 
     /// Rings the bell when so many more operations that change something were carried out, and the next one is
     /// in flight or was carried out too; until the process is killed the disk then does nothing more.
     pub fn trip_after(&self, operations: u64, bell: Arc<Notify>) {
         let mut shelf = self.shelf();
-        let in_flight = shelf.draws.percent(60);
-        shelf.trip = Some(Trip {
-            after: operations,
-            in_flight,
-            bell,
-            tripped: false,
-        });
+        shelf.queue.trip_after(operations);
+        shelf.trip = Some((bell, Tripped::No));
     }
 
     /// Takes a trip back. Gives whether it came too late: the disk does nothing more until it is opened again.
     #[must_use]
     pub fn disarm(&self) -> bool {
-        self.shelf().trip.take().is_some_and(|trip| trip.tripped)
+        let mut shelf = self.shelf();
+        shelf.queue.disarm();
+        matches!(shelf.trip.take(), Some((_, Tripped::Yes)))
     }
 
     /// Changes its speed from now on.
     pub fn set_speed(&self, speed: Speed) {
-        self.shelf().speed = speed;
+        self.shelf().queue.set_speed(speed);
     }
 
     /// What it did so far.
@@ -187,24 +161,6 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The part of a write that a dying process gets done; nothing of anything else.
-fn cut(op: &DiskOp, draws: &mut Keyed) -> Option<DiskOp> {
-    let DiskOp::Write {
-        file, offset, data, ..
-    } = op
-    else {
-        return None;
-    };
-    let all: Vec<u8> = data.concat();
-    let kept = draws.index(all.len() + 1);
-    Some(DiskOp::Write {
-        file: file.clone(),
-        offset: *offset,
-        data: vec![Bytes::from(all).slice(..kept)],
-        sync: SyncMode::Later,
-    })
-}
-
 /// One process's handle of its node's disk.
 pub struct Opened {
     shelf: Arc<Mutex<Shelf>>,
@@ -219,51 +175,11 @@ impl Disk for Opened {
         if shelf.incarnation != self.incarnation {
             return;
         }
-        let speed = shelf.speed;
-        let most = match &op {
-            DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => speed.read_us,
-            DiskOp::Sync { .. }
-            | DiskOp::SyncDir { .. }
-            | DiskOp::Write {
-                sync: SyncMode::Now,
-                ..
-            } => speed.sync_us,
-            DiskOp::MakeDir { .. }
-            | DiskOp::Create { .. }
-            | DiskOp::Write { .. }
-            | DiskOp::Rename { .. }
-            | DiskOp::Remove { .. }
-            | DiskOp::Truncate { .. } => speed.write_us,
-        };
-        // Mostly far below the most, as disks are.
-        let share = shelf.draws.below(1_000) * shelf.draws.below(1_000);
-        let micros = shelf.model.latency_us(most * share / 1_000_000);
-        let mut at = Instant::now() + Duration::from_micros(micros);
-        for name in changed(&op) {
-            at = at.max(shelf.due.get(name).copied().unwrap_or(at));
-        }
-        for name in changed(&op) {
-            shelf.due.insert(name.clone(), at);
-        }
-        shelf.submitted += 1;
-        shelf.in_flight.insert((at, shelf.submitted), (ticket, op));
+        let takes = shelf.queue.takes_ns(&mut shelf.model, &op);
+        let at = Instant::now() + Duration::from_nanos(takes);
+        shelf.queue.submit(at, ticket, op);
         self.work.notify_one();
     }
-}
-
-/// The names on which an operation keeps its order.
-fn changed(op: &DiskOp) -> impl Iterator<Item = &FileName> {
-    let (one, other) = match op {
-        DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => (None, None),
-        DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => (Some(dir), None),
-        DiskOp::Create { file, .. }
-        | DiskOp::Write { file, .. }
-        | DiskOp::Sync { file }
-        | DiskOp::Remove { file }
-        | DiskOp::Truncate { file, .. } => (Some(file), None),
-        DiskOp::Rename { from, to } => (Some(from), Some(to)),
-    };
-    one.into_iter().chain(other)
 }
 
 /// Carries out what is due, in order, until the process that opened the disk is gone.
@@ -303,24 +219,13 @@ enum Next {
 
 impl Shelf {
     fn due_now(&mut self, completions: &Completions) -> Next {
-        let now = Instant::now();
-        if self.model.is_stalled() {
-            return Next::Idle;
-        }
-        while let Some((&(at, nth), (_, op))) = self.in_flight.first_key_value() {
-            if at > now {
-                return Next::At(at);
-            }
-            let trips =
-                changed(op).next().is_some() && self.trip.as_mut().is_some_and(Trip::counts);
-            if trips && self.trip.as_ref().is_some_and(|trip| trip.in_flight) {
-                return self.rings();
-            }
-            let (ticket, op) = self
-                .in_flight
-                .remove(&(at, nth))
-                .expect("it was the first just now");
-            let result = self.model.apply(&op);
+        loop {
+            let (ticket, op, result) = match self.queue.carry_out(Instant::now(), &mut self.model) {
+                Carried::Done(ticket, op, result) => (ticket, op, result),
+                Carried::Tripped => return self.rings(),
+                Carried::NotBefore(at) => return Next::At(at),
+                Carried::Stalled | Carried::Nothing => return Next::Idle,
+            };
             self.counts.operations += 1;
             self.counts.syncs += u64::from(matches!(
                 op,
@@ -331,20 +236,16 @@ impl Shelf {
                         ..
                     }
             ));
-            if trips {
-                return self.rings();
-            }
             if completions.send((ticket, result)).is_err() {
                 return Next::Stop;
             }
         }
-        Next::Idle
     }
 
     fn rings(&mut self) -> Next {
-        if let Some(trip) = &mut self.trip {
-            trip.bell.notify_one();
-            trip.tripped = true;
+        if let Some((bell, tripped)) = &mut self.trip {
+            bell.notify_one();
+            *tripped = Tripped::Yes;
         }
         // Shut out, so that nothing more happens before the kill.
         self.incarnation += 1;
@@ -352,19 +253,12 @@ impl Shelf {
     }
 }
 
-impl Trip {
-    /// Counts an operation that changes something. Gives whether it is the one.
-    fn counts(&mut self) -> bool {
-        let due = self.after == 0;
-        self.after = self.after.saturating_sub(1);
-        due
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::faults::{DiskFault, Effect};
+    use bytes::Bytes;
+    use kfs_core::machine::FileName;
     use kfs_core::machine::{DiskDone, DiskResult};
     use madsim::runtime::Runtime;
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
