@@ -98,7 +98,8 @@ impl EventHash {
         self.word(tag);
         self.word(number);
     }
-    fn msg(&mut self, msg: &Msg) {
+    /// Adds a message.
+    pub fn msg(&mut self, msg: &Msg) {
         self.word(msg.request);
         self.word(u64::from(msg.head.code()));
         self.with_scratch(|scratch| msg.head.encode(scratch));

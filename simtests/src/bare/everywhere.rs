@@ -366,7 +366,7 @@ impl Search<'_> {
         }
         self.report.images.insert(images);
         if blast != Blast::All {
-            all = mix(all ^ point) ^ mix(fork.record.hash.0);
+            all = mix(all ^ point) ^ mix(fork.record.hash.value());
         }
         self.seen.insert(all)
     }

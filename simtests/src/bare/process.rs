@@ -4,6 +4,7 @@ use crate::observe::record::Record;
 use kfs_core::ids::{CallId, LinkId, Ticket};
 use kfs_core::machine::{CloseReason, DiskOp, DiskResult, Fault, Input, Machine, Output};
 use kfs_core::time::{Instant, Now};
+use kfs_core::trace::{TracedCall, TracedEvent};
 use kfs_core::wire::{Msg, Peer};
 use kfs_core::{chunk, client, meta};
 use std::net::SocketAddr;
@@ -138,7 +139,7 @@ impl Process {
     }
 }
 
-fn turn<M: Machine>(
+fn turn<M: Machine<Call: TracedCall, Event: TracedEvent>>(
     machine: &mut M,
     now: Now,
     name: &str,

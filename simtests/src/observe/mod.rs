@@ -1,5 +1,4 @@
 //! How a run is observed: what is kept of it, in which both simulators write and from which all oracles read.
 pub mod client;
-pub mod hash;
 pub mod record;
 pub mod telling;

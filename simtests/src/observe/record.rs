@@ -1,7 +1,6 @@
 //! What is kept of a run: every operation for the oracles, every event's hash, and counts.
 //!
 //! A value: a simulation that is forked takes a copy along.
-use super::hash::EventHash;
 use super::telling::Telling;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
@@ -11,6 +10,7 @@ use crate::outcome::{self, Totals};
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::machine::{Input, Output};
 use kfs_core::time::Now;
+use kfs_core::trace::{EventHash, TracedCall, TracedEvent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs::File;
@@ -126,22 +126,21 @@ impl Record {
     }
 
     /// Something goes into the machine of this name.
-    pub fn input<C: Debug>(&mut self, now: Now, name: &str, input: &Input<C>) {
+    pub fn input<C: Debug + TracedCall>(&mut self, now: Now, name: &str, input: &Input<C>) {
         self.hash.bytes(name.as_bytes());
-        self.hash.word(now.mono.0);
-        self.hash.input(input);
+        self.hash.hash_input(now, input);
         self.counts.events += 1;
-        self.remark(|| format!("{:?} {name} <- {}", now.wall, shorten(input)));
+        self.remark(|| format!("{:?} {name} <- {}", now.wall, shorten(input, LINE_MAX)));
         if let Some(telling) = &mut self.telling {
             telling.input(self.now_ns, name, input);
         }
     }
 
     /// Something comes out of the machine of this name.
-    pub fn output<E: Debug>(&mut self, name: &str, output: &Output<E>) {
-        self.hash.output(output);
+    pub fn output<E: Debug + TracedEvent>(&mut self, name: &str, output: &Output<E>) {
+        self.hash.hash_output(output);
         self.counts.events += 1;
-        self.remark(|| format!("    {name} -> {}", shorten(output)));
+        self.remark(|| format!("    {name} -> {}", shorten(output, LINE_MAX)));
         if let Output::Send { msg, .. } = output {
             self.sent(msg.head.name());
         }
@@ -268,7 +267,7 @@ impl Record {
         }
         outcome::Outcome {
             violation: self.violation.take(),
-            hash: self.hash.0,
+            hash: self.hash.value(),
             totals,
             told: self.telling.take(),
             ended_ns: self.broken_ns.unwrap_or(self.now_ns),
@@ -276,11 +275,13 @@ impl Record {
     }
 }
 
-/// One line of a trace.
-fn shorten(value: &impl Debug) -> String {
-    const MOST: usize = 600;
+/// Characters of one line of a trace.
+const LINE_MAX: usize = 600;
+
+/// As much of a value's text.
+pub(super) fn shorten(value: &impl Debug, most: usize) -> String {
     let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(MOST) {
+    if let Some((end, _)) = text.char_indices().nth(most) {
         text.truncate(end);
         text.push('…');
     }

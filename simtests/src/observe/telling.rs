@@ -3,11 +3,12 @@
 //!
 //! It sees only what goes into machines and what comes out, so it serves both simulators. Whom a message reached
 //! is known when it arrives there; of one that never arrives, from others on the same link.
-use super::hash::EventHash;
+use super::record::shorten;
 use crate::draw::{Moment, Story, Verdict, What};
 use crate::oracle::Violation;
 use kfs_core::ids::LinkId;
 use kfs_core::machine::{DiskOp, Input, Output, SyncMode};
+use kfs_core::trace::EventHash;
 use kfs_core::wire::Msg;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
@@ -227,16 +228,11 @@ pub enum Life {
 fn contents(msg: &Msg) -> u64 {
     let mut hash = EventHash::default();
     hash.msg(msg);
-    hash.0
+    hash.value()
 }
 
 fn short(value: &impl Debug) -> String {
-    let mut text = format!("{value:?}");
-    if let Some((end, _)) = text.char_indices().nth(DETAIL_MAX) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+    shorten(value, DETAIL_MAX)
 }
 
 /// A disk operation in words; reads are not told.

@@ -189,7 +189,7 @@ impl Cluster {
             "{most:?} after all faults ended, not ready: {}",
             missing.join(", ")
         );
-        Err(Violation::new("end", "L", what))
+        Err(Violation::new("O9", "L", what))
     }
 
     /// Starts the clients' work.
@@ -282,7 +282,7 @@ impl Cluster {
             Ok(()) => Ok(()),
             Err(_) => {
                 let what = format!("a client's call was not answered within {most:?}");
-                Err(Violation::new("end", "L", what))
+                Err(Violation::new("O9", "L", what))
             }
         }
     }

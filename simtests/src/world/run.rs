@@ -74,7 +74,7 @@ async fn live(
     let read = verifier.spawn(async move { read_back(&ours, &theirs, seed, servers).await });
     let result = read.await;
     madsim::runtime::Handle::current().kill(verifier.id());
-    result.unwrap_or_else(|_| Err(Violation::new("end", "L", "the verifier did not end")))?;
+    result.unwrap_or_else(|_| Err(Violation::new("O9", "L", "the verifier did not end")))?;
     totals.bytes_verified_on_disk = check_disks(cluster, record, setup)?;
     judge_rest(cluster, record, setup)
 }

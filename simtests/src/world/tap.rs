@@ -5,6 +5,7 @@ use crate::observe::client::ClientObserver;
 use crate::observe::record::Record;
 use kfs_core::machine::{Input, Machine, Output};
 use kfs_core::time::{Instant, Now};
+use kfs_core::trace::{TracedCall, TracedEvent};
 
 /// Sees what goes into a machine and what comes out.
 pub trait Observer<M: Machine> {
@@ -34,7 +35,11 @@ impl<M: Machine, O: Observer<M>> Tapped<M, O> {
     }
 }
 
-impl<M: Machine, O: Observer<M>> Machine for Tapped<M, O> {
+impl<M, O> Machine for Tapped<M, O>
+where
+    M: Machine<Call: TracedCall, Event: TracedEvent>,
+    O: Observer<M>,
+{
     type Call = M::Call;
     type Event = M::Event;
     fn handle(&mut self, now: Now, input: Input<M::Call>) {
