@@ -167,6 +167,11 @@ impl<'a> Placed<'a> {
         };
         let paths = match &operation.asked {
             Asked::Change(Change::Rename { from, to, .. }) => vec![split(from), split(to)],
+            // It makes what is missing above it, too: all of that changes for whoever asks there.
+            Asked::Change(Change::Mkdir {
+                path,
+                parents: Parents::Make,
+            }) => vec![split(path).into_iter().take(1).collect()],
             Asked::Change(
                 Change::Mkdir { path, .. }
                 | Change::Create { path, .. }
@@ -1007,5 +1012,28 @@ mod tests {
             },
             Asked::List(..) => unreachable!("none is drawn"),
         }
+    }
+
+    #[test]
+    fn what_mkdir_makes_above_its_name_came_after_an_answer_beside_it() {
+        let parents = Asked::Change(Change::Mkdir {
+            path: b"/p/q1".to_vec(),
+            parents: Parents::Make,
+        });
+        // The refusal overlaps the mkdir and is told after it: it looked before.
+        let history = [
+            operation(parents, 1, 3, Outcome::Changed(None)),
+            operation(create("/p/q0"), 2, 4, Outcome::Failed(Status::NotFound)),
+        ];
+        let verdict = check(&history, &BTreeSet::new(), 1_000);
+        assert!(
+            matches!(verdict, Ok(Verdict::Linearizable(_))),
+            "{verdict:?}"
+        );
+        // Asked after it was told, it must find the directory.
+        let [made, mut late] = history;
+        late.called = 4;
+        late.answer.as_mut().unwrap().told = 5;
+        assert!(check(&[made, late], &BTreeSet::new(), 1_000).is_err());
     }
 }
