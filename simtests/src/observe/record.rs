@@ -7,6 +7,7 @@ use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
 use crate::outcome::{self, Totals};
+use crate::schedule::Class;
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::machine::{Input, Output};
 use kfs_core::time::Now;
@@ -73,6 +74,18 @@ pub struct Replicas {
     pub present: usize,
     /// Not to be had.
     pub absent: usize,
+}
+
+impl Replicas {
+    /// Whether so many, found on disks that were not hurt, are as many as they must be.
+    #[must_use]
+    pub fn is_enough(self, held: usize, nobody_was_hurt: bool, class: Class) -> bool {
+        match class {
+            _ if nobody_was_hurt => self.absent == 0 && held >= self.present,
+            Class::Live | Class::Clean => held > 0,
+            Class::Safe => true,
+        }
+    }
 }
 
 /// What happened in a run.

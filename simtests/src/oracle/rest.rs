@@ -29,6 +29,8 @@ pub struct AtRest<'a> {
     pub servers: &'a [(&'a str, &'a DiskModel)],
     /// The sizes files are cut into.
     pub geometry: Geometry,
+    /// Chunkservers on whose disks something is not as they left it.
+    pub hurt: &'a BTreeSet<&'a str>,
 }
 
 /// How much was judged.
@@ -86,11 +88,16 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
             Closed::Abandoned
         }
     };
-    let compared = equal::check(&logged, &shelves, at.geometry, how, |_, _| false)?;
+    let compared = equal::check(&logged, &shelves, at.geometry, how, |server, _| {
+        at.hurt.contains(server)
+    })?;
     judged.replicas_equal = compared.equal;
     let (_, reference) = order::replay(&record.operations, record.sessions_lost.clone())?;
     names::check(&logged, &reference)?;
-    if let Some(status) = at.meta.and_then(Meta::status) {
+    // What is damaged is in the status when somebody has met it.
+    if let Some(status) = at.meta.and_then(Meta::status)
+        && at.hurt.is_empty()
+    {
         status::Truth::of(&logged, &shelves, at.geometry).agrees(&status)?;
     }
     let lost: BTreeSet<u32> = record.sessions_lost.keys().copied().collect();

@@ -43,18 +43,6 @@ pub const ALL: [Scenario; 4] = [
     },
 ];
 
-const NO_FAULTS: Weights = Weights {
-    kill_chunk: 0,
-    kill_meta: 0,
-    power_one: 0,
-    power_some: 0,
-    power_desk: 0,
-    partition: 0,
-    pause: 0,
-    slow_disk: 0,
-    kill_client: 0,
-};
-
 const FILES: Odds = Odds {
     class: Class::Live,
     faults_max: 7,
@@ -68,6 +56,11 @@ const FILES: Odds = Odds {
         pause: 2,
         slow_disk: 3,
         kill_client: 2,
+        split: 4,
+        links: 5,
+        flip_bodies: 1,
+        clock: 2,
+        ..Weights::NONE
     },
     mix: Mix {
         put: 4,
@@ -90,7 +83,7 @@ const NAMES: Odds = Odds {
         pause: 1,
         slow_disk: 2,
         kill_client: 3,
-        ..NO_FAULTS
+        ..Weights::NONE
     },
     mix: Mix {
         put: 1,
@@ -109,7 +102,7 @@ const POWER: Odds = Odds {
         power_some: 6,
         power_desk: 4,
         slow_disk: 2,
-        ..NO_FAULTS
+        ..Weights::NONE
     },
     mix: Mix {
         put: 6,
@@ -123,7 +116,7 @@ const POWER: Odds = Odds {
 const CLEAN: Odds = Odds {
     class: Class::Clean,
     faults_max: 0,
-    weights: NO_FAULTS,
+    weights: Weights::NONE,
     mix: Mix {
         put: 4,
         write: 4,

@@ -6,4 +6,6 @@
 pub mod cluster;
 pub mod run;
 pub mod shared;
+mod strike;
+
 pub mod tap;
