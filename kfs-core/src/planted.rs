@@ -75,6 +75,9 @@ bugs! {
     /// What a start has read may be in the page cache only: it is synced before anything is built on it.
     ReadTailUnsynced, "read-tail-unsynced", "N3",
         "the end of the log is read at a start and not made durable";
+    /// A sync that failed once may have dropped what it was to save; so what was read is written anew.
+    ReadTailOnlySynced, "read-tail-only-synced", "N3",
+        "the end of the log is read at a start and synced, though a sync of it may have failed before";
     /// A mark after the last batch proves that that one was whole.
     MarkLeftOut, "mark-left-out", "N3",
         "no mark follows the last batch: if it rots, it passes for one that was cut";

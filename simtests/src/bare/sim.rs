@@ -534,7 +534,8 @@ impl Sim {
     /// does, whoever looks after it starts it again.
     fn halted(&mut self, node: NodeId, why: &str) {
         let what = format!("{} stopped by itself: {why}", self.nodes[node].name);
-        if self.ailing.contains(&node) {
+        // A meta server whose log is not what it was may refuse anybody.
+        if self.ailing.contains(&node) || self.hurt.contains(&0) {
             self.record.remark(|| what);
             self.kill(node);
             self.heap.push(self.now + REVIVE_NS, What::Revive(node));

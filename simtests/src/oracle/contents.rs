@@ -109,7 +109,7 @@ impl Contents {
             .iter_mut()
             .filter(|write| write.called < called)
         {
-            if write.refused {
+            if write.refused && !self.log_hurt {
                 return Err(Violation::new(
                     "O2",
                     "D2",
@@ -201,15 +201,19 @@ impl Contents {
             let to = write.end().min(seen.offset + seen.bytes.len() as u64);
             for at in from..to {
                 let (here, there) = (at_usize(at - seen.offset), at_usize(at - write.offset));
-                if write.synced.is_some_and(|synced| synced < seen.asked) && !self.log_hurt {
+                if write.synced.is_some_and(|synced| synced < seen.asked) {
                     certain[here] = write.data[there];
                 } else {
                     unsure[here] = Some(write.data[there]);
                 }
             }
         }
-        let wrong = (0..seen.bytes.len())
-            .find(|at| seen.bytes[*at] != certain[*at] && Some(seen.bytes[*at]) != unsure[*at]);
+        let wrong = (0..seen.bytes.len()).find(|at| {
+            let found = seen.bytes[*at];
+            let due = found == certain[*at] || Some(found) == unsure[*at];
+            let was = || self.log_hurt && written.ever_had(seen.offset + *at as u64, found);
+            !(due || was())
+        });
         let Some(at) = wrong else {
             return Ok(());
         };
@@ -253,6 +257,12 @@ pub enum Last {
 }
 
 impl Written {
+    /// Whether this byte was this at any time. A history that was lost may have used the same numbers.
+    fn ever_had(&self, at: u64, byte: u8) -> bool {
+        let covers = |write: &&Write| (write.offset..write.end()).contains(&at);
+        let mut covering = self.writes.iter().filter(covers);
+        byte == 0 || covering.any(|write| write.data[at_usize(at - write.offset)] == byte)
+    }
     fn end_before(&self, tick: Tick) -> u64 {
         self.writes
             .iter()

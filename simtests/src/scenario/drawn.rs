@@ -20,7 +20,7 @@ struct Odds {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 4] = [
+pub const ALL: [Scenario; 6] = [
     Scenario {
         name: "files",
         about: "files written, read, replaced and removed, while everything that can fails",
@@ -35,6 +35,16 @@ pub const ALL: [Scenario; 4] = [
         name: "power",
         about: "files written and closed, while the power of one server or of all fails",
         draw: |seed| draw(POWER, seed),
+    },
+    Scenario {
+        name: "disks",
+        about: "files written and read, while the disk of one chunkserver is sick and the meta server's falters",
+        draw: |seed| draw(DISKS, seed),
+    },
+    Scenario {
+        name: "anything",
+        about: "more goes wrong than can be borne: never a wrong byte, and what is lost is said",
+        draw: |seed| draw(ANYTHING, seed),
     },
     Scenario {
         name: "clean",
@@ -110,6 +120,60 @@ const POWER: Odds = Odds {
         read: 3,
         names: 2,
         overwrite: 0,
+    },
+};
+
+const DISKS: Odds = Odds {
+    class: Class::Live,
+    faults_max: 7,
+    weights: Weights {
+        kill_chunk: 2,
+        kill_meta: 2,
+        power_one: 2,
+        power_some: 3,
+        links: 1,
+        sick_chunk: 12,
+        sick_meta: 5,
+        ..Weights::NONE
+    },
+    mix: Mix {
+        put: 5,
+        write: 5,
+        read: 6,
+        names: 2,
+        overwrite: 0,
+    },
+};
+
+const ANYTHING: Odds = Odds {
+    class: Class::Safe,
+    faults_max: 12,
+    weights: Weights {
+        kill_chunk: 2,
+        kill_meta: 2,
+        power_one: 2,
+        power_some: 3,
+        power_desk: 1,
+        partition: 2,
+        pause: 1,
+        slow_disk: 1,
+        kill_client: 1,
+        split: 2,
+        links: 2,
+        flip_bodies: 3,
+        clock: 2,
+        sick_chunk: 4,
+        sick_meta: 3,
+        sick_any: 8,
+        set_back: 3,
+        clone_disk: 3,
+    },
+    mix: Mix {
+        put: 5,
+        write: 5,
+        read: 6,
+        names: 4,
+        overwrite: 1,
     },
 };
 

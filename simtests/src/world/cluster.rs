@@ -183,7 +183,9 @@ impl Cluster {
     /// Starts servers again that stopped by themselves. With a disk that does not fail none may.
     async fn supervise(self, mut halted: UnboundedReceiver<Halted>) {
         while let Some((server, why)) = halted.recv().await {
-            if !self.state().ailing.contains(&server) {
+            // A meta server whose log is not what it was may refuse anybody.
+            let may = |state: &State| state.ailing.contains(&server) || state.hurt.contains(&0);
+            if !may(&self.state()) {
                 let violation = Violation::new("halt", "L", why);
                 self.record.lock().check::<()>(Err(violation));
                 continue;
