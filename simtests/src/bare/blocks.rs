@@ -216,9 +216,7 @@ impl Blocks {
             }
         };
         if let Some(case) = &self.only {
-            let tried = trial::attempt(&story, case);
-            report.note(0, story.kind(case.server, &case.block), case, tried.clone());
-            report.only = Some(tried);
+            report.only = Some(trial::attempt(&story, case));
             return report;
         }
         let every = self.every.max(1);
@@ -389,8 +387,8 @@ fn as_usize(number: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn sweep(name: &str, bug: Option<Bug>, every: u64) -> Report {
-        let blocks = Blocks {
+    fn asked(name: &str, bug: Option<Bug>, every: u64) -> Blocks {
+        Blocks {
             scenario: Scenario::named(name).expect("it is in the list"),
             seed: 1,
             block_bytes: None,
@@ -399,8 +397,10 @@ mod tests {
             bug,
             jobs: 2,
             longest: None,
-        };
-        blocks.execute()
+        }
+    }
+    fn sweep(name: &str, bug: Option<Bug>, every: u64) -> Report {
+        asked(name, bug, every).execute()
     }
 
     #[test]
@@ -409,9 +409,37 @@ mod tests {
         assert!(report.is_well(), "{report:?}");
         assert_eq!(report.blocks_swept, report.blocks_there);
         assert_eq!(report.cases, 8 * report.blocks_there);
-        assert!(
-            report.count(Outcome::Refused) > 0 && report.bytes_verified == 0,
-            "{report:?}"
-        );
+        assert!(report.count(Outcome::Refused) > 0, "{report:?}");
+    }
+
+    #[test]
+    fn a_damaged_replica_is_noticed_and_costs_no_byte() {
+        let report = sweep("rename-over", None, 11);
+        assert!(report.is_well(), "{report:?}");
+        assert_eq!(report.blocks_swept, report.blocks_there.div_ceil(11));
+        assert!(report.count(Outcome::Detected) > 0, "{report:?}");
+        assert!(report.bytes_verified > 0, "{report:?}");
+    }
+
+    #[test]
+    fn a_damage_that_passes_in_silence_is_seen() {
+        let report = sweep("format", Some(Bug::MarkLeftOut), 1);
+        assert!(report.unsound.is_none() && !report.is_well(), "{report:?}");
+        assert!(report.count(Outcome::Silent) > 0, "{report:?}");
+        let (_, first) = &report.failures[0];
+        assert_eq!(first.kind, Kind::LastBatch, "{first:?}");
+    }
+
+    #[test]
+    fn a_case_that_was_printed_comes_to_the_same_again() {
+        let swept = sweep("format", Some(Bug::MarkLeftOut), 1);
+        let (_, first) = &swept.failures[0];
+        let only = first.case.to_string().parse().expect("it is a case");
+        let again = Blocks {
+            only: Some(only),
+            ..asked("format", Some(Bug::MarkLeftOut), 1)
+        };
+        let tried = again.execute().only.expect("it was asked for");
+        assert_eq!(tried.told, first.tried.told);
     }
 }

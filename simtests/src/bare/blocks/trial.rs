@@ -8,6 +8,7 @@ use super::super::run;
 use super::super::sim::Sim;
 use super::Story;
 use super::case::{Case, How, bytes};
+use crate::disk::DiskModel;
 use crate::disk::faults::{Access, Aim, Block, Damage, DiskFault, Errno, FaultId, Injected};
 use crate::disk::faults::{Target, Times};
 use crate::oracle::equal::{self, Closed};
@@ -99,6 +100,14 @@ pub struct Tried {
 
 /// Tries it.
 pub(super) fn attempt(story: &Story, case: &Case) -> Tried {
+    let there = |disk: &DiskModel| !bytes(disk, &case.block).is_empty();
+    if case.server >= story.sim.servers() || !there(story.sim.disk(case.server)) {
+        return Tried {
+            outcome: Outcome::Broken,
+            told: "there is no such block in this story".into(),
+            bytes_verified: 0,
+        };
+    }
     let mut sim = story.sim.clone();
     let verified = sim.record.contents.verified;
     if case.how == How::Down {
@@ -427,7 +436,7 @@ impl Trial<'_> {
         let records = log::records(self.sim.disk(0))?;
         State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))
     }
-    fn shelved(&self) -> Vec<(&str, &crate::disk::DiskModel)> {
+    fn shelved(&self) -> Vec<(&str, &DiskModel)> {
         (1..self.sim.servers())
             .map(|server| (&*self.sim.nodes[server].name, self.sim.disk(server)))
             .collect()
