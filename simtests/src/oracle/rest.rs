@@ -64,22 +64,7 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
         history.observe(&earlier, earlier.seq())?;
     }
-    let shelves: Vec<Shelf<'_>> = at
-        .servers
-        .iter()
-        .map(|(name, disk)| Shelf {
-            server: disk
-                .contents("identity")
-                .and_then(|bytes| Identity::decode(&bytes).ok())
-                .and_then(|identity| {
-                    let mut known = logged.servers();
-                    known.find(|(_, node)| *node == identity.node)
-                })
-                .map(|(server, _)| server),
-            name,
-            disk,
-        })
-        .collect();
+    let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
     let how = |file| {
         if closed.contains_key(&file) {
@@ -107,4 +92,24 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         judged.undecided = 1;
     }
     Ok(judged)
+}
+
+/// The disks of chunkservers, each with its server's place in the roster.
+#[must_use]
+pub fn shelves<'a>(state: &State, servers: &[(&'a str, &'a DiskModel)]) -> Vec<Shelf<'a>> {
+    servers
+        .iter()
+        .map(|(name, disk)| Shelf {
+            server: disk
+                .contents("identity")
+                .and_then(|bytes| Identity::decode(&bytes).ok())
+                .and_then(|identity| {
+                    let mut known = state.servers();
+                    known.find(|(_, node)| *node == identity.node)
+                })
+                .map(|(server, _)| server),
+            name,
+            disk,
+        })
+        .collect()
 }
