@@ -131,6 +131,14 @@ impl Limits {
         sync_every_bytes: 16 << 20,
         read_ahead_bytes: 8 << 20,
     };
+
+    /// Reads that a chunkserver gives to its disk at once: as many as there is room for pieces of one chain
+    /// position, and at least one. Each reads one piece at most, rounded to whole blocks.
+    #[must_use]
+    pub const fn disk_reads_max(&self, geometry: Geometry) -> usize {
+        let reads = self.piece_buffer_bytes / geometry.piece_bytes as usize;
+        if reads > 0 { reads } else { 1 }
+    }
 }
 
 impl Default for Limits {

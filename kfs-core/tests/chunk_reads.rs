@@ -448,6 +448,133 @@ fn reads_of_a_link_that_is_gone_are_dropped() {
     assert_eq!(world.read(0, C, 0, 100, 100).unwrap(), all[..100]);
 }
 
+/// A server whose disk takes `reads` reads at once, with one chunk of 1,024 bytes.
+fn with_slow_disk(reads: usize) -> World {
+    let limits = Limits {
+        piece_buffer_bytes: reads * 1_024,
+        link_requests: 10,
+        ..Limits::REAL
+    };
+    let mut world = World::with_limits(1, limits);
+    world.start(0);
+    world.run();
+    world.create(&[0], C);
+    let writer = world.client(0);
+    world.write(0, writer, C, 1, 0, &bytes(1_024, 1));
+    world.sync(0, writer, C, 1);
+    world.run();
+    world.inbox.clear();
+    world.trace.clear();
+    world.rules.hold_disk.push((0, "read".into()));
+    world
+}
+
+fn answers(world: &World, link: LinkId) -> usize {
+    world.inbox.iter().filter(|(_, at, _)| *at == link).count()
+}
+
+#[test]
+fn a_client_that_asks_and_leaves_again_and_again_piles_up_no_reads_at_the_disk() {
+    for reloaded in [false, true] {
+        let mut world = with_slow_disk(3);
+        if reloaded {
+            world.rules.hold_disk.clear();
+            reload(&mut world, 1_024);
+            world.rules.hold_disk.push((0, "read".into()));
+        }
+        for _ in 0..50 {
+            let link = world.client(0);
+            for _ in 0..10 {
+                world.ask(0, link, C, 0, 1_024, 1_024);
+            }
+            world.run();
+            world.close_client(0, link);
+            world.run();
+            let bounds = world.servers[0].machine.bounds();
+            assert!(bounds.jobs <= 3, "{bounds:?}");
+            assert_eq!(bounds.reads, 0, "nobody is there to be answered");
+        }
+        let link = world.client(0);
+        for _ in 0..10 {
+            world.ask(0, link, C, 0, 1_024, 1_024);
+        }
+        world.run();
+        assert_eq!(answers(&world, link), 0);
+        world.let_go("read");
+        assert_eq!(answers(&world, link), 10, "what left takes nobody's turn");
+        let bounds = world.servers[0].machine.bounds();
+        assert_eq!((bounds.jobs, bounds.reads_at_disk), (0, 0));
+    }
+}
+
+#[test]
+fn headers_being_read_count_as_reads_of_the_disk() {
+    let mut world = with_slow_disk(2);
+    world.rules.hold_disk.clear();
+    let link = world.client(0);
+    for chunk in 11..=16 {
+        world.create(&[0], ChunkId(chunk));
+        world.write(0, link, ChunkId(chunk), 1, 0, &bytes(100, 1));
+        world.sync(0, link, ChunkId(chunk), 1);
+        let keep = Verdict::Keep { log_len: 100 };
+        world.meta.verdicts.insert((ChunkId(chunk), VERSION), keep);
+    }
+    world.run();
+    world.restart(0);
+    world.inbox.clear();
+    world.rules.hold_disk.push((0, "read".into()));
+    let link = world.client(0);
+    for chunk in 11..=16 {
+        world.ask(0, link, ChunkId(chunk), 0, 100, 100);
+    }
+    world.run();
+    let bounds = world.servers[0].machine.bounds();
+    assert_eq!((bounds.tables_loading, bounds.reads_at_disk), (2, 2));
+    world.let_go("read");
+    assert_eq!(answers(&world, link), 6);
+}
+
+#[test]
+fn a_reader_of_much_does_not_keep_the_disk_from_a_reader_of_little() {
+    let mut world = with_slow_disk(2);
+    let (much, little) = (world.client(0), world.client(0));
+    for _ in 0..10 {
+        world.ask(0, much, C, 0, 1_024, 1_024);
+    }
+    world.ask(0, little, C, 0, 10, 1_024);
+    world.run();
+    world.let_go("read");
+    let place = world.inbox.iter().position(|(_, at, _)| *at == little);
+    assert!(place.unwrap() < 5, "it was answered as number {place:?}");
+    assert_eq!(world.inbox.len(), 11);
+}
+
+#[test]
+fn reads_that_need_no_disk_after_all_let_those_behind_them_go_on() {
+    let mut world = with_slow_disk(2);
+    world.rules.hold_disk.clear();
+    reload(&mut world, 1_024);
+    world.rules.hold_disk.push((0, "0+16384".into()));
+    world.rules.hold_disk.push((0, "16384+1024".into()));
+    let links: Vec<_> = (0..3).map(|_| world.client(0)).collect();
+    for link in &links {
+        world.ask(0, *link, C, 0, 1_024, 1_024);
+        world.ask(0, *link, C, 0, 1_024, 1_024);
+    }
+    world.run();
+    world.let_go(" 0+16384");
+    assert_eq!(world.servers[0].machine.bounds().reads_at_disk, 2);
+    assert_eq!(world.inbox.len(), 0, "four wait behind two");
+    let delete = kfs_core::wire::chunk_meta::DeleteChunks {
+        term: world.term(0),
+        chunks: vec![(C, VERSION)],
+    };
+    world.order(0, delete);
+    world.run();
+    world.let_go("16384+1024");
+    assert_eq!(world.inbox.len(), 6, "each is answered, by a refusal");
+}
+
 #[test]
 fn a_replica_deleted_while_it_is_read_is_refused() {
     let (mut world, _, all) = synced();

@@ -7,6 +7,7 @@
 mod meta_rig;
 
 use core::time::Duration;
+use kfs_core::health::Health;
 use kfs_core::ids::*;
 use kfs_core::machine::Input;
 use kfs_core::wire::chunk_meta::*;
@@ -242,6 +243,54 @@ fn only_confirmed_replicas_on_servers_that_are_up_are_read_from() {
     assert_eq!(
         (status.chunks_under_replicated, status.chunks_unavailable),
         (1, 1)
+    );
+}
+
+#[test]
+fn an_unfinished_write_that_lost_its_replicas_is_no_lost_data() {
+    let mut rig = Rig::fresh();
+    let servers = [rig.server(1), rig.server(2), rig.server(3)];
+    let all = [&servers[0], &servers[1], &servers[2]];
+    let mut client = rig.client(1);
+    let file = rig.create(&mut client, "f");
+    let grant = rig.allocate(&mut client, &all, file, 0).unwrap();
+    let next = rig.allocate(&mut client, &all, file, 1).unwrap();
+    assert_ne!(grant.chunk, next.chunk);
+    for server in all {
+        rig.close_link(server.link);
+    }
+    let health = |rig: &mut Rig, link| {
+        let status = rig.status(link);
+        let reasons = kfs_core::health::reasons(&status);
+        let err = Health::of(&reasons) == Health::Err;
+        let under = reasons
+            .iter()
+            .any(|reason| reason.code == "UNDER_REPLICATED");
+        assert!(under, "an operator sees that copies are missing");
+        (
+            status.chunks_under_replicated,
+            status.chunks_unavailable,
+            err,
+        )
+    };
+    assert_eq!(
+        health(&mut rig, client.link),
+        (2, 0, false),
+        "nothing of it was ever synced"
+    );
+    let report = set_size(file, 10, vec![synced(&grant, 10)]);
+    rig.mutate(&mut client, report).unwrap();
+    assert_eq!(
+        health(&mut rig, client.link),
+        (2, 1, true),
+        "ten bytes of the first were promised"
+    );
+    rig.restart();
+    let link = rig.open_link(Role::Client);
+    assert_eq!(
+        health(&mut rig, link),
+        (2, 1, true),
+        "a start reads the same from its log"
     );
 }
 

@@ -8,7 +8,7 @@ use crate::buggify::{self, Site};
 use crate::ids::{FileId, Incarnation, LinkId, WriteSeq};
 use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{InventoryItem, ReplicaState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A replica, as its header has it.
@@ -160,6 +160,16 @@ impl Tables {
         }
         self.loading.insert(id, vec![read]);
         Lookup::Load
+    }
+    /// Whether a read of the replica needs nothing of the disk to have the header: it is there, or on its way.
+    pub(super) fn has(&self, id: ReplicaId) -> bool {
+        self.loaded.contains_key(&id) || self.loading.contains_key(&id)
+    }
+    /// These reads are gone: none of them waits any more.
+    pub(super) fn lost(&mut self, reads: &BTreeSet<ReadId>) {
+        for waiting in self.loading.values_mut() {
+            waiting.retain(|read| !reads.contains(read));
+        }
     }
     /// The load ended: keeps the table if there is one, and gives who waited.
     pub(super) fn loaded(&mut self, id: ReplicaId, header: Option<Arc<Header>>) -> Vec<ReadId> {

@@ -148,6 +148,8 @@ pub struct Bounds {
     pub reads: usize,
     /// Disk reads in flight that nobody waits for: the link they were for is gone.
     pub reads_abandoned: usize,
+    /// Disk reads in flight, of ranges and of headers, those included that nobody waits for.
+    pub reads_at_disk: usize,
     /// Replicas being written, with their tables.
     pub writing: usize,
     /// Replicas that may be written and gave their tables back.
@@ -274,7 +276,7 @@ impl Chunk {
             parked: BTreeMap::new(),
             park_at: None,
             dir_sync: DirSync::default(),
-            reads: Reads::default(),
+            reads: Reads::new(config.limits.disk_reads_max(config.geometry)),
             trash: Trash::default(),
             space: Space::default(),
             counts: ChunkStatus::default(),
@@ -315,6 +317,7 @@ impl Chunk {
             tables_loading,
             reads: self.reads.open(),
             reads_abandoned: self.jobs.values().filter(abandoned).count(),
+            reads_at_disk: self.reads.at_disk(),
             writing: self.writing.len(),
             parked: self.parked.len(),
             moving: self.trash.moving(),
@@ -402,7 +405,7 @@ impl Chunk {
             Job::DirSync => self.dir_synced(done(result)),
             Job::Table(id) => self.table_loaded(id, result),
             Job::Unpark(id) => self.unparked(id, result),
-            Job::Read(id) => self.read_done(id, result),
+            Job::Read(id) => self.read_came(id, result),
             Job::Trash(step) => self.trash_step_done(step, done(result)),
             Job::Tidy => {}
         }

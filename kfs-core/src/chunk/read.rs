@@ -2,7 +2,12 @@
 //!
 //! A block counts up to its filled end; past it, and in a hole, it is zeros whatever the disk holds. A read
 //! that meets a block whose newest write is not yet everywhere below waits. No more is read from the disk
-//! than the link takes: see [`super::link`].
+//! than the link takes (see [`super::link`]), nor more at once than [`Limits::disk_reads_max`]: a read that
+//! the disk has is counted until it ends, also when its reader is gone, so who asks and leaves, again and
+//! again, piles up nothing. What waits for the disk waits in its link's queue and goes with the link; links
+//! take turns.
+//!
+//! [`Limits::disk_reads_max`]: crate::limits::Limits::disk_reads_max
 use super::inventory::{Lookup, Standing};
 use super::name::ReplicaId;
 use super::table::Expected;
@@ -17,7 +22,7 @@ use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A read that is not answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,10 +33,15 @@ pub(super) struct ReadId(u64);
 pub(super) struct Reads {
     open: BTreeMap<ReadId, Read>,
     made: u64,
-    /// Links that may take another read.
-    ready: BTreeSet<LinkId>,
+    /// Links that may take another read, in the order in which they are served.
+    ready: VecDeque<LinkId>,
     /// Reads whose wait is over.
     again: Vec<ReadId>,
+    /// Reads that were taken on and wait for the disk.
+    waiting: VecDeque<ReadId>,
+    /// Reads that the disk has, of ranges and of headers, those included that nobody waits for any more.
+    at_disk: usize,
+    at_disk_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +61,25 @@ pub(super) struct BadBlock {
 }
 
 impl Reads {
+    pub(super) fn new(at_disk_max: usize) -> Self {
+        assert!(at_disk_max > 0, "a disk that has nothing takes a read");
+        Self {
+            at_disk_max,
+            ..Self::default()
+        }
+    }
+    /// Reads that the disk has.
+    pub(super) const fn at_disk(&self) -> usize {
+        self.at_disk
+    }
+    const fn disk_is_full(&self) -> bool {
+        self.at_disk >= self.at_disk_max
+    }
+    /// The disk has one read less.
+    fn off_disk(&mut self) {
+        let left = self.at_disk.checked_sub(1);
+        self.at_disk = left.expect("a read ends at the disk once");
+    }
     /// Reads that are not answered.
     pub(super) fn open(&self) -> usize {
         self.open.len()
@@ -61,7 +90,9 @@ impl Reads {
     }
     /// The link's queue may move.
     pub(super) fn ready(&mut self, link: LinkId) {
-        self.ready.insert(link);
+        if !self.ready.contains(&link) {
+            self.ready.push_back(link);
+        }
     }
     /// What these reads waited for has come, or never will.
     pub(super) fn again(&mut self, reads: Vec<ReadId>) {
@@ -164,31 +195,36 @@ impl Chunk {
         loop {
             if let Some(id) = self.reads.again.pop() {
                 self.read_step(id);
-            } else if let Some(link) = self.reads.ready.pop_first() {
-                self.reads_of(link);
+            } else if self.reads.disk_is_full() {
+                return;
+            } else if let Some(id) = self.reads.waiting.pop_front() {
+                self.read_step(id);
+            } else if let Some(link) = self.reads.ready.pop_front() {
+                self.read_of(link);
             } else {
                 return;
             }
         }
     }
 
-    fn reads_of(&mut self, link: LinkId) {
-        while let Some(at) = self.links.get_mut(link) {
-            if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes {
-                if !at.reads_queued.is_empty() {
-                    probe::hit(Probe::ReadWaitsForLink);
-                }
-                return;
+    /// Takes on the next read of a link, if the link has room; the one after waits for the link's next turn.
+    fn read_of(&mut self, link: LinkId) {
+        let Some(at) = self.links.get_mut(link) else {
+            return;
+        };
+        if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes {
+            if !at.reads_queued.is_empty() {
+                probe::hit(Probe::ReadWaitsForLink);
             }
-            let Some(id) = at.reads_queued.pop_front() else {
-                return;
-            };
-            let Some(read) = self.reads.open.get(&id) else {
-                continue;
-            };
-            at.reads_bytes += read.ask.len as usize;
-            self.read_step(id);
+            return;
         }
+        let Some(id) = at.reads_queued.pop_front() else {
+            return;
+        };
+        let read = &self.reads.open[&id];
+        at.reads_bytes += read.ask.len as usize;
+        self.reads.ready(link);
+        self.read_step(id);
     }
 
     /// Goes on with a read as far as it gets without waiting.
@@ -218,6 +254,9 @@ impl Chunk {
                 .map(|block| writing.table.expected(*block))
                 .collect()
         } else {
+            if self.reads.disk_is_full() && !self.inventory.tables.has(replica) {
+                return self.reads.waiting.push_back(id);
+            }
             match self.inventory.tables.get(replica, id) {
                 Lookup::Loaded(header) => blocks
                     .iter()
@@ -229,11 +268,15 @@ impl Chunk {
         };
         let block_bytes = geometry.block_bytes as usize;
         let filled = expected.iter().rposition(|block| block.sum.is_some());
+        if filled.is_some() && self.reads.disk_is_full() {
+            return self.reads.waiting.push_back(id);
+        }
         let read = self.reads.open.get_mut(&id).expect("it was just found");
         let Some(last_filled) = filled else {
             read.expected = expected;
             return self.read_done(id, Ok(DiskDone::Data(Bytes::new())));
         };
+        self.reads.at_disk += 1;
         let len = last_filled * block_bytes + expected[last_filled].filled as usize;
         read.expected = expected;
         let file = replica.of(self.inventory.replicas[&replica].file).path();
@@ -242,6 +285,7 @@ impl Chunk {
     }
 
     fn load_table(&mut self, id: ReplicaId) {
+        self.reads.at_disk += 1;
         let file = id.of(self.inventory.replicas[&id].file).path();
         let len = usize::try_from(HEADER_BYTES).expect("a header is small");
         self.disk(
@@ -255,6 +299,7 @@ impl Chunk {
     }
 
     pub(super) fn table_loaded(&mut self, id: ReplicaId, result: DiskResult) {
+        self.reads.off_disk();
         let replica = self
             .inventory
             .replicas
@@ -297,7 +342,13 @@ impl Chunk {
         self.report_damage(id, None, why);
     }
 
-    pub(super) fn read_done(&mut self, id: ReadId, result: DiskResult) {
+    /// The disk has ended a read, whether or not somebody still waits for it.
+    pub(super) fn read_came(&mut self, id: ReadId, result: DiskResult) {
+        self.reads.off_disk();
+        self.read_done(id, result);
+    }
+
+    fn read_done(&mut self, id: ReadId, result: DiskResult) {
         let Some(read) = self.reads.open.get(&id) else {
             return;
         };
@@ -366,10 +417,23 @@ impl Chunk {
         self.reads.ready(read.link);
     }
 
-    /// The link is gone; reads of it that are at work find out when they end.
+    /// The link is gone, and its reads with it; the disk ends those it has for nobody.
     pub(super) fn reads_lost(&mut self, link: LinkId) {
-        self.reads.open.retain(|_, read| read.link != link);
-        self.reads.ready.remove(&link);
+        self.reads.ready.retain(|other| *other != link);
+        let lost: BTreeSet<ReadId> = self
+            .reads
+            .open
+            .extract_if(.., |_, read| read.link == link)
+            .map(|(id, _)| id)
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        self.reads.waiting.retain(|id| !lost.contains(id));
+        self.inventory.tables.lost(&lost);
+        for writing in self.writing.values_mut() {
+            writing.reads.retain(|id| !lost.contains(id));
+        }
     }
 }
 

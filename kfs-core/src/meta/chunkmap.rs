@@ -2,7 +2,9 @@
 //! empty after a start and fills as they say hello.
 //!
 //! Per chunk it keeps only how many copies are wanted and had, so that the state of the cluster costs nothing
-//! to tell; which server has which is in [`super::roster`].
+//! to tell; which server has which is in [`super::roster`]. A chunk of which nothing was ever said to be synced
+//! has nothing that could be read: without a copy it is an unfinished write, which its writer hears of; it has
+//! fewer copies than wanted, and nothing is unavailable.
 use super::state::State;
 use crate::ids::ChunkId;
 use std::collections::BTreeMap;
@@ -19,6 +21,25 @@ pub(crate) struct ChunkMap {
 struct Copies {
     wanted: u8,
     had: u8,
+    holds: Holds,
+}
+
+/// Whether there is anything that readers may see, in a chunk's copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holds {
+    /// No size report has named a byte of it.
+    Nothing,
+    Bytes,
+}
+
+impl Holds {
+    fn synced(synced: Option<u64>) -> Self {
+        if synced.unwrap_or(0) > 0 {
+            Self::Bytes
+        } else {
+            Self::Nothing
+        }
+    }
 }
 
 impl ChunkMap {
@@ -27,15 +48,24 @@ impl ChunkMap {
         let mut map = Self::default();
         for ((file, _), chunk) in &state.chunks {
             map.opened(chunk.chunk, state.replication(*file));
+            map.synced(chunk.chunk, chunk.synced);
         }
         map
     }
     /// A file has a new chunk.
     pub(crate) fn opened(&mut self, chunk: ChunkId, wanted: u8) {
-        let copies = Copies { wanted, had: 0 };
+        let copies = Copies {
+            wanted,
+            had: 0,
+            holds: Holds::Nothing,
+        };
         let before = self.copies.insert(chunk, copies);
         assert!(before.is_none(), "chunk ids are never reused");
         self.count(copies, 1);
+    }
+    /// A size report rests on it.
+    pub(crate) fn synced(&mut self, chunk: ChunkId, synced: Option<u64>) {
+        self.change(chunk, |copies| copies.holds = Holds::synced(synced));
     }
     /// No file owns it any more.
     pub(crate) fn freed(&mut self, chunk: ChunkId) {
@@ -47,31 +77,36 @@ impl ChunkMap {
     }
     /// A server that is up has a copy.
     pub(crate) fn gained(&mut self, chunk: ChunkId) {
-        self.change(chunk, 1);
+        self.change_had(chunk, 1);
     }
     /// A server that was up has it no more, or is not up any more.
     pub(crate) fn lost(&mut self, chunk: ChunkId) {
-        self.change(chunk, -1);
+        self.change_had(chunk, -1);
     }
     /// Chunks with fewer copies than wanted.
     pub(crate) const fn under_replicated(&self) -> u64 {
         self.under_replicated
     }
-    /// Chunks without any.
+    /// Chunks without any, of which something was synced.
     pub(crate) const fn unavailable(&self) -> u64 {
         self.unavailable
     }
 
-    fn change(&mut self, chunk: ChunkId, by: i8) {
+    fn change_had(&mut self, chunk: ChunkId, by: i8) {
+        self.change(chunk, |copies| {
+            copies.had = copies
+                .had
+                .checked_add_signed(by)
+                .expect("a copy is lost once for each time it was gained");
+        });
+    }
+    fn change(&mut self, chunk: ChunkId, change: impl FnOnce(&mut Copies)) {
         let copies = self
             .copies
             .get_mut(&chunk)
             .expect("copies are counted of chunks that files own");
         let before = *copies;
-        copies.had = copies
-            .had
-            .checked_add_signed(by)
-            .expect("a copy is lost once for each time it was gained");
+        change(copies);
         let after = *copies;
         self.count(before, -1);
         self.count(after, 1);
@@ -87,7 +122,8 @@ impl ChunkMap {
             }
         };
         self.under_replicated = add(self.under_replicated, copies.had < copies.wanted);
-        self.unavailable = add(self.unavailable, copies.had == 0);
+        let unavailable = copies.had == 0 && copies.holds == Holds::Bytes;
+        self.unavailable = add(self.unavailable, unavailable);
     }
 }
 
@@ -98,8 +134,11 @@ mod tests {
     #[test]
     fn counts_follow_every_gain_and_loss() {
         let mut map = ChunkMap::default();
-        map.opened(ChunkId(1), 2);
-        map.opened(ChunkId(2), 1);
+        for (chunk, wanted) in [(1, 2), (2, 1)] {
+            map.opened(ChunkId(chunk), wanted);
+            assert_eq!(map.unavailable(), chunk - 1);
+            map.synced(ChunkId(chunk), Some(1));
+        }
         assert_eq!((map.under_replicated(), map.unavailable()), (2, 2));
         map.gained(ChunkId(1));
         map.gained(ChunkId(2));
@@ -108,6 +147,21 @@ mod tests {
         map.lost(ChunkId(2));
         assert_eq!((map.under_replicated(), map.unavailable()), (1, 1));
         map.freed(ChunkId(2));
+        assert_eq!((map.under_replicated(), map.unavailable()), (0, 0));
+    }
+
+    #[test]
+    fn a_chunk_of_which_nothing_was_synced_lacks_copies_and_is_not_unavailable() {
+        let mut map = ChunkMap::default();
+        map.opened(ChunkId(1), 2);
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
+        map.synced(ChunkId(1), Some(0));
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
+        map.synced(ChunkId(1), Some(1));
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 1));
+        map.gained(ChunkId(1));
+        assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
+        map.freed(ChunkId(1));
         assert_eq!((map.under_replicated(), map.unavailable()), (0, 0));
     }
 }

@@ -465,15 +465,25 @@ impl Serving {
             self.copies
                 .opened(opened.chunk, self.state.replication(opened.file));
         }
-        if let Record::SizeSet(report) = &logged.record
-            && report.writer == WriterStays::Closed
-        {
-            self.settle(report);
+        if let Record::SizeSet(report) = &logged.record {
+            self.synced(report);
+            if report.writer == WriterStays::Closed {
+                self.settle(report);
+            }
         }
         for freed in applied.freed {
             self.freed(io, &freed);
         }
         (logged.seq, applied.done)
+    }
+
+    /// What was synced of a file's chunks may be read from now on: from now on it is missed where it is not.
+    fn synced(&mut self, report: &SizeSet) {
+        for (index, _) in &report.synced {
+            if let Some(chunk) = self.state.chunks.get(&(report.file, *index)) {
+                self.copies.synced(chunk.chunk, chunk.synced);
+            }
+        }
     }
 
     /// A file was closed: its chunks take what was written to them, not the whole that was promised. So a

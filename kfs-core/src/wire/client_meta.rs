@@ -418,7 +418,7 @@ pub struct ClusterStatus {
     pub bytes: u64,
     /// Chunks with fewer confirmed replicas than their file asks for.
     pub chunks_under_replicated: u64,
-    /// Chunks that no live server has confirmed.
+    /// Chunks that no live server has confirmed, of which something was synced: some of it cannot be read.
     pub chunks_unavailable: u64,
     /// Replicas that were reported damaged.
     pub replicas_damaged: u64,

@@ -102,12 +102,20 @@ pub fn chunk(
         bounds.tables,
         limits.chunk_tables.max(1),
     )?;
-    // One write each piece; one read each range, or its table, which goes on when its reader has gone; one sync
-    // and one step of its making each replica; one header each parked one.
+    // Reads go on at the disk when their readers have gone; those count as well.
+    judge.most(
+        "reads at the disk",
+        bounds.reads_at_disk,
+        limits.disk_reads_max(geometry),
+    )?;
+    judge.most(
+        "reads at the disk that nobody waits for",
+        bounds.reads_abandoned,
+        bounds.reads_at_disk,
+    )?;
+    // One write each piece; one sync and one step of its making each replica; one header each parked one.
     let most = bounds.pieces
-        + bounds.reads
-        + bounds.reads_abandoned
-        + bounds.tables_loading
+        + bounds.reads_at_disk
         + 2 * bounds.writing
         + bounds.parked
         + bounds.moving
@@ -200,10 +208,11 @@ mod tests {
             tables_loading: 1,
             reads: 4,
             reads_abandoned: 1,
+            reads_at_disk: 7,
             writing: 1,
             parked: 0,
             moving: 0,
-            jobs: 3 + 4 + 1 + 1 + 2 + JOBS_OF_ITS_OWN,
+            jobs: 3 + 7 + 2 + JOBS_OF_ITS_OWN,
         }
     }
 
@@ -213,12 +222,14 @@ mod tests {
             |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY, OnTheirWay(1));
         judge(&full()).unwrap();
         type More = (&'static str, fn(&mut chunk::Bounds));
-        let more: [More; 6] = [
+        let more: [More; 8] = [
             ("position 0", |bounds| bounds.rooms[0].bytes += 1),
             ("reads of one link", |bounds| bounds.links[0].reads += 1),
             ("on their way out", |bounds| bounds.links[0].bytes += 10_000),
             ("tables of replicas", |bounds| bounds.tables += 1),
             ("reads not answered", |bounds| bounds.reads += 1),
+            ("reads at the disk", |bounds| bounds.reads_at_disk += 1),
+            ("nobody waits", |bounds| bounds.reads_abandoned = 8),
             ("disk operations", |bounds| bounds.jobs += 1),
         ];
         for (what, more) in more {

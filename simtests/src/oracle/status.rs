@@ -28,7 +28,7 @@ pub struct Truth {
     pub chunks: u64,
     /// Of those, the ones with fewer copies on servers that are up than their file asks for.
     pub under_replicated: BTreeSet<ChunkId>,
-    /// Of those, the ones without any.
+    /// Of those, the ones without any, of which something was ever synced: of another one nothing can be missed.
     pub unavailable: BTreeSet<ChunkId>,
     /// Replicas, by server, that are shorter than the log says or have no header.
     pub damaged: BTreeSet<(ServerIndex, ChunkId)>,
@@ -118,7 +118,7 @@ impl Truth {
             if had < usize::from(owned.wanted) {
                 truth.under_replicated.insert(owned.chunk);
             }
-            if had == 0 {
+            if had == 0 && owned.synced.unwrap_or(0) > 0 {
                 truth.unavailable.insert(owned.chunk);
             }
         }
@@ -339,6 +339,17 @@ mod tests {
         short.agrees(&said(1, 1, 1, 0, 2)).unwrap();
         assert!(short.agrees(&said(1, 0, 1, 0, 2)).is_err());
         assert!(short.agrees(&said(1, 1, 0, 0, 2)).is_err());
+    }
+
+    #[test]
+    fn a_chunk_that_was_never_synced_and_is_nowhere_is_no_lost_data() {
+        let mut records = with_a_file();
+        records.pop();
+        let truth = |records| Truth::of(&state(records), &[], GEOMETRY);
+        let unfinished = truth(records);
+        let lacks = |truth: &Truth| (truth.under_replicated.len(), truth.unavailable.len());
+        assert_eq!(lacks(&unfinished), (1, 0));
+        assert_eq!(lacks(&truth(with_a_file())), (1, 1));
     }
 
     #[test]
