@@ -1,6 +1,7 @@
 //! A cluster on simulated nodes: how its processes start, die, lose power, are cut off, and come back.
 use super::shared::Shared;
 use super::tap::{ServerObserver, Tapped};
+use super::wire::Wire;
 use crate::disk::DiskModel;
 use crate::disk::node::NodeDisk;
 use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
@@ -38,6 +39,7 @@ pub struct Cluster {
     record: Shared,
     handle: Handle,
     net: Arc<NetSim>,
+    wire: Wire,
     servers: Arc<Vec<Server>>,
     clients: Arc<Vec<NodeId>>,
     state: Arc<Mutex<State>>,
@@ -94,6 +96,7 @@ impl Cluster {
     pub fn start(setup: Arc<Schedule>, record: Shared) -> Self {
         let handle = Handle::current();
         let net = NetSim::current();
+        let wire = Wire::of_run(setup.seed);
         net.update_config(|config| {
             let (from, to) = setup.latency_us;
             config.send_latency = Duration::from_micros(from)..Duration::from_micros(to);
@@ -119,6 +122,7 @@ impl Cluster {
                         serve(setup, record, disk, server, *starts)
                     })
                     .build();
+                wire.name(node.id(), server);
                 Server {
                     node: node.id(),
                     disk,
@@ -129,7 +133,9 @@ impl Cluster {
             .map(|client| {
                 let host = 1 + setup.servers + client;
                 let name = format!("client{client}");
-                handle.create_node().name(name).ip(ip(host)).build().id()
+                let node = handle.create_node().name(name).ip(ip(host)).build().id();
+                wire.name(node, host - 1);
+                node
             })
             .collect();
         let state = State {
@@ -152,6 +158,7 @@ impl Cluster {
             record,
             handle,
             net,
+            wire,
             servers: Arc::new(servers),
             clients: Arc::new(clients),
             state: Arc::new(Mutex::new(state)),
@@ -528,6 +535,11 @@ impl Cluster {
         self.servers[0].disk.look(DiskModel::clone)
     }
 
+    /// What is between the nodes.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
     /// Faults that struck, by kind.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, u64> {
