@@ -1,6 +1,7 @@
 //! A cluster on simulated nodes: how its processes start and what they do.
 use super::shared::Shared;
 use super::tap::{ServerObserver, Tapped};
+use super::wire::Wire;
 use crate::disk::DiskModel;
 use crate::disk::node::NodeDisk;
 use crate::fault::ServerNumber;
@@ -40,6 +41,7 @@ pub struct Cluster {
     pub(super) record: Shared,
     pub(super) handle: Handle,
     pub(super) net: Arc<NetSim>,
+    pub(super) wire: Wire,
     pub(super) servers: Arc<Vec<Server>>,
     pub(super) clients: Arc<Vec<NodeId>>,
     state: Arc<Mutex<State>>,
@@ -107,6 +109,7 @@ impl Cluster {
     pub fn start(setup: Arc<Schedule>, record: Shared) -> Self {
         let handle = Handle::current();
         let net = NetSim::current();
+        let wire = Wire::of_run(setup.seed);
         net.update_config(|config| {
             let (from, to) = setup.latency_us;
             config.send_latency = Duration::from_micros(from)..Duration::from_micros(to);
@@ -137,6 +140,7 @@ impl Cluster {
                         }
                     })
                     .build();
+                wire.name(node.id(), server);
                 Server {
                     node: node.id(),
                     disk,
@@ -147,7 +151,9 @@ impl Cluster {
             .map(|client| {
                 let host = 1 + setup.servers + client;
                 let name = format!("client{client}");
-                handle.create_node().name(name).ip(ip(host)).build().id()
+                let node = handle.create_node().name(name).ip(ip(host)).build().id();
+                wire.name(node, host - 1);
+                node
             })
             .collect();
         let state = State {
@@ -170,6 +176,7 @@ impl Cluster {
             record,
             handle,
             net,
+            wire,
             servers: Arc::new(servers),
             clients: Arc::new(clients),
             state: Arc::new(Mutex::new(state)),
@@ -373,6 +380,11 @@ impl Cluster {
     #[must_use]
     pub fn hurt(&self) -> BTreeSet<ServerNumber> {
         self.state().hurt.clone()
+    }
+    /// What is between the nodes.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
     /// Faults that struck, by kind.
     #[must_use]

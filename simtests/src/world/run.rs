@@ -30,6 +30,7 @@ pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
     runtime.block_on(async move {
         let begun = tokio::time::Instant::now();
         let cluster = Cluster::start(Arc::clone(&setup), record.clone());
+        let _plugged = cluster.wire().plug();
         let mut totals = Totals::default();
         let result = live(&cluster, &record, &setup, &mut totals).await;
         cluster.end().await;
@@ -47,6 +48,7 @@ pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
         totals.count(kept.counts, cluster.crashes());
         totals.bytes_verified = kept.contents.verified;
         totals.faults = cluster.faults();
+        totals.faults.extend(cluster.wire().effects().named());
         totals.disk_operations = cluster.disk_operations();
         totals.simulated = begun.elapsed();
         totals
