@@ -42,7 +42,8 @@ pub enum Fault {
     CutLinks(Party, Cut),
     /// Dials to somebody are not answered, and not refused either.
     HangDials(Party),
-    /// In so many of the bodies that somebody sends from now on, a bit flips on the way.
+    /// In so many of the bodies that somebody sends from now on, a bit flips on the way. Where there are frames, in
+    /// so many of these, anywhere.
     FlipBodies(Party, u32),
     /// A server's clock runs faster or slower, and its wall clock is off.
     Clock(ServerNumber, Clock),

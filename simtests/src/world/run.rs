@@ -5,10 +5,11 @@ use super::shared::Shared;
 use crate::disk::DiskModel;
 use crate::keyed::Keyed;
 use crate::oracle::rest::{self, AtRest};
-use crate::oracle::{Violation, order, replicas};
+use crate::oracle::{Violation, log, order, replicas};
 use crate::outcome::Totals;
 use crate::schedule::{Class, Schedule};
 use crate::workload::client::{list, read_all};
+use kfs_core::meta::state::State;
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Kind, ServerState};
 use madsim::runtime::Runtime;
@@ -48,6 +49,8 @@ pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
         totals.count(kept.counts, cluster.crashes());
         totals.bytes_verified = kept.contents.verified;
         totals.faults = cluster.faults();
+        let explained = cluster.wire().explains(kept.malformed);
+        kept.check(explained);
         totals.faults.extend(cluster.wire().effects().named());
         totals.disk_operations = cluster.disk_operations();
         totals.simulated = begun.elapsed();
@@ -183,12 +186,15 @@ async fn read_back(
 /// Every replica of every chunk that holds bytes of a file is there, and is right, on every disk that was not
 /// hurt.
 fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u64, Violation> {
+    let logged = State::replay(&log::records(&cluster.meta_disk())?);
+    let logged = logged.map_err(|why| Violation::new("O7", "N3", why))?;
     let mut record = record.lock();
     let now = record.tick();
     let hurt: Vec<String> = cluster.hurt().into_iter().map(server_name).collect();
     let mut verified = 0;
     for (located, there) in record.located.values() {
-        if located.log_len == 0 {
+        // A temporary file whose session ended since it was read: the oracle of names judges that.
+        if located.log_len == 0 || logged.attrs(located.file).is_none() {
             continue;
         }
         let found = cluster.look(|server, disk| {

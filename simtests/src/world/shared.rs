@@ -14,6 +14,8 @@ pub struct Kept {
     record: Record,
     bells: BTreeMap<u64, Arc<Notify>>,
     next: u64,
+    /// Links that closed because of bytes that are no frame.
+    pub malformed: u64,
 }
 
 impl Shared {
@@ -24,6 +26,7 @@ impl Shared {
             record,
             bells: BTreeMap::new(),
             next: 0,
+            malformed: 0,
         })))
     }
     /// To look at it or add to it.

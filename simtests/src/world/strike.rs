@@ -1,8 +1,9 @@
 //! How planned faults strike a cluster of the world, and how they are healed.
 use super::cluster::{Cluster, as_u32};
+use super::wire::{How, Switch};
 use crate::disk::faults::{DiskFault, Injected};
 use crate::disk::{DiskModel, Moment, Policy};
-use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
+use crate::fault::{Cut, Fault, Party, Planned, ServerNumber, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::observe::record::Watch;
 use madsim::net::NetSim;
@@ -118,7 +119,23 @@ impl Cluster {
             Fault::KillClient(client) => self.kill_client(*client),
             // The clock of all nodes is the runtime's.
             Fault::Clock(..) => false,
-            Fault::CutLinks(..) | Fault::HangDials(_) | Fault::FlipBodies(..) => false,
+            Fault::CutLinks(party, how) => {
+                let how = match how {
+                    Cut::Seen => How::Seen,
+                    Cut::HalfSeen => How::HalfSeen,
+                    Cut::MidFrame => How::MidFrame,
+                };
+                self.wire.cut(self.number_of(*party), how) > 0
+            }
+            Fault::HangDials(party) => {
+                self.wire.hang_dials(self.number_of(*party), Switch::On);
+                true
+            }
+            Fault::FlipBodies(party, times) => {
+                let node = self.number_of(*party);
+                self.wire.corrupt(node, u64::from(*times));
+                true
+            }
             Fault::Disk(server, fault) => self.disk_fails(*server, fault),
             Fault::Spoil(server, spot, damage) => {
                 let block = self.servers[*server].disk.look(|disk| spot.find(disk));
@@ -158,11 +175,18 @@ impl Cluster {
             Fault::Disk(server, fault) => self.disk_recovers(*server, fault),
             Fault::SetBack(server, _) => self.restart(*server),
             Fault::CloneDisk(_, to) => self.put_back(*to),
-            Fault::Clock(..)
-            | Fault::CutLinks(..)
-            | Fault::HangDials(_)
-            | Fault::FlipBodies(..)
-            | Fault::Spoil(..) => {}
+            Fault::HangDials(party) => {
+                self.wire.hang_dials(self.number_of(*party), Switch::Off);
+            }
+            Fault::Clock(..) | Fault::CutLinks(..) | Fault::FlipBodies(..) | Fault::Spoil(..) => {}
+        }
+    }
+
+    /// The number of somebody on the wire.
+    fn number_of(&self, party: Party) -> usize {
+        match party {
+            Party::Server(server) => server,
+            Party::Client(client) => self.setup.servers + client,
         }
     }
 
@@ -321,6 +345,7 @@ impl Cluster {
     /// Ends all faults for good and starts what is down.
     pub fn heal_all(&self) {
         self.state().healing = true;
+        self.wire.heal_all();
         for client in 0..self.setup.clients.len() {
             self.heal(&Fault::IsolateClient(client));
             for server in 0..self.setup.servers {

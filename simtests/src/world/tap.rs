@@ -3,7 +3,7 @@
 use super::shared::Shared;
 use crate::observe::client::ClientObserver;
 use crate::observe::record::Record;
-use kfs_core::machine::{Input, Machine, Output};
+use kfs_core::machine::{CloseReason, Input, Machine, Output};
 use kfs_core::time::{Instant, Now};
 use kfs_core::trace::{TracedCall, TracedEvent};
 
@@ -48,6 +48,13 @@ where
             record.now_ns = now.wall.0;
             record.input(now, &self.name, &input);
             self.observer.input(&mut record, &input);
+            if let Input::Closed {
+                why: CloseReason::Malformed(_),
+                ..
+            } = input
+            {
+                record.malformed += 1;
+            }
         }
         self.machine.handle(now, input);
     }

@@ -82,6 +82,10 @@ impl Flow {
     }
 }
 
+/// About so many bytes leave together where a connection is cut into parts. The simulated network needs a millisecond
+/// for whatever leaves by itself: were that every part, a piece would take seconds.
+const BURST: u64 = 700;
+
 /// How a connection is cut into parts.
 #[derive(Clone, Copy, Debug)]
 struct Parts {
@@ -106,6 +110,15 @@ impl Parts {
             self.bytes_max
         };
         Some(bytes.min(small(flow.draws.between(1, most))))
+    }
+
+    /// When a part of so many bytes leaves. Short frames are cut too, now and then.
+    fn leaves(flow: &mut Flow, bytes: usize) -> Leaves {
+        if flow.draws.below(BURST) < bytes as u64 + 10 {
+            Leaves::AtOnce
+        } else {
+            Leaves::WhenFlushed
+        }
     }
 }
 
@@ -296,21 +309,21 @@ impl Conn {
             }
             None => Cow::Borrowed(&bytes[..len]),
         };
+        let mut leaves = match parts {
+            Some(_) => Parts::leaves(&mut end.writing, len),
+            None => Leaves::WhenFlushed,
+        };
         if cut.is_some() {
             around.effects.add(Effect::CutMidFrame);
             end.breaks();
-            if passes.is_empty() {
+            if len == 0 {
                 return Write::Fails;
             }
+            leaves = Leaves::AtOnce;
         }
-        let at_once = parts.is_some() || cut.is_some();
         Write::Passes {
             bytes: passes,
-            leaves: if at_once {
-                Leaves::AtOnce
-            } else {
-                Leaves::WhenFlushed
-            },
+            leaves,
         }
     }
 

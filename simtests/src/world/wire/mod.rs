@@ -20,6 +20,7 @@ pub use flips::Flip;
 pub use frames::Part;
 
 use crate::keyed::Keyed;
+use crate::oracle::Violation;
 use conn::{Around, At, Conn, ConnId, Flush, Held, Read, Side, Write};
 use flips::Flips;
 use kfs_drive::seam::{Bytes, Leave, Plugged, Wiring};
@@ -204,6 +205,23 @@ impl Wire {
         }
         net.answered.notify_waiters();
         net.wake();
+    }
+
+    /// Whether so many links may have closed because of bytes that are no frame: links write frames only, so each
+    /// of them met a bit that had flipped.
+    ///
+    /// # Errors
+    /// If there were more of them than such bits.
+    pub fn explains(&self, malformed: u64) -> Result<(), Violation> {
+        let effects = self.effects();
+        let flipped = effects.of(Effect::FlippedPrefix) + effects.of(Effect::FlippedHead);
+        if malformed <= flipped {
+            return Ok(());
+        }
+        let what = format!(
+            "{malformed} links met bytes that are no frame, and {flipped} bits of heads flipped"
+        );
+        Err(Violation::new("O11", "L", what))
     }
 
     /// What was done so far.
