@@ -556,6 +556,7 @@ async fn serve(
     server: ServerNumber,
     start: u64,
 ) {
+    record.server_starts(server, &disk);
     let (sender, completions) = unbounded_channel();
     let disk = disk.open(sender);
     let name = server_name(server);
