@@ -1,7 +1,9 @@
 //! Mistakes planted in the product, to measure the simulator's eyes: each must be seen.
+use crate::oracle;
 use crate::run::Kind;
 use crate::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What has to happen before anybody can see it, if runs of `world` make it happen seldom or never: the
@@ -138,6 +140,19 @@ impl fmt::Display for Hunt {
             }
         }
     }
+}
+
+/// How many mistakes each oracle was the first to see, and which oracles were the first for none: all that those
+/// see, another sees as soon. `panic` and `halt` are no oracles, but kill too.
+#[must_use]
+pub fn killers(hunts: &[Hunt]) -> (BTreeMap<&'static str, u64>, Vec<&'static str>) {
+    let mut killers = BTreeMap::new();
+    for broken in hunts.iter().filter_map(|hunt| hunt.broken.as_ref()) {
+        *killers.entry(broken.violation.oracle).or_default() += 1;
+    }
+    let mut idle = oracle::NAMES.to_vec();
+    idle.retain(|name| !killers.contains_key(name));
+    (killers, idle)
 }
 
 /// Plants a mistake and runs scenarios until it is seen, or for so many seeds.

@@ -307,7 +307,7 @@ impl Record {
     /// The run is over: what came of it.
     pub fn finish(&mut self, mut totals: Totals) -> outcome::Outcome {
         if let Some(overseer) = &self.overseer {
-            totals.judged = overseer.judged().by_oracle().into();
+            totals.judged = overseer.judged().by_oracle().collect();
         }
         if let Some(trace) = self.trace.take() {
             let _ = trace.lock().unwrap_or_else(PoisonError::into_inner).flush();

@@ -72,17 +72,20 @@ pub struct Judged {
     pub counters: u64,
 }
 
+/// The oracles that are fed here.
+pub const ORACLES: [&str; 5] = ["O5", "O7", "O8", "O10", "O11"];
+
 impl Judged {
     /// By the oracles' names.
-    #[must_use]
-    pub fn by_oracle(&self) -> [(&'static str, u64); 5] {
-        [
-            ("O5", self.states + self.pieces),
-            ("O7", self.logs),
-            ("O8", self.deletions),
-            ("O10", self.bounds),
-            ("O11", self.counters),
-        ]
+    pub fn by_oracle(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = [
+            self.states + self.pieces,
+            self.logs,
+            self.deletions,
+            self.bounds,
+            self.counters,
+        ];
+        ORACLES.into_iter().zip(counts)
     }
 }
 
