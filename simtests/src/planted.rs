@@ -19,15 +19,8 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
             "one client makes a name, another is refused it while the record is being synced, power of the \
              meta server fails and the record is lost"
         }
-        Bug::DeleteBeforeDurable => {
-            "a synced file is removed, its chunkservers are told, power of the meta server fails before the \
-             record is durable, and the client that asked dies too and does not ask again"
-        }
         Bug::SegmentHeaderUnsynced => {
             "power of the meta server fails between the name of a new segment and its first batch"
-        }
-        Bug::ReadTailUnsynced => {
-            "the meta server is killed with a batch in the page cache, starts, serves, and loses power"
         }
         Bug::MarkLeftOut => {
             "a bit of the last acked batch of the log rots while the meta server is down"
@@ -78,6 +71,9 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
         }
         Bug::StaleTableRead => {
             "a chunk is synced and parked, read, written on, synced and parked again, and read"
+        }
+        Bug::FullRoomUnpaused => {
+            "clients write more at once through one chunkserver than its room for pieces holds"
         }
         Bug::PieceUnverified => "a bit of a piece flips on its way to the head, or along the chain",
         Bug::CloseAckedUnreported => {
