@@ -8,6 +8,7 @@ use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::machine::Output;
 use crate::outbox::Outbox;
+use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::{Msg, Peer};
 use core::net::SocketAddr;
@@ -272,7 +273,7 @@ impl Links {
         let room = self.rooms.entry(position).or_default();
         room.bytes += bytes;
         room.full |= room.bytes > self.room_bytes_max || buggify::is(Site::RoomFullEarly);
-        if room.full {
+        if room.full && !planted::is(Bug::FullRoomUnpaused) {
             for (link, at) in &mut self.links {
                 if at.purpose == Purpose::Pieces(position) && !at.paused {
                     probe::hit(Probe::LinkPaused);

@@ -10,9 +10,11 @@ use crate::disk::queue::Carried;
 use crate::disk::{DiskModel, Policy};
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
+use crate::observe::overseer::{Overseer, Whose};
 use crate::observe::record::Record;
 use crate::observe::telling::Life;
 use crate::oracle::Violation;
+use crate::oracle::bounds::OnTheirWay;
 use crate::outcome::Crashes;
 use crate::schedule::Schedule;
 use kfs_core::ids::CallId;
@@ -35,6 +37,9 @@ const LOOK_AGAIN_NS: u64 = 10_000_000;
 const MONO_FIRST_NS: u64 = 1_000_000_000_000;
 /// 2026-01-01.
 const WALL_FIRST_NS: u64 = 1_767_225_600_000_000_000;
+
+/// A link that is paused brings nothing more here, not even what has arrived.
+const ON_THEIR_WAY: OnTheirWay = OnTheirWay(0);
 
 /// What is to happen, by when, then by when it was decided.
 #[derive(Clone, Default, Debug)]
@@ -167,7 +172,8 @@ pub struct Sim {
 impl Sim {
     /// A cluster whose servers have just been switched on.
     #[must_use]
-    pub fn new(schedule: Arc<Schedule>, record: Record) -> Self {
+    pub fn new(schedule: Arc<Schedule>, mut record: Record) -> Self {
+        record.overseer = Some(Box::new(Overseer::new(&schedule, ON_THEIR_WAY)));
         let seed = schedule.seed;
         let clients = schedule.clients.len();
         let mut roles = vec![Role::Meta];
@@ -473,7 +479,11 @@ impl Sim {
             return;
         };
         let mut wants = Vec::new();
-        process.handle(now, &host.name, happens, &mut self.record, &mut wants);
+        let whose = Whose {
+            node: as_u32(node),
+            name: &host.name,
+        };
+        process.handle(now, whose, happens, &mut self.record, &mut wants);
         let life = host.life;
         let mut answers = Vec::new();
         for want in wants {
@@ -587,6 +597,10 @@ impl Sim {
         host.frozen = None;
         if let Some(telling) = &mut self.record.telling {
             telling.process(self.now, &host.name, Life::Begins);
+        }
+        self.record.now_ns = self.now;
+        if let Some(disk) = &host.disk {
+            self.record.server_starts(node, &disk.model);
         }
         self.deliver(node, Happens::Wake);
     }

@@ -1,7 +1,9 @@
 //! What is kept of a run: every operation for the oracles, every event's hash, and counts.
 //!
 //! A value: a simulation that is forked takes a copy along.
+use super::overseer::{Overseen, Overseer, Whose};
 use super::telling::Telling;
+use crate::disk::DiskModel;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
@@ -29,6 +31,8 @@ pub struct Record {
     trace: Option<Arc<Mutex<BufWriter<File>>>>,
     /// What is told of the run, if anybody wants to know.
     pub telling: Option<Box<Telling>>,
+    /// Who looks at the machines, if anybody does.
+    pub overseer: Option<Box<Overseer>>,
     /// Simulated time, in nanoseconds, as far as it is told.
     pub now_ns: u64,
     /// Operations on the namespace, in the order of their calls.
@@ -117,6 +121,7 @@ impl Record {
             hash: EventHash::default(),
             trace: trace.map(|file| Arc::new(Mutex::new(BufWriter::new(file)))),
             telling: None,
+            overseer: None,
             now_ns: 0,
             operations: Vec::new(),
             contents: Contents::new(salt),
@@ -159,6 +164,45 @@ impl Record {
         }
         if let Some(telling) = &mut self.telling {
             telling.output(self.now_ns, name, output);
+        }
+    }
+
+    /// A machine is about to take this.
+    pub fn oversee_input<M: Overseen>(
+        &mut self,
+        whose: Whose<'_>,
+        now: Now,
+        input: &Input<M::Call>,
+    ) {
+        self.oversee(|overseer, _| M::takes(overseer, whose, now, input));
+    }
+
+    /// A machine wants this.
+    pub fn oversee_output<M: Overseen>(
+        &mut self,
+        whose: Whose<'_>,
+        now: Now,
+        machine: &M,
+        output: &Output<M::Event>,
+    ) {
+        self.oversee(|overseer, at| machine.wants(overseer, whose, (now, at), output));
+    }
+
+    /// A machine wants nothing more.
+    pub fn oversee_rest<M: Overseen>(&mut self, whose: Whose<'_>, machine: &M) {
+        self.oversee(|overseer, _| machine.rests(overseer, whose));
+    }
+
+    /// A server's process starts on this disk.
+    pub fn server_starts(&mut self, server: usize, disk: &DiskModel) {
+        let server = u32::try_from(server).expect("a run has few servers");
+        self.oversee(|overseer, _| overseer.starts(server, disk));
+    }
+
+    fn oversee(&mut self, look: impl FnOnce(&mut Overseer, Tick) -> Result<(), Violation>) {
+        if let Some(overseer) = &mut self.overseer {
+            let seen = look(overseer, self.now_ns);
+            self.check(seen);
         }
     }
 
@@ -274,7 +318,10 @@ impl Record {
     }
 
     /// The run is over: what came of it.
-    pub fn finish(&mut self, totals: Totals) -> outcome::Outcome {
+    pub fn finish(&mut self, mut totals: Totals) -> outcome::Outcome {
+        if let Some(overseer) = &self.overseer {
+            totals.judged = overseer.judged().by_oracle().collect();
+        }
         if let Some(trace) = self.trace.take() {
             let _ = trace.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }

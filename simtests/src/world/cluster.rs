@@ -414,6 +414,7 @@ async fn serve(
     server: ServerNumber,
     start: u64,
 ) -> String {
+    record.server_starts(server, &disk);
     let (sender, completions) = unbounded_channel();
     let disk = disk.open(sender);
     let name = server_name(server);

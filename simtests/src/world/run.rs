@@ -4,6 +4,8 @@ use super::cluster::{Cluster, server_name};
 use super::shared::Shared;
 use crate::disk::DiskModel;
 use crate::keyed::Keyed;
+use crate::observe::overseer::Overseer;
+use crate::oracle::bounds::OnTheirWay;
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::{Violation, log, order, replicas};
 use crate::outcome::Totals;
@@ -30,6 +32,8 @@ pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
     let runtime = Runtime::with_seed_and_config(setup.seed, madsim::Config::default());
     runtime.block_on(async move {
         let begun = tokio::time::Instant::now();
+        let overseer = Overseer::new(&setup, OnTheirWay::DRIVE);
+        record.lock().overseer = Some(Box::new(overseer));
         let cluster = Cluster::start(Arc::clone(&setup), record.clone());
         let _plugged = cluster.wire().plug();
         let mut totals = Totals::default();
