@@ -50,6 +50,8 @@ pub struct Record {
     pub ready: BTreeSet<usize>,
     /// Bytes on disks that were what their writer wrote.
     pub verified_on_disk: u64,
+    /// Whether faults of disks are part of the run: otherwise who reports damage is wrong.
+    pub disks_may_lie: bool,
 }
 
 /// Something that may be waited for.
@@ -116,6 +118,7 @@ impl Record {
             counts: Counts::default(),
             ready: BTreeSet::new(),
             verified_on_disk: 0,
+            disks_may_lie: false,
         }
     }
 
@@ -142,7 +145,12 @@ impl Record {
         self.counts.events += 1;
         self.remark(|| format!("    {name} -> {}", shorten(output, LINE_MAX)));
         if let Output::Send { msg, .. } = output {
-            self.sent(msg.head.name());
+            let kind = msg.head.name();
+            if kind == "ReportDamage" && !self.disks_may_lie {
+                let what = format!("{name} reports damage, and none was made: {:?}", msg.head);
+                self.check::<()>(Err(Violation::new("O11", "F", what)));
+            }
+            self.sent(kind);
         }
         if let Some(telling) = &mut self.telling {
             telling.output(self.now_ns, name, output);
