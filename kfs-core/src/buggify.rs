@@ -84,6 +84,11 @@ sites! {
     ReadPieceOfOneBlock, "client-read-of-one-block";
     /// One piece is read at a time.
     ReadAheadOfOne, "client-read-ahead-of-one";
+
+    // The driver.
+
+    /// A frame leaves in two parts, a moment apart.
+    FrameInTwo, "frame-leaves-in-two";
 }
 
 /// Stands in the simulator's binary, and in no other.

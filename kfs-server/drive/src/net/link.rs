@@ -2,6 +2,7 @@
 use super::LinkEvent;
 use crate::pool::Pool;
 use bytes::{Buf, Bytes};
+use kfs_core::buggify::{self, Site};
 use kfs_core::ids::{ClusterId, LinkId};
 use kfs_core::limits::FRAME_BODY_MAX;
 use kfs_core::machine::CloseReason;
@@ -32,6 +33,8 @@ type WriteHalf = tokio::io::WriteHalf<TcpStream>;
 const OPEN_MAX: Duration = Duration::from_secs(5);
 /// How long what is queued may take to leave after the machine closed the link.
 const LINGER_MAX: Duration = Duration::from_secs(5);
+/// How long the second half of a frame is behind the first, where it is pushed.
+const SPLIT: Duration = Duration::from_millis(1);
 /// Bytes read at once where small frames are expected.
 const READ_BYTES: usize = 16 << 10;
 /// Small frames are written together up to this many bytes.
@@ -463,8 +466,14 @@ impl Writing {
 
     async fn write(io: &mut WriteHalf, batch: Batch) -> io::Result<usize> {
         let cost = batch.cost;
-        io.write_all_buf(&mut Buf::chain(batch.heads.as_slice(), batch.body))
-            .await?;
+        let mut bytes = Buf::chain(batch.heads.as_slice(), batch.body);
+        if buggify::is(Site::FrameInTwo) {
+            let half = bytes.remaining() / 2;
+            io.write_all_buf(&mut (&mut bytes).take(half)).await?;
+            io.flush().await?;
+            tokio::time::sleep(SPLIT).await;
+        }
+        io.write_all_buf(&mut bytes).await?;
         Ok(cost)
     }
 }

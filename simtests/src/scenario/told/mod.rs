@@ -6,6 +6,7 @@
 mod answers;
 pub mod basics;
 mod chunks;
+mod links;
 mod log;
 mod names;
 
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Scenario> {
     basics::ALL
         .into_iter()
         .chain(answers::ALL)
+        .chain(links::ALL)
         .chain(log::ALL)
         .chain(names::ALL)
         .chain(chunks::ALL)
