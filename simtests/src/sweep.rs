@@ -3,6 +3,7 @@ use crate::observe::overseer;
 use crate::oracle::Violation;
 use crate::outcome::{Outcome, Totals};
 use crate::run::{Kind, Run};
+use crate::scenario::drawn;
 use kfs_core::planted::Bug;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -161,7 +162,15 @@ impl Swept {
             .iter()
             .filter(|kind| !kind.scenario.is_clean())
             .count() as u64;
-        // Runs in which something fails.
+        let drawn = kinds
+            .iter()
+            .filter(|kind| {
+                let name = kind.scenario.name;
+                drawn::ALL.iter().any(|one| one.name == name) && !kind.scenario.is_clean()
+            })
+            .count() as u64;
+        // Runs in which all kinds of faults are drawn; and those in which something fails.
+        let drawn = runs * drawn / (kinds.len() as u64).max(1);
         let faulty = runs * faulty / (kinds.len() as u64).max(1);
         let mut minima = vec![
             ("runs", totals.runs, 1),
@@ -175,7 +184,7 @@ impl Swept {
             ),
             ("simulated seconds", totals.simulated.as_secs(), runs),
         ];
-        if faulty >= 200 && kinds.iter().any(|kind| kind.scenario.name == "files") {
+        if drawn >= 80 && kinds.iter().any(|kind| kind.scenario.name == "files") {
             // An oracle that nobody feeds would pass everything.
             for oracle in overseer::ORACLES {
                 minima.push((
@@ -188,7 +197,7 @@ impl Swept {
                 minima.push((
                     kind,
                     totals.faults.get(kind).copied().unwrap_or(0),
-                    faulty / 100,
+                    drawn / 40,
                 ));
             }
         }

@@ -9,9 +9,11 @@
 //! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] | reads and disks, at rest |
 //! | O4 | D2: replicas are equal at rest | [`equal`] | disks and the state, at rest |
 //! | O5 | N1, N2, D1: the state holds, ids and versions are used once | [`meta`] | states that the log gives, at rest |
+//! | O5 | N1: temporary files go with their session | [`temporary`] | the log, at rest |
 //! | O6 | N1: the tree is a map, and the reference namespace | [`names`], and tests beside the tree | the state, when a run ends |
 //! | O7 | N3: the log is the state | [`log`] | the meta server's disk, at rest; in `bare` its machine |
 //! | O9 | L: whoever works is done, and everybody is ready, some time after the last fault | the ends of runs | |
+//! | O11 | F: no damage is reported where none was made | `observe::record` | messages |
 //! | O12 | F: the status is the truth | [`status`] | the status (of `bare`), the state and disks, at rest |
 //! | O13 | the same seed gives the same events | `sim twice` | |
 //!
@@ -30,6 +32,7 @@ pub mod order;
 pub mod replicas;
 pub mod rest;
 pub mod status;
+pub mod temporary;
 pub mod wing_gong;
 
 use std::fmt;

@@ -104,6 +104,9 @@ pub(super) struct SweepArgs {
     /// Begins no run after so many minutes.
     #[arg(long)]
     pub(super) minutes: Option<u64>,
+    /// Plants this mistake.
+    #[arg(long, value_parser = bug)]
+    pub(super) planted: Option<Bug>,
 }
 
 #[derive(Args, Debug)]

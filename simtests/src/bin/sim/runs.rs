@@ -128,7 +128,7 @@ pub(super) fn sweep(args: SweepArgs, shared: Shared) -> ExitCode {
     let sweep = Sweep {
         kinds,
         seeds: args.seeds,
-        bug: None,
+        bug: args.planted,
         jobs: shared.jobs,
         longest: args
             .minutes
