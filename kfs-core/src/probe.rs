@@ -84,8 +84,6 @@ probes! {
     QuestionWaits, "question-waits-for-log";
     /// A listing has more than one page.
     ListPaged, "list-paged";
-    /// An old size report raised nothing.
-    SizeReportOld, "size-report-old";
 
     // Chunks being made.
 
@@ -129,8 +127,6 @@ probes! {
     ChainBrokeInMiddle, "chain-broke-in-middle";
     /// The chain broke at its tail.
     ChainBrokeAtTail, "chain-broke-at-tail";
-    /// A chunk was ordered again while it was being made.
-    CreateAskedTwice, "chunk-create-asked-twice";
     /// A piece came again while it was on its way.
     PieceAskedTwice, "piece-asked-twice";
     /// A piece came again when it was done.

@@ -1,9 +1,9 @@
 //! Many runs: in seed order, on a few threads, ended by the first violation or by a clock.
 use crate::observe::overseer;
-use crate::oracle::Violation;
+use crate::oracle::{Violation, paths};
 use crate::outcome::{Outcome, Totals};
-use crate::run::{Kind, Run};
-use crate::scenario::drawn;
+use crate::run::{Kind, Run, Simulator};
+use crate::scenario::{Scenario, drawn};
 use kfs_core::planted::Bug;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -201,12 +201,31 @@ impl Swept {
                 ));
             }
         }
-        minima
+        let few = minima
             .into_iter()
             .filter(|(_, found, least)| found < least)
-            .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"))
+            .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"));
+        let long = runs >= paths::RUNS_DUE && kinds.len() >= Scenario::all().len();
+        let never = paths::never(&simulators(kinds), &totals.probes);
+        let never = never.into_iter().filter(|_| long);
+        few.chain(never.map(|path| format!("O14: the rare path '{path}' was never taken")))
             .collect()
     }
+
+    /// How many of the rare paths were taken, of how many that could be; and those that were not.
+    #[must_use]
+    pub fn rare_paths(&self, kinds: &[Kind]) -> (usize, usize, Vec<&'static str>) {
+        let simulators = simulators(kinds);
+        let (due, never) = (
+            paths::due(&simulators).count(),
+            paths::never(&simulators, &self.totals.probes),
+        );
+        (due - never.len(), due, never)
+    }
+}
+
+fn simulators(kinds: &[Kind]) -> Vec<Simulator> {
+    kinds.iter().map(|kind| kind.simulator).collect()
 }
 
 /// Kinds of faults of which every large sweep has some, in either simulator.

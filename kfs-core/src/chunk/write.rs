@@ -178,7 +178,6 @@ impl Chunk {
         let refusal = match self.may_create(id, &order) {
             Ok(Create::New(position)) => return self.make(link, request, order, position),
             Ok(Create::Making) => {
-                probe::hit(Probe::CreateAskedTwice);
                 let writing = self.writing.get_mut(&id).expect("it is being made");
                 if let Made::Making(asks) = &mut writing.made {
                     asks.push((link, request));

@@ -153,6 +153,12 @@ pub(super) fn sweep(args: SweepArgs, shared: Shared) -> ExitCode {
         print(&document);
     } else {
         print_totals(&swept.totals);
+        let (taken, due, never) = swept.rare_paths(&sweep.kinds);
+        let mut rare = format!("{taken} of {due} were taken");
+        if !never.is_empty() {
+            rare = format!("{rare}; never: {}", never.join(", "));
+        }
+        line("rare paths", &rare);
         line(
             "speed",
             &format!(

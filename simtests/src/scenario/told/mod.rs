@@ -8,6 +8,7 @@ pub mod basics;
 mod chunks;
 mod log;
 mod names;
+mod rare;
 
 use super::Scenario;
 use crate::disk::Policy;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(log::ALL)
         .chain(names::ALL)
         .chain(chunks::ALL)
+        .chain(rare::ALL)
         .collect()
 }
 
