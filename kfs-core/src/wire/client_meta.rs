@@ -7,12 +7,13 @@ use crate::ids::{
 };
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
+use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A place in the tree: a directory, and a path from it (`a/b`, no leading slash; empty: the directory itself).
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct At {
     /// Where the path begins.
     pub dir: FileId,
@@ -28,6 +29,14 @@ impl At {
             dir: FileId::ROOT,
             path: path.into(),
         }
+    }
+}
+
+impl fmt::Debug for At {
+    /// With the path as text: nobody reads lists of bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = String::from_utf8_lossy(&self.path);
+        write!(f, "At({}, {path:?})", self.dir)
     }
 }
 
