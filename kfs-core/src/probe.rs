@@ -56,6 +56,17 @@ probes! {
     /// A start has removed what a crash had left half made.
     LeftoverRemoved, "meta-leftover-removed";
 
+    /// A checkpoint was made.
+    CheckpointMade, "checkpoint-made";
+    /// A checkpoint could not be made.
+    CheckpointFailed, "checkpoint-failed";
+    /// A start has read a checkpoint.
+    CheckpointLoaded, "checkpoint-loaded";
+    /// A start has found a checkpoint damaged.
+    CheckpointDamaged, "checkpoint-damaged";
+    /// Segments of the log were removed because two checkpoints stand for them.
+    LogPruned, "log-pruned";
+
     // Sessions and names.
 
     /// A session goes on over another link.

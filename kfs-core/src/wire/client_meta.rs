@@ -302,6 +302,8 @@ pub enum QueryOp {
     },
     /// The state of the cluster.
     Status,
+    /// A checkpoint is made, unless the newest one has everything; answered when it is there.
+    Checkpoint,
 }
 
 /// Answers [`Query`].
@@ -329,6 +331,17 @@ pub enum Answer {
     Located(Located),
     /// To `Status`.
     Status(ClusterStatus),
+    /// To `Checkpoint`.
+    Checkpoint(CheckpointMade),
+}
+
+/// A checkpoint that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CheckpointMade {
+    /// The record that it ends with.
+    pub seq: LogSeq,
+    /// Of the state in it; `None`: it was there before, and was not read again.
+    pub hash: Option<u64>,
 }
 
 /// The attributes of a file or directory.
@@ -441,8 +454,19 @@ pub struct ClusterStatus {
     pub min_replicas: u8,
     /// Why mutations are refused, if they are.
     pub read_only: Option<String>,
+    /// What there is of checkpoints.
+    pub checkpoint: Box<CheckpointStatus>,
     /// Every server that ever joined.
     pub servers: Vec<ServerStatus>,
+}
+
+/// What there is of checkpoints.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// The record that the newest one ends with; `None`: there is none yet.
+    pub newest: Option<LogSeq>,
+    /// Why the last one that was begun could not be made, if so.
+    pub failed: Option<String>,
 }
 
 /// One chunkserver of [`ClusterStatus`].

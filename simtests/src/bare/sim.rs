@@ -574,6 +574,7 @@ impl Sim {
                 replication: schedule.replication,
                 min_replicas: 2,
                 cluster: None,
+                checkpoint_every: None,
             })))
         } else {
             Process::Chunk(Box::new(chunk::Chunk::new(chunk::Config {

@@ -18,7 +18,7 @@
 //! | O11 | F: counters are what was done; no damage is reported where none was made, and none is taken | [`counters`], `observe::overseer` | the running machines and their messages; of `world`, links that met no frame |
 //! | O12 | F: the status is the truth | [`status`] | the status (of `bare`), the state and disks, at rest |
 //! | O13 | the same seed gives the same events | `sim twice` | |
-//! | O14 | every rare path was taken | [`paths`] | a long sweep, at its end |
+//! | O14 | every rare path was taken | `paths` | a long sweep, at its end |
 pub mod bounds;
 pub mod contents;
 pub mod counters;
@@ -28,6 +28,7 @@ pub mod log;
 pub mod meta;
 pub mod names;
 pub mod order;
+#[cfg(madsim)]
 pub mod paths;
 pub mod replicas;
 pub mod rest;
