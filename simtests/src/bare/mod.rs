@@ -5,12 +5,14 @@
 //! What it cannot see is what only drivers do: framing, cancellation, back-pressure of tasks.
 //!
 //! Read [`sim`] first (the heap and the nodes), then [`net`] and [`disk`] (what the drivers stand for here),
-//! then [`run`].
+//! then [`run`]. [`scale`] runs a thousand servers on the disks that [`written`] makes.
 pub mod actor;
 pub mod disk;
 pub mod everywhere;
 pub mod net;
 pub mod process;
 pub mod run;
+pub mod scale;
 pub mod sim;
 mod strike;
+pub mod written;

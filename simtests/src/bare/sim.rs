@@ -150,9 +150,25 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A cluster whose servers have just been switched on.
+    /// A cluster whose servers have just been switched on, with empty disks.
     #[must_use]
     pub fn new(schedule: Arc<Schedule>, record: Record) -> Self {
+        let disks = vec![DiskModel::new(DISK_BYTES); schedule.servers];
+        let mut sim = Self::dark(schedule, record, disks);
+        for server in 0..sim.servers() {
+            sim.start(server);
+        }
+        sim
+    }
+
+    /// A cluster whose servers are off, with these disks.
+    ///
+    /// # Panics
+    /// If there is not one disk for each server.
+    #[must_use]
+    pub fn dark(schedule: Arc<Schedule>, record: Record, disks: Vec<DiskModel>) -> Self {
+        assert_eq!(disks.len(), schedule.servers, "each server has a disk");
+        let mut disks = disks.into_iter();
         let seed = schedule.seed;
         let clients = schedule.clients.len();
         let mut roles = vec![Role::Meta];
@@ -161,9 +177,9 @@ impl Sim {
         let nodes = (0..roles.len())
             .map(|node| {
                 let name = name_of(&schedule, node);
-                let disk = (node < schedule.servers).then(|| {
+                let disk = disks.next().map(|model| {
                     let draws = Keyed::new(seed, &format!("disk of {name}"));
-                    Disk::new(DiskModel::new(DISK_BYTES), draws, schedule.speed)
+                    Disk::new(model, draws, schedule.speed)
                 });
                 Node {
                     name: name.into(),
@@ -195,8 +211,7 @@ impl Sim {
                 farewell: None,
             })
             .collect();
-        let servers = schedule.servers;
-        let mut sim = Self {
+        Self {
             schedule,
             now: 0,
             heap: Heap::default(),
@@ -210,11 +225,7 @@ impl Sim {
             may_halt: false,
             striking: Vec::new(),
             armed: BTreeMap::new(),
-        };
-        for server in 0..servers {
-            sim.start(server);
         }
-        sim
     }
 
     /// Simulated time, in nanoseconds.

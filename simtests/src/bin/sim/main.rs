@@ -20,6 +20,8 @@ mod options;
 mod report;
 #[cfg(madsim)]
 mod runs;
+#[cfg(madsim)]
+mod scale;
 
 #[cfg(madsim)]
 fn main() -> std::process::ExitCode {
@@ -35,6 +37,7 @@ fn main() -> std::process::ExitCode {
         What::Twice { scenario, seed } => runs::twice(scenario, seed, shared),
         What::Planted(hunt) => mistakes::planted(hunt, shared),
         What::CrashEverywhere(everywhere) => crashes::everywhere(everywhere, shared),
+        What::Scale(args) => scale::scale(args, shared),
         What::Shrink(shrink) => failures::shrink(shrink, shared),
         What::Draw(draw) => failures::draw(draw, shared),
         What::Replay { file } => runs::replay(&file, shared),

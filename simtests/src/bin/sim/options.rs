@@ -60,6 +60,8 @@ pub(super) enum What {
     /// A crash after every disk operation and message of a scenario, and a second one at every disk operation of
     /// the recovery.
     CrashEverywhere(EverywhereArgs),
+    /// Many servers with many chunks come up, say hello, and do so again after a power loss of everything.
+    Scale(ScaleArgs),
     /// Makes a failing run smaller; writes a .sched file to run again and a test to paste.
     Shrink(ShrinkArgs),
     /// Draws a run of a .sched file, or of a scenario and a seed, as one page.
@@ -137,6 +139,25 @@ pub(super) struct EverywhereArgs {
     /// Plants this mistake.
     #[arg(long, value_parser = bug)]
     pub(super) planted: Option<Bug>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ScaleArgs {
+    /// Chunkservers.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) servers: u64,
+    /// Replicas of each of them.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) chunks: u64,
+    /// Replicas of each chunk.
+    #[arg(long, default_value_t = 3)]
+    pub(super) replication: u8,
+    /// Chunks of each file.
+    #[arg(long, default_value_t = 1)]
+    pub(super) file_chunks: u64,
+    /// When exactly things happen.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
 }
 
 #[derive(Args, Debug)]
