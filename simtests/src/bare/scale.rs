@@ -51,6 +51,8 @@ pub struct Phase {
     pub name: &'static str,
     /// By the clock of this machine.
     pub took: Duration,
+    /// For so long a processor worked on it, which others may have kept waiting.
+    pub worked: Duration,
     /// By the clock of the simulation.
     pub simulated: Duration,
     /// Inputs and outputs of machines.
@@ -358,6 +360,7 @@ fn schedule(written: &Written) -> Schedule {
 /// Tells the parts of a run apart.
 struct Clock {
     at: Instant,
+    worked: Duration,
     simulated: u64,
     events: u64,
 }
@@ -366,6 +369,7 @@ impl Clock {
     fn start() -> Self {
         Self {
             at: Instant::now(),
+            worked: worked(),
             simulated: 0,
             events: 0,
         }
@@ -374,12 +378,14 @@ impl Clock {
     fn lap(&mut self, name: &'static str, sim: &Sim) -> Phase {
         let now = Self {
             at: Instant::now(),
+            worked: worked(),
             simulated: sim.now(),
             events: sim.record.counts.events,
         };
         let phase = Phase {
             name,
             took: now.at - self.at,
+            worked: now.worked.saturating_sub(self.worked),
             simulated: Duration::from_nanos(now.simulated - self.simulated),
             events: now.events - self.events,
             resident: memory("VmRSS:"),
@@ -387,6 +393,13 @@ impl Clock {
         *self = now;
         phase
     }
+}
+
+/// How long this thread has run on a processor, as the kernel counts it; 0 where it does not say.
+fn worked() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = stat.split_whitespace().next();
+    Duration::from_nanos(first.and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
 /// Bytes of this process's memory, as the kernel counts them; 0 where it does not say.

@@ -11,6 +11,8 @@ fn main() -> std::process::ExitCode {
 #[cfg(madsim)]
 mod crashes;
 #[cfg(madsim)]
+mod exhaustive;
+#[cfg(madsim)]
 mod failures;
 #[cfg(madsim)]
 mod mistakes;
@@ -37,6 +39,7 @@ fn main() -> std::process::ExitCode {
         What::Twice { scenario, seed } => runs::twice(scenario, seed, shared),
         What::Planted(hunt) => mistakes::planted(hunt, shared),
         What::CrashEverywhere(everywhere) => crashes::everywhere(everywhere, shared),
+        What::Exhaustive(args) => exhaustive::exhaustive(args, shared),
         What::Scale(args) => scale::scale(args, shared),
         What::Shrink(shrink) => failures::shrink(shrink, shared),
         What::Draw(draw) => failures::draw(draw, shared),

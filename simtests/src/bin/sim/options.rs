@@ -60,6 +60,9 @@ pub(super) enum What {
     /// A crash after every disk operation and message of a scenario, and a second one at every disk operation of
     /// the recovery.
     CrashEverywhere(EverywhereArgs),
+    /// Every short sequence of operations on two directories and two files, with a crash at every disk operation
+    /// of the last one.
+    Exhaustive(ExhaustiveArgs),
     /// Many servers with many chunks come up, say hello, and do so again after a power loss of everything.
     Scale(ScaleArgs),
     /// Makes a failing run smaller; writes a .sched file to run again and a test to paste.
@@ -136,6 +139,25 @@ pub(super) struct EverywhereArgs {
     /// Begins no point after so many minutes, in each scenario.
     #[arg(long)]
     pub(super) minutes: Option<u64>,
+    /// Plants this mistake.
+    #[arg(long, value_parser = bug)]
+    pub(super) planted: Option<Bug>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExhaustiveArgs {
+    /// Operations of a sequence, at most.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub(super) depth: u32,
+    /// Only every so-manieth sequence.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) every: u64,
+    /// Only the sequence of this number.
+    #[arg(long)]
+    pub(super) only: Option<u64>,
+    /// When exactly things happen.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
     /// Plants this mistake.
     #[arg(long, value_parser = bug)]
     pub(super) planted: Option<Bug>,

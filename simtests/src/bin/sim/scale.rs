@@ -43,8 +43,9 @@ fn text(report: &Report) {
         line(
             phase.name,
             &format!(
-                "{:.2} s, {:.2} s simulated, {} events{}, {} MiB in memory",
+                "{:.2} s ({:.2} s of a processor), {:.2} s simulated, {} events{}, {} MiB in memory",
                 phase.took.as_secs_f64(),
+                phase.worked.as_secs_f64(),
                 phase.simulated.as_secs_f64(),
                 phase.events,
                 if phase.events > 0 {
@@ -84,6 +85,7 @@ fn document(report: &Report) {
             json!({
                 "phase": phase.name,
                 "seconds": phase.took.as_secs_f64(),
+                "processor_seconds": phase.worked.as_secs_f64(),
                 "simulated_seconds": phase.simulated.as_secs_f64(),
                 "events": phase.events,
                 "events_per_second": rate(phase),
