@@ -147,6 +147,12 @@ impl Actor {
         matches!(self.doing, Doing::Done)
     }
 
+    /// How many of its jobs it has begun.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.next_job
+    }
+
     /// What the auditor could not read, if anything.
     ///
     /// # Errors
