@@ -75,12 +75,18 @@ bugs! {
     /// What a start has read may be in the page cache only: it is synced before anything is built on it.
     ReadTailUnsynced, "read-tail-unsynced", "N3",
         "the end of the log is read at a start and not made durable";
+    /// A sync that failed once may have dropped what it was to save; so what was read is written anew.
+    ReadTailOnlySynced, "read-tail-only-synced", "N3",
+        "the end of the log is read at a start and synced, though a sync of it may have failed before";
     /// A mark after the last batch proves that that one was whole.
     MarkLeftOut, "mark-left-out", "N3",
         "no mark follows the last batch: if it rots, it passes for one that was cut";
     /// A bad place with a whole batch behind it is damage, not a torn tail.
     DamagePassesForTorn, "damage-passes-for-torn", "N3",
         "a bad batch is cut off as a torn tail, and the whole batches after it";
+    /// A record is logged as it is applied.
+    ForgottenUnlogged, "forgotten-unlogged", "N3",
+        "results that a client no longer asks for are forgotten in the state, and kept in the log";
     /// A name is durable when its directory is synced.
     IdentityUnnamed, "identity-unnamed", "L",
         "the identity file is replaced and its directory is not synced";
@@ -118,6 +124,10 @@ bugs! {
     LastChunkDropped, "last-chunk-dropped", "D3",
         "a close gives up the chunk that the file ends in";
 
+    /// An id is issued once, even if what it was for is gone.
+    IdsGivenAgain, "ids-given-again", "D1",
+        "the ids of a chunk that is given up go to the next chunk";
+
     // Chunkservers and the meta server.
 
     /// An epoch that somebody has seen is passed, and never accepted again.
@@ -126,6 +136,15 @@ bugs! {
     /// Only what is certainly of this log and certainly nobody's is deleted.
     UnknownDeleted, "unknown-deleted", "F",
         "a replica that the log does not know is called stale, and deleted";
+    /// A replica of which nothing can be read yet is owned all the same.
+    UnreadReplicaStale, "unread-replica-stale", "D2",
+        "a replica of which readers may see nothing yet is called stale, and deleted";
+    /// A replica stays in the trash for its grace.
+    TrashEmptiedEarly, "trash-emptied-early", "D2",
+        "replicas are unlinked from the trash after half of their grace";
+    /// A link that closed is forgotten.
+    DeadLinkKept, "dead-link-kept", "bounds",
+        "the meta server keeps its links when they close";
     /// A boot that was heard before, from another process, is a copy of the disk.
     ClonedDiskAccepted, "cloned-disk-accepted", "D5",
         "a server with a boot that was heard before is accepted";
@@ -163,6 +182,13 @@ bugs! {
     StaleTableRead, "stale-table-read", "D5",
         "a chunk is read by the table that it had before it was last written";
 
+    /// Links are paused when the room for their pieces is full.
+    FullRoomUnpaused, "full-room-unpaused", "bounds",
+        "a chunkserver whose room for pieces is full goes on reading";
+    /// A piece is counted when it is written, once.
+    PieceCountedTwice, "piece-counted-twice", "F",
+        "a piece is counted as two if its sync was waiting for it";
+
     // Along the chain.
 
     /// The head acks what all below have made.
@@ -189,6 +215,9 @@ bugs! {
     /// Bytes that were gathered are sent before a write elsewhere is taken.
     GatheredBytesDropped, "gathered-bytes-dropped", "D2",
         "small writes that were gathered are dropped when the next write is elsewhere";
+    /// A write waits while the window is full.
+    WindowIgnored, "window-ignored", "bounds",
+        "a client takes writes beyond the window that no sync covers";
     /// Bytes that come are checked against the sums that come with them.
     ReadSumsIgnored, "read-sums-ignored", "D5",
         "the client does not look at the sums of what it reads";

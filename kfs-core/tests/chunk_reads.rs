@@ -216,6 +216,22 @@ fn a_header_that_rotted_after_the_start_serves_nothing_and_is_reported() {
 }
 
 #[test]
+fn an_older_header_of_the_same_length_makes_no_hole_of_what_was_written_since() {
+    let (mut world, link, all) = synced();
+    let len = all.len() as u64;
+    world.write(0, link, C, 3, 4 * 256, &bytes(256, 3));
+    world.sync(0, link, C, 3);
+    world.run();
+    world.inbox.clear();
+    reload(&mut world, len);
+    // The newest header is in slot A; the older one in B knows a hole there.
+    world.servers[0].disk.get_mut(PATH)[100] ^= 1;
+    let refusal = world.read(0, C, 4 * 256, 10, len).unwrap_err();
+    assert_eq!(refusal.status, Status::NotServed);
+    assert_eq!(world.damage(), [(0, C, None)]);
+}
+
+#[test]
 fn a_read_of_a_block_with_a_write_on_its_way_waits_for_it() {
     let mut world = World::up(2);
     world.create(&[0, 1], C);

@@ -390,6 +390,49 @@ fn a_failed_write_of_the_log_halts_and_acknowledges_nothing() {
     }
 }
 
+/// After a sync that failed, a page cache may take for clean what never reached the disk.
+#[test]
+fn what_a_start_has_read_is_written_anew_and_not_only_synced() {
+    let mut rig = Rig::fresh();
+    let mut client = rig.client(1);
+    rig.mutate(&mut client, mkdir("kept")).unwrap();
+    let before = rig.disk.clone();
+    let last = before.segments().pop().unwrap();
+    let mut next = Rig::on(config(), before.clone());
+    next.hold = true;
+    next.input(Input::Wake);
+    let (mut written, mut synced, mut replaced) = (0, 0, false);
+    while let Some((_, op)) = next.pending.front().cloned() {
+        match op {
+            DiskOp::Write {
+                file, offset, data, ..
+            } if !replaced && file.as_str() == "log/log.next" => {
+                assert_eq!(offset, written, "in order, and from the beginning");
+                written += data.iter().map(|part| part.len() as u64).sum::<u64>();
+            }
+            DiskOp::Sync { file } if file.as_str() == "log/log.next" => synced = written,
+            DiskOp::Rename { from, to } if to.as_str() == last => {
+                assert_eq!(from.as_str(), "log/log.next");
+                replaced = true;
+            }
+            _ => {}
+        }
+        next.run_disk_once();
+    }
+    assert!(replaced, "the last segment is another file now");
+    let (old, new) = (&before.files[&last], &next.disk.files[&last]);
+    let batches = end_of_log(old);
+    assert_eq!(new[..], old[..batches], "it ends where its batches end");
+    assert_eq!(
+        synced, batches as u64,
+        "all of it was written and synced first"
+    );
+    assert_eq!(
+        read_all(&next.disk)[..read_all(&before).len()],
+        read_all(&before)
+    );
+}
+
 #[test]
 fn a_full_disk_refuses_mutations_goes_on_reading_and_recovers() {
     let mut rig = Rig::fresh();

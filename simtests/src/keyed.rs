@@ -13,13 +13,16 @@ impl Keyed {
     /// The draws of the entity of this name in the run of this seed.
     #[must_use]
     pub fn new(seed: u64, entity: &str) -> Self {
-        let named = entity
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
         Self {
-            key: mix(mix(seed) ^ named),
+            key: mix(mix(seed) ^ named(entity)),
+            counter: 0,
+        }
+    }
+    /// Draws of a part of the entity, apart from its own.
+    #[must_use]
+    pub fn fork(&self, part: &str) -> Self {
+        Self {
+            key: mix(mix(self.key) ^ named(part)),
             counter: 0,
         }
     }
@@ -56,6 +59,11 @@ impl Keyed {
             items.swap(last, other);
         }
     }
+}
+
+fn named(entity: &str) -> u64 {
+    let hashed = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    entity.bytes().fold(0xcbf2_9ce4_8422_2325, hashed)
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a bijection of 64 bits that spreads every bit.

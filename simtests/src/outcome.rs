@@ -46,6 +46,8 @@ pub struct Totals {
     pub undecided: u64,
     /// Pairs of replicas at rest that had to be equal, and were.
     pub replicas_equal: u64,
+    /// How often an oracle judged something while runs went on, by its name.
+    pub judged: BTreeMap<&'static str, u64>,
     /// Power losses of one server.
     pub power_losses: u64,
     /// Those that dropped or tore pending operations.
@@ -95,6 +97,9 @@ impl Totals {
         self.events += other.events;
         self.disk_operations += other.disk_operations;
         self.simulated += other.simulated;
+        for (oracle, count) in &other.judged {
+            *self.judged.entry(oracle).or_default() += count;
+        }
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }

@@ -1,7 +1,9 @@
 //! Mistakes planted in the product, to measure the simulator's eyes: each must be seen.
+use crate::oracle;
 use crate::run::Kind;
 use crate::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What has to happen before anybody can see it, if runs of `world` make it happen seldom or never: the
@@ -17,15 +19,8 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
             "one client makes a name, another is refused it while the record is being synced, power of the \
              meta server fails and the record is lost"
         }
-        Bug::DeleteBeforeDurable => {
-            "a synced file is removed, its chunkservers are told, power of the meta server fails before the \
-             record is durable, and the client that asked dies too and does not ask again"
-        }
         Bug::SegmentHeaderUnsynced => {
             "power of the meta server fails between the name of a new segment and its first batch"
-        }
-        Bug::ReadTailUnsynced => {
-            "the meta server is killed with a batch in the page cache, starts, serves, and loses power"
         }
         Bug::MarkLeftOut => {
             "a bit of the last acked batch of the log rots while the meta server is down"
@@ -76,6 +71,9 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
         }
         Bug::StaleTableRead => {
             "a chunk is synced and parked, read, written on, synced and parked again, and read"
+        }
+        Bug::FullRoomUnpaused => {
+            "clients write more at once through one chunkserver than its room for pieces holds"
         }
         Bug::PieceUnverified => "a bit of a piece flips on its way to the head, or along the chain",
         Bug::CloseAckedUnreported => {
@@ -138,6 +136,19 @@ impl fmt::Display for Hunt {
             }
         }
     }
+}
+
+/// How many mistakes each oracle was the first to see, and which oracles were the first for none: all that those
+/// see, another sees as soon. `panic` and `halt` are no oracles, but kill too.
+#[must_use]
+pub fn killers(hunts: &[Hunt]) -> (BTreeMap<&'static str, u64>, Vec<&'static str>) {
+    let mut killers = BTreeMap::new();
+    for broken in hunts.iter().filter_map(|hunt| hunt.broken.as_ref()) {
+        *killers.entry(broken.violation.oracle).or_default() += 1;
+    }
+    let mut idle = oracle::NAMES.to_vec();
+    idle.retain(|name| !killers.contains_key(name));
+    (killers, idle)
 }
 
 /// Plants a mistake and runs scenarios until it is seen, or for so many seeds.

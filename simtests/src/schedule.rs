@@ -69,6 +69,18 @@ pub struct Speed {
     pub sync_us: u64,
 }
 
+impl Speed {
+    /// So many times slower.
+    #[must_use]
+    pub fn times(self, slower: u64) -> Self {
+        Self {
+            read_us: self.read_us * slower,
+            write_us: self.write_us * slower,
+            sync_us: self.sync_us * slower,
+        }
+    }
+}
+
 impl Schedule {
     /// How many jobs there are.
     #[must_use]

@@ -14,6 +14,7 @@ use crate::buggify::{self, Site};
 use crate::ids::LinkId;
 use crate::machine::Output;
 use crate::outbox::Outbox;
+use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::{Msg, Peer};
 use core::net::SocketAddr;
@@ -330,7 +331,7 @@ impl Links {
             room.resumed -= 1;
         }
         room.full |= room.weight() > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
-        if room.full {
+        if room.full && !planted::is(Bug::FullRoomUnpaused) {
             // Who brought the last piece waits behind those who did not.
             let others = self.links.keys().copied().filter(|other| *other != link);
             for other in others.chain([link]).collect::<Vec<_>>() {

@@ -282,7 +282,8 @@ impl Chunk {
     }
 
     fn hello_refused(&mut self, HelloRefused { refusal }: &HelloRefused) {
-        if refusal.status == Status::Busy {
+        // What passes by itself: too much to do, or no room in the log for who is new.
+        if matches!(refusal.status, Status::Busy | Status::ReadOnly) {
             return self.leave_meta(&refusal.detail);
         }
         let what = format!(

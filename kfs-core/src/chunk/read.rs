@@ -304,18 +304,20 @@ impl Chunk {
             .inventory
             .replicas
             .get(&id)
-            .map(|replica| (id.of(replica.file), replica.len));
+            .map(|replica| (id.of(replica.file), replica.wseq, replica.len));
         let header = match replica {
             // Deleted, or being written: what waits looks again.
             None => None,
             Some(_) if self.writing.contains_key(&id) => None,
-            Some((name, len)) => match self.read_header(name, result) {
-                Ok(header) if header.len >= len => Some(header),
+            Some((name, wseq, len)) => match self.read_header(name, result) {
+                // An older header of the same length may call a hole what has been written since.
+                Ok(header) if header.wseq >= wseq && header.len >= len => Some(header),
                 Ok(header) => {
                     let why = format!(
-                        "{}: the newest header is gone: {} bytes committed, {len} before",
+                        "{}: the newest header is gone: {} bytes committed at write {}, {len} at write {wseq} before",
                         name.path(),
-                        header.len
+                        header.len,
+                        header.wseq
                     );
                     self.replica_rotted(id, why);
                     None

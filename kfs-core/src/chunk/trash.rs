@@ -6,6 +6,7 @@ use super::name::{CHUNKS, ChunkName, ReplicaId, TRASH};
 use super::{Chunk, Job};
 use crate::ids::{ChunkId, LinkId, Version, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName};
+use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Msg;
@@ -191,9 +192,14 @@ impl Chunk {
 
     /// Unlinks what has been in the trash for the grace period.
     pub(super) fn trash_on_time(&mut self) {
+        let grace = if planted::is(Bug::TrashEmptiedEarly) {
+            self.timing.trash_grace / 2
+        } else {
+            self.timing.trash_grace
+        };
         while self
             .trash
-            .due(self.timing.trash_grace)
+            .due(grace)
             .is_some_and(|due| due <= self.now.mono)
         {
             let (_, name, n) = self.trash.files.pop_front().expect("it has a due time");

@@ -659,7 +659,12 @@ impl Chunk {
             let why = format!("{} cannot write to {id}: {error}", writing.who());
             return self.break_chain(id, wseq, &why);
         }
-        self.counts.pieces_written += 1;
+        self.counts.pieces_written +=
+            if !writing.asks.is_empty() && planted::is(Bug::PieceCountedTwice) {
+                2
+            } else {
+                1
+            };
         self.counts.bytes_written += bytes;
         if let Some(piece) = writing.pieces.iter_mut().find(|piece| piece.wseq == wseq) {
             piece.written = true;

@@ -442,7 +442,12 @@ impl Writer {
                         reach.outbox.event(id, Event::Done);
                         continue;
                     }
-                    let Some(taken) = self.cutter.take(offset, data, self.held) else {
+                    let held = if planted::is(Bug::WindowIgnored) {
+                        0
+                    } else {
+                        self.held
+                    };
+                    let Some(taken) = self.cutter.take(offset, data, held) else {
                         probe::hit(Probe::WindowFull);
                         return Ok(Rule::WindowFull);
                     };

@@ -34,8 +34,8 @@ use self::state::State;
 use crate::buggify::{self, Site};
 use crate::identity::Identity;
 use crate::ids::{
-    CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, ServerIndex, SessionId, Ticket,
-    Version,
+    CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, RequestNumber, ServerIndex,
+    SessionId, Ticket, Version,
 };
 use crate::limits::{Geometry, HEADER_BYTES, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
@@ -352,7 +352,11 @@ impl Machine for Meta {
             },
             Input::Sent { .. } => {}
             Input::Closed { link, .. } => {
-                let closed = self.io.links.remove(&link);
+                let closed = if planted::is(Bug::DeadLinkKept) {
+                    self.io.links.get(&link).cloned()
+                } else {
+                    self.io.links.remove(&link)
+                };
                 if let (Phase::Serving(serving), Some(closed)) = (&mut self.phase, closed) {
                     serving.closed(&mut self.io, link, closed.role);
                 }
@@ -451,7 +455,7 @@ impl Serving {
 
     /// Applies a record that was decided and appends it to the log.
     fn commit(&mut self, io: &mut Io, by: By, record: impl Into<Record>) -> (LogSeq, Done) {
-        let logged = Logged {
+        let mut logged = Logged {
             seq: self.state.seq.next(),
             by,
             record: record.into(),
@@ -460,6 +464,9 @@ impl Serving {
             Ok(applied) => applied,
             Err(misfit) => panic!("a record fits the state it was decided on: {}", misfit.0),
         };
+        if planted::is(Bug::ForgottenUnlogged) {
+            logged.by.lowest = RequestNumber(0);
+        }
         self.log.append(&logged);
         if let Record::ChunkOpened(opened) = &logged.record {
             self.copies

@@ -65,6 +65,8 @@ struct Reading {
     nth: usize,
     reader: SegmentReader,
     offset: u64,
+    /// Of the last segment, what was read.
+    tail: Vec<Bytes>,
     state: State,
 }
 
@@ -172,6 +174,7 @@ impl Recovery {
                     nth: 0,
                     reader,
                     offset: 0,
+                    tail: Vec::new(),
                     state: State::default(),
                 };
                 self.read(io, Box::new(reading))
@@ -278,6 +281,9 @@ impl Recovery {
             More::Follows
         };
         reading.offset += bytes.len() as u64;
+        if reading.nth + 1 == reading.segments.len() {
+            reading.tail.push(bytes.clone());
+        }
         let state = &mut reading.state;
         let mut sink = |logged: Logged| replay(state, &logged);
         let Some(end) = reading
@@ -301,7 +307,10 @@ impl Recovery {
             return self.read(io, reading);
         }
         let Reading {
-            identity, state, ..
+            identity,
+            state,
+            tail,
+            ..
         } = *reading;
         if identity.seen.0 > state.epoch {
             let (seen, found) = (identity.seen.0, state.epoch);
@@ -325,11 +334,10 @@ impl Recovery {
             probe::hit(Probe::TornTailCut);
             tracing::warn!(%bad, records = joint.seq.0 - 1, "the log ends in a write that was cut; it goes on before it");
         }
-        // What was read may never have been synced: it is, before anything is built on it.
         if batches == 0 {
             probe::hit(Probe::EmptySegmentRemoved);
         }
-        let tail = match batches {
+        let durable = match batches {
             0 => vec![
                 DiskOp::Remove {
                     file: log_file(&name),
@@ -339,11 +347,12 @@ impl Recovery {
                 },
             ],
             _ if planted::is(Bug::ReadTailUnsynced) => Vec::new(),
-            _ => vec![DiskOp::Sync {
+            _ if planted::is(Bug::ReadTailOnlySynced) => vec![DiskOp::Sync {
                 file: log_file(&name),
             }],
+            _ => anew(&name, tail, bad.offset),
         };
-        self.open(io, identity, state, joint, tail)
+        self.open(io, identity, state, joint, durable)
     }
 
     /// Raises the boot, opens the segment of this epoch.
@@ -395,11 +404,12 @@ impl Recovery {
             FileName::new(""),
             FileName::new(DIR),
         );
-        let mut ops: VecDeque<DiskOp> = first.into();
         if !self.leftovers.is_empty() {
             probe::hit(Probe::LeftoverRemoved);
         }
-        ops.extend(self.leftovers.drain(..).map(|file| DiskOp::Remove { file }));
+        let leftovers = self.leftovers.drain(..);
+        let mut ops: VecDeque<DiskOp> = leftovers.map(|file| DiskOp::Remove { file }).collect();
+        ops.extend(first);
         ops.extend([
             DiskOp::Create {
                 file: new.clone(),
@@ -452,6 +462,43 @@ impl Recovery {
         };
         Ok(Recovered::Going(self))
     }
+}
+
+/// Writes the last segment anew, up to where its batches end, and puts it in the place of the old one. What was
+/// read may be in the page cache only; and if a sync of it failed once, the cache takes it for clean, so that
+/// another sync saves nothing. The old one stays untouched until the new one is durable.
+fn anew(name: &str, tail: Vec<Bytes>, end: u64) -> Vec<DiskOp> {
+    let next = log_file(NEXT);
+    let mut ops = vec![DiskOp::Create {
+        file: next.clone(),
+        zeroed: 0,
+    }];
+    let mut offset = 0;
+    for mut part in tail {
+        part.truncate(usize::try_from(end - offset).unwrap_or(usize::MAX));
+        if part.is_empty() {
+            break;
+        }
+        let at = offset;
+        offset += part.len() as u64;
+        ops.push(DiskOp::Write {
+            file: next.clone(),
+            offset: at,
+            data: vec![part],
+            sync: SyncMode::Later,
+        });
+    }
+    ops.extend([
+        DiskOp::Sync { file: next.clone() },
+        DiskOp::Rename {
+            from: next,
+            to: log_file(name),
+        },
+        DiskOp::SyncDir {
+            dir: FileName::new(DIR),
+        },
+    ]);
+    ops
 }
 
 fn reader(
@@ -567,7 +614,7 @@ const fn described(op: &DiskOp) -> &'static str {
     match op {
         DiskOp::MakeDir { .. } => "make the log's directory",
         DiskOp::Create { .. } => "make a file of the data directory, or a log segment",
-        DiskOp::Write { .. } => "write the identity file or the log's header",
+        DiskOp::Write { .. } => "write the identity file, the log's last segment or a header",
         DiskOp::Sync { .. } => "sync the log",
         DiskOp::SyncDir { .. } => "sync the data directory or the log's",
         DiskOp::Rename { .. } => "rename the identity file or the log's segment",

@@ -552,6 +552,7 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
         let log_len = state.log_len(at.0, at.1, chunk);
         return match item.state {
             _ if !ours => Verdict::Unknown,
+            _ if log_len == 0 && planted::is(Bug::UnreadReplicaStale) => Verdict::Stale,
             ReplicaState::Writing | ReplicaState::Good
                 if item.len >= log_len || planted::is(Bug::ShortReplicaServed) =>
             {

@@ -15,6 +15,8 @@ pub use calls::{Caller, Calls, Gone, Pending, calls};
 pub use clock::{Clock, entropy};
 pub use drive::{Exit, drive};
 pub use net::Net;
+#[cfg(madsim)]
+pub use net::seam;
 
 use kfs_core::ids::Ticket;
 use kfs_core::machine::{DiskOp, DiskResult};

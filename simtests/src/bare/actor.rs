@@ -31,6 +31,8 @@ pub struct Actor {
     next_job: usize,
     doing: Doing,
     audit: Audit,
+    /// Chunkservers that the auditor waits for.
+    servers_up: usize,
 }
 
 /// What an actor wants next.
@@ -112,14 +114,16 @@ impl Actor {
             next_job: 0,
             doing: Doing::Begin,
             audit: Audit::default(),
+            servers_up: 0,
         }
     }
 
-    /// The actor that reads everything there is, once all servers are there.
+    /// The actor that reads everything there is, once so many chunkservers are there.
     #[must_use]
-    pub fn auditor(schedule: &Schedule) -> Self {
+    pub fn auditor(schedule: &Schedule, servers_up: usize) -> Self {
         Self {
             doing: Doing::Looking(0),
+            servers_up,
             ..Self::new(schedule, schedule.clients.len(), 0)
         }
     }
@@ -160,7 +164,7 @@ impl Actor {
                 Some(event) => self.go_on(schedule, record, job, stage, event),
                 None => self.next_job(schedule, record),
             },
-            Doing::Looking(times) => self.look(schedule, times, event),
+            Doing::Looking(times) => self.look(times, event),
             Doing::Auditing(stage) => match event {
                 Some(event) => self.audit(record, stage, event),
                 None => Next::Done,
@@ -396,12 +400,12 @@ impl Actor {
         })
     }
 
-    fn look(&mut self, schedule: &Schedule, times: u32, event: Option<Event>) -> Next {
+    fn look(&mut self, times: u32, event: Option<Event>) -> Next {
         if let Some(Event::Status(status)) = &event {
             let up = |server: &&kfs_core::wire::client_meta::ServerStatus| {
                 server.state == ServerState::Up
             };
-            if status.servers.iter().filter(up).count() == schedule.servers - 1 {
+            if status.servers.iter().filter(up).count() >= self.servers_up {
                 self.audit.dirs.push(b"/".to_vec());
                 return self.look_on();
             }

@@ -204,7 +204,9 @@ impl Net {
         self.links.insert((node, link), (id, 0));
         heap.push(now + DIAL_MAX_NS, What::Net(NetEvent::DialEnds(id)));
         if let Some(target) = target {
-            let hangs = self.hung.contains(&target) || self.blocked.contains(&(node, target));
+            let hangs = self.hung.contains(&node)
+                || self.hung.contains(&target)
+                || self.blocked.contains(&(node, target));
             if !hangs {
                 let at = now + self.latency(key, 0);
                 heap.push(at, What::Net(NetEvent::Syn(id)));

@@ -1,5 +1,6 @@
 //! A process: one machine, whichever of the three, with an observer beside it.
 use crate::observe::client::ClientObserver;
+use crate::observe::overseer::{Overseen, Whose};
 use crate::observe::record::Record;
 use kfs_core::ids::{CallId, LinkId, Ticket};
 use kfs_core::machine::{CloseReason, DiskOp, DiskResult, Fault, Input, Machine, Output};
@@ -63,11 +64,11 @@ pub enum Wants {
 }
 
 impl Process {
-    /// Takes one input; adds what is wanted, in order. All of it goes into the record under this name.
+    /// Takes one input; adds what is wanted, in order. All of it goes into the record.
     pub fn handle(
         &mut self,
         now: Now,
-        name: &str,
+        whose: Whose<'_>,
         happens: Happens,
         record: &mut Record,
         wants: &mut Vec<Wants>,
@@ -84,7 +85,7 @@ impl Process {
                 turn(
                     &mut **machine,
                     now,
-                    name,
+                    whose,
                     happens.into(),
                     record,
                     wants,
@@ -102,7 +103,7 @@ impl Process {
                 turn(
                     &mut **machine,
                     now,
-                    name,
+                    whose,
                     happens.into(),
                     record,
                     wants,
@@ -122,7 +123,7 @@ impl Process {
                         other => want(other),
                     }
                 };
-                turn(&mut **machine, now, name, input, record, wants, answer);
+                turn(&mut **machine, now, whose, input, record, wants, answer);
             }
         }
     }
@@ -139,21 +140,24 @@ impl Process {
     }
 }
 
-fn turn<M: Machine<Call: TracedCall, Event: TracedEvent>>(
+fn turn<M: Overseen<Call: TracedCall, Event: TracedEvent>>(
     machine: &mut M,
     now: Now,
-    name: &str,
+    whose: Whose<'_>,
     input: Input<M::Call>,
     record: &mut Record,
     wants: &mut Vec<Wants>,
     mut wanted: impl FnMut(&mut Record, Output<M::Event>) -> Option<Wants>,
 ) {
-    record.input(now, name, &input);
+    record.input(now, whose.name, &input);
+    record.oversee_input::<M>(whose, now, &input);
     machine.handle(now, input);
     while let Some(output) = machine.poll() {
-        record.output(name, &output);
+        record.output(whose.name, &output);
+        record.oversee_output(whose, now, machine, &output);
         wants.extend(wanted(record, output));
     }
+    record.oversee_rest(whose, machine);
 }
 
 /// What an output wants done; nothing for an event.

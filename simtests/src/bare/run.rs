@@ -7,6 +7,7 @@ use crate::oracle::{Violation, order, replicas};
 use crate::outcome::{Outcome, Totals};
 use crate::run::caught;
 use crate::schedule::{Class, Schedule};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const WORK_MAX: Duration = Duration::from_secs(1_200);
 pub const READY_MAX: Duration = Duration::from_secs(60);
 /// How long the auditor may take.
 const AUDIT_MAX: Duration = Duration::from_secs(120);
+/// How long it may take if what is lost is asked for until the call's time is up.
+const AUDIT_OF_LOSSES_MAX: Duration = Duration::from_secs(1_200);
 
 /// Runs a schedule on this thread.
 #[must_use]
@@ -50,17 +53,21 @@ fn live(sim: &mut Sim) -> Result<(), Violation> {
 /// # Errors
 /// The first promise that is broken.
 pub fn rest(sim: &mut Sim) -> Result<(), Violation> {
-    if sim.record.violation.is_some() {
+    // A log that was hurt does not say what was acked.
+    if sim.record.violation.is_some() || sim.hurt.contains(&0) {
         return Ok(());
     }
     let servers: Vec<_> = (1..sim.servers())
         .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
         .collect();
+    let hurt = sim.hurt.iter().map(|server| &*sim.nodes[*server].name);
+    let hurt: BTreeSet<&str> = hurt.collect();
     let at = AtRest {
         meta_disk: sim.disk(0),
         meta: sim.meta(),
         servers: &servers,
         geometry: sim.schedule.geometry,
+        hurt: &hurt,
     };
     let judged = rest::check(at, &sim.record)?;
     sim.record.counts.undecided += judged.undecided;
@@ -73,11 +80,13 @@ pub fn rest(sim: &mut Sim) -> Result<(), Violation> {
 /// # Errors
 /// If that takes too long.
 pub fn ready(sim: &mut Sim) -> Result<(), Violation> {
-    if sim.run_until(READY_MAX, Sim::all_ready) || sim.record.violation.is_some() {
+    let ready = sim.run_until(READY_MAX, Sim::all_ready);
+    // Without a meta server nobody is.
+    if ready || sim.record.violation.is_some() || sim.hurt.contains(&0) {
         return Ok(());
     }
     let missing: Vec<&str> = (0..sim.servers())
-        .filter(|server| !sim.record.ready.contains(server))
+        .filter(|server| !sim.record.ready.contains(server) && !sim.hurt.contains(server))
         .map(|server| &*sim.nodes[server].name)
         .collect();
     let what = format!(
@@ -108,7 +117,11 @@ pub fn audit(sim: &mut Sim) -> Result<(), Violation> {
         return Ok(());
     }
     sim.audit();
-    let audited = sim.run_until(AUDIT_MAX, |sim| sim.audited().is_some());
+    let most = match sim.schedule.class {
+        Class::Live | Class::Clean => AUDIT_MAX,
+        Class::Safe => AUDIT_OF_LOSSES_MAX,
+    };
+    let audited = sim.run_until(most, |sim| sim.audited().is_some());
     let verdict = sim.audited();
     sim.end_audit();
     if sim.record.violation.is_some() {
@@ -116,21 +129,27 @@ pub fn audit(sim: &mut Sim) -> Result<(), Violation> {
     }
     match verdict {
         Some(Ok(())) if audited => {}
-        Some(Err(what)) if sim.schedule.class != Class::Safe => {
+        // What may be lost may be missed.
+        Some(Err(what)) if sim.schedule.class != Class::Safe && !sim.hurt.contains(&0) => {
             let what = format!("with everything healed, {what}");
             return Err(Violation::new("O3", "L", what));
         }
         Some(_) => {}
+        // Every call of it ends, at the latest by its time-out.
         None => {
-            let what = format!("with everything healed, the auditor was not done in {AUDIT_MAX:?}");
+            let what = format!("with everything healed, the auditor was not done in {most:?}");
             return Err(Violation::new("O9", "L", what));
         }
     }
     check_disks(sim)
 }
 
-/// Every replica of every chunk that holds bytes of a file is there, and is right.
+/// Every replica of every chunk that holds bytes of a file is there, and is right, on every disk that was not
+/// hurt.
 fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.hurt.contains(&0) {
+        return Ok(());
+    }
     let now = sim.record.tick();
     let geometry = sim.schedule.geometry;
     let mut verified = 0;
@@ -139,7 +158,7 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
             continue;
         }
         let mut held = 0;
-        for server in 1..sim.servers() {
+        for server in (1..sim.servers()).filter(|server| !sim.hurt.contains(server)) {
             let contents = &sim.record.contents;
             let name = &sim.nodes[server].name;
             let found = replicas::check(sim.disk(server), name, located, geometry, contents, now);
@@ -148,7 +167,7 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
                 verified += bytes;
             }
         }
-        if there.absent > 0 || held < there.present {
+        if !there.is_enough(held, sim.hurt.is_empty(), sim.schedule.class) {
             let what = format!(
                 "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
             );
@@ -161,12 +180,14 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
 
 /// What only the whole run shows.
 pub fn judge(sim: &mut Sim, totals: &mut Totals) {
-    let checked = order::check(&sim.record.operations, sim.record.sessions_lost.clone());
-    if let Ok(checked) = &checked {
-        totals.replies_certain = checked.certain;
-        totals.replies_uncertain = checked.uncertain;
+    if !sim.hurt.contains(&0) {
+        let checked = order::check(&sim.record.operations, sim.record.sessions_lost.clone());
+        if let Ok(checked) = &checked {
+            totals.replies_certain = checked.certain;
+            totals.replies_uncertain = checked.uncertain;
+        }
+        sim.record.check(checked);
     }
-    sim.record.check(checked);
     totals.count(sim.record.counts, sim.crashes);
     totals.bytes_verified = sim.record.contents.verified;
     totals.bytes_verified_on_disk = sim.record.verified_on_disk;

@@ -10,16 +10,18 @@ use crate::disk::queue::Carried;
 use crate::disk::{DiskModel, Policy};
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
+use crate::observe::overseer::{Overseer, Whose};
 use crate::observe::record::Record;
 use crate::observe::telling::Life;
 use crate::oracle::Violation;
+use crate::oracle::bounds::OnTheirWay;
 use crate::outcome::Crashes;
 use crate::schedule::Schedule;
 use kfs_core::ids::CallId;
 use kfs_core::time::{Instant, Now, UnixNanos};
-use kfs_core::wire::Role;
+use kfs_core::wire::{Msg, Role};
 use kfs_core::{chunk, client, meta};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,12 +29,17 @@ use std::time::Duration;
 pub const DISK_BYTES: u64 = 64 << 20;
 /// How long a client's call may take.
 const CALL_MAX: Duration = Duration::from_secs(20);
+/// How long a server that stopped by itself is left alone.
+const REVIVE_NS: u64 = 500_000_000;
 /// How long until somebody looks whether a stalled disk goes on.
 const LOOK_AGAIN_NS: u64 = 10_000_000;
 /// The monotonic clock does not begin at zero, so that "a while before now" is a time too.
 const MONO_FIRST_NS: u64 = 1_000_000_000_000;
 /// 2026-01-01.
 const WALL_FIRST_NS: u64 = 1_767_225_600_000_000_000;
+
+/// A link that is paused brings nothing more here, not even what has arrived.
+const ON_THEIR_WAY: OnTheirWay = OnTheirWay(0);
 
 /// What is to happen, by when, then by when it was decided.
 #[derive(Clone, Default, Debug)]
@@ -71,6 +78,10 @@ pub enum What {
     Arm(usize),
     /// A planned fault is healed.
     Heal(usize),
+    /// A server's disk is remembered as it is.
+    Remember(NodeId),
+    /// Whoever looks after a server starts it again, after it stopped by itself.
+    Revive(NodeId),
 }
 
 /// What a step was.
@@ -101,10 +112,15 @@ pub struct Node {
     /// It stands still for a while: what happens to it waits here.
     pub(super) frozen: Option<VecDeque<What>>,
     powered: bool,
-    /// How fast its clock runs beside the simulation's, in millionths.
-    pub(super) drift_ppm: i64,
+    /// How much faster its clock runs than the simulation's, in millionths, since when, and what it was then.
+    drift_ppm: i64,
+    drift_since: u64,
+    ran_ns: u64,
     /// How far its wall clock is off, in nanoseconds.
     pub(super) wall_off_ns: i64,
+    /// In so many of the bodies that it sends next a bit flips.
+    pub(super) flips: u32,
+    flipped: u64,
 }
 
 /// A client's process and what its actors do.
@@ -142,8 +158,12 @@ pub struct Sim {
     /// What power losses did.
     pub crashes: Crashes,
     pub(super) healing: bool,
-    /// Whether a server may find that it cannot go on: when disks fail.
-    pub may_halt: bool,
+    /// Servers that may have found that they cannot go on: their disks failed.
+    pub(super) ailing: BTreeSet<NodeId>,
+    /// Servers on whose disks something is not as they left it.
+    pub hurt: BTreeSet<NodeId>,
+    /// Disks that were taken out of their servers.
+    pub(super) put_aside: BTreeMap<NodeId, DiskModel>,
     /// Faults that struck and were not healed.
     pub(super) striking: Vec<usize>,
     pub(super) armed: BTreeMap<NodeId, usize>,
@@ -152,7 +172,8 @@ pub struct Sim {
 impl Sim {
     /// A cluster whose servers have just been switched on.
     #[must_use]
-    pub fn new(schedule: Arc<Schedule>, record: Record) -> Self {
+    pub fn new(schedule: Arc<Schedule>, mut record: Record) -> Self {
+        record.overseer = Some(Box::new(Overseer::new(&schedule, ON_THEIR_WAY)));
         let seed = schedule.seed;
         let clients = schedule.clients.len();
         let mut roles = vec![Role::Meta];
@@ -175,7 +196,11 @@ impl Sim {
                     frozen: None,
                     powered: true,
                     drift_ppm: 0,
+                    drift_since: 0,
+                    ran_ns: 0,
                     wall_off_ns: 0,
+                    flips: 0,
+                    flipped: 0,
                 }
             })
             .collect();
@@ -207,7 +232,9 @@ impl Sim {
             faults: BTreeMap::new(),
             crashes: Crashes::default(),
             healing: false,
-            may_halt: false,
+            ailing: BTreeSet::new(),
+            hurt: BTreeSet::new(),
+            put_aside: BTreeMap::new(),
             striking: Vec::new(),
             armed: BTreeMap::new(),
         };
@@ -324,6 +351,16 @@ impl Sim {
                 }
                 Step::Other
             }
+            What::Remember(server) => {
+                self.disk_mut(server).remember();
+                Step::Other
+            }
+            What::Revive(server) => {
+                if self.nodes[server].powered {
+                    self.start(server);
+                }
+                Step::Other
+            }
         }
     }
 
@@ -387,13 +424,49 @@ impl Sim {
     /// Both clocks of a node.
     fn clock(&self, node: NodeId) -> Now {
         let node = &self.nodes[node];
-        let ran = |since: u64| {
-            let drift = i128::from(since) * i128::from(node.drift_ppm) / 1_000_000;
-            u64::try_from(i128::from(since) + drift).unwrap_or(0)
-        };
         Now {
-            mono: Instant(MONO_FIRST_NS + ran(self.now)),
+            mono: Instant(MONO_FIRST_NS + self.ran(node)),
             wall: UnixNanos((WALL_FIRST_NS + self.now).saturating_add_signed(node.wall_off_ns)),
+        }
+    }
+
+    /// How long a node's own clock has run.
+    fn ran(&self, node: &Node) -> u64 {
+        let since = i128::from(self.now - node.drift_since);
+        let ran = since + since * i128::from(node.drift_ppm) / 1_000_000;
+        node.ran_ns + u64::try_from(ran).expect("clocks run forwards")
+    }
+
+    /// From now on a node's clock runs faster or slower.
+    pub(super) fn set_drift(&mut self, node: NodeId, drift_ppm: i64) {
+        if self.nodes[node].drift_ppm == drift_ppm {
+            return;
+        }
+        let ran_ns = self.ran(&self.nodes[node]);
+        let host = &mut self.nodes[node];
+        (host.ran_ns, host.drift_since, host.drift_ppm) = (ran_ns, self.now, drift_ppm);
+        host.wake_at = None;
+        self.set_alarm(node);
+    }
+
+    /// What a node sends, with a bit of its body flipped, if that is due.
+    fn damaged(&mut self, node: NodeId, msg: Msg) -> Msg {
+        let host = &mut self.nodes[node];
+        if host.flips == 0 || msg.body.is_empty() {
+            return msg;
+        }
+        host.flips -= 1;
+        host.flipped += 1;
+        let named = format!("flip {} of {}", host.flipped, host.name);
+        let mut draws = Keyed::new(self.schedule.seed, &named);
+        let mut body = msg.body.to_vec();
+        let at = draws.index(body.len());
+        body[at] ^= 1 << draws.below(8);
+        self.record
+            .remark(|| format!("FLIP byte {at} of a {} from {node}", msg.head.name()));
+        Msg {
+            body: body.into(),
+            ..msg
         }
     }
 
@@ -406,12 +479,19 @@ impl Sim {
             return;
         };
         let mut wants = Vec::new();
-        process.handle(now, &host.name, happens, &mut self.record, &mut wants);
+        let whose = Whose {
+            node: as_u32(node),
+            name: &host.name,
+        };
+        process.handle(now, whose, happens, &mut self.record, &mut wants);
         let life = host.life;
         let mut answers = Vec::new();
         for want in wants {
             match want {
-                Wants::Send(link, msg) => self.net.send(&mut self.heap, self.now, node, link, msg),
+                Wants::Send(link, msg) => {
+                    let msg = self.damaged(node, msg);
+                    self.net.send(&mut self.heap, self.now, node, link, msg);
+                }
                 Wants::Dial(link, to) => self.net.dial(&mut self.heap, self.now, node, link, to),
                 Wants::Close(link) => self.net.close(&mut self.heap, self.now, node, link),
                 Wants::Pause(link) => self.set_reading(node, link, Reading::Paused),
@@ -452,20 +532,23 @@ impl Sim {
         }
         host.wake_at = Some(at);
         // By its own clock, which may run slower or faster; never early.
-        let wait = as_ns(at.since(now));
-        let drift = i128::from(wait) * i128::from(-host.drift_ppm) / 1_000_000;
-        let wait = u64::try_from(i128::from(wait) + drift).unwrap_or(0);
+        let wait = i128::from(as_ns(at.since(now))) * 1_000_000;
+        let wait = wait / (1_000_000 + i128::from(host.drift_ppm));
+        let wait = u64::try_from(wait).unwrap_or(u64::MAX >> 1);
         let life = host.life;
         self.heap
             .push(self.now + wait + 1_000, What::Wake(node, life));
     }
 
-    /// A machine says that it cannot go on. With disks that do not fail that is never right.
+    /// A machine says that it cannot go on. With a disk that does not fail that is never right; with one that
+    /// does, whoever looks after it starts it again.
     fn halted(&mut self, node: NodeId, why: &str) {
         let what = format!("{} stopped by itself: {why}", self.nodes[node].name);
-        if self.may_halt {
+        // A meta server whose log is not what it was may refuse anybody.
+        if self.ailing.contains(&node) || self.hurt.contains(&0) {
             self.record.remark(|| what);
             self.kill(node);
+            self.heap.push(self.now + REVIVE_NS, What::Revive(node));
         } else {
             self.record
                 .check::<()>(Err(Violation::new("halt", "L", what)));
@@ -514,6 +597,10 @@ impl Sim {
         host.frozen = None;
         if let Some(telling) = &mut self.record.telling {
             telling.process(self.now, &host.name, Life::Begins);
+        }
+        self.record.now_ns = self.now;
+        if let Some(disk) = &host.disk {
+            self.record.server_starts(node, &disk.model);
         }
         self.deliver(node, Happens::Wake);
     }
@@ -664,14 +751,18 @@ impl Sim {
     /// Whether every server has said since its last start that it is ready.
     #[must_use]
     pub fn all_ready(&self) -> bool {
-        self.record.ready.len() == self.servers()
+        // One whose disk was hurt may have good reason not to.
+        (0..self.servers())
+            .all(|server| self.record.ready.contains(&server) || self.hurt.contains(&server))
     }
 
     /// Gives the auditor, who reads everything, this to do, and starts it.
     pub fn audit(&mut self) {
         let auditor = self.schedule.clients.len();
         self.record.located.clear();
-        self.clients[auditor].actors = vec![Actor::auditor(&self.schedule)];
+        let hurt = self.hurt.iter().filter(|server| **server > 0).count();
+        let up = self.servers() - 1 - hurt;
+        self.clients[auditor].actors = vec![Actor::auditor(&self.schedule, up)];
         self.clients[auditor].done = false;
         self.start_client(auditor);
     }

@@ -1,8 +1,9 @@
 //! How planned faults strike a bare cluster, and how they are healed.
 use super::net::{Break, Hangs, NodeId};
 use super::sim::{Sim, What};
-use crate::disk::Policy;
-use crate::fault::{Fault, Site, Trigger};
+use crate::disk::faults::{DiskFault, Injected};
+use crate::disk::{Moment, Policy};
+use crate::fault::{Clock, Cut, Fault, Party, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::observe::record::Watch;
 use crate::schedule::Speed;
@@ -14,6 +15,15 @@ impl Sim {
     pub fn unleash(&mut self) {
         let schedule = std::sync::Arc::clone(&self.schedule);
         for (nth, planned) in schedule.faults.iter().enumerate() {
+            match planned.fault {
+                Fault::SetBack(server, ms) => {
+                    self.heap.push(self.now + ms * MS, What::Remember(server));
+                }
+                Fault::Spoil(server, ..) if self.disk(server).moments() == 0 => {
+                    self.disk_mut(server).remember();
+                }
+                _ => {}
+            }
             match &planned.trigger {
                 Trigger::At(ms) => self.heap.push(self.now + ms * MS, What::Strike(nth)),
                 Trigger::AtAck(ack) => self.record.watch(Watch::Ack(*ack), nth as u64),
@@ -94,24 +104,56 @@ impl Sim {
                 strikes
             }
             Fault::SlowDisk(server) => {
-                let Speed {
-                    read_us,
-                    write_us,
-                    sync_us,
-                } = self.schedule.speed;
-                self.set_speed(
-                    *server,
-                    Speed {
-                        read_us: read_us * 50,
-                        write_us: write_us * 50,
-                        sync_us: sync_us * 50,
-                    },
-                );
+                self.set_speed(*server, self.schedule.speed.times(50));
                 true
             }
             Fault::KillClient(client) => self.kill_client(*client),
+            Fault::IsolateClient(client) => {
+                self.each_other(self.servers() + client, Self::block);
+                true
+            }
+            Fault::Apart(client, server) => {
+                self.both_ways(self.servers() + client, *server, Self::block);
+                true
+            }
+            Fault::Split(site) => {
+                self.across(site, Self::block);
+                true
+            }
+            Fault::CutLinks(party, how) => {
+                let how = match how {
+                    Cut::Seen | Cut::MidFrame => Break::Seen,
+                    Cut::HalfSeen => Break::HalfSeen,
+                };
+                self.break_links(self.node_of(*party), how) > 0
+            }
+            Fault::HangDials(party) => {
+                self.net.hang(self.node_of(*party), Hangs::Yes);
+                true
+            }
+            Fault::FlipBodies(party, times) => {
+                let node = self.node_of(*party);
+                self.nodes[node].flips += times;
+                true
+            }
+            Fault::Clock(server, clock) => {
+                self.set_clock(*server, *clock);
+                true
+            }
+            Fault::Disk(server, fault) => self.disk_fails(*server, fault),
+            Fault::Spoil(server, spot, damage) => {
+                let block = spot.find(self.disk(*server));
+                block.is_some_and(|block| self.disk_fails(*server, &damage.of(block)))
+            }
+            Fault::SetBack(server, _) => self.set_back(*server),
+            Fault::CloneDisk(from, to) => self.clone_disk(*from, *to),
         };
         if struck {
+            self.ailing.extend(fault.ails());
+            for server in fault.hurts() {
+                self.hurt.insert(server);
+                self.record.contents.log_hurt |= server == 0;
+            }
             *self.faults.entry(fault.kind()).or_default() += 1;
             self.record.remark(|| format!("FAULT {fault:?}"));
             let clients = fault.clients().into_iter();
@@ -148,7 +190,81 @@ impl Sim {
             Fault::Pause(server) => self.thaw(server),
             Fault::SlowDisk(server) => self.set_speed(server, self.schedule.speed),
             Fault::KillClient(client) => self.restart_client(client),
+            Fault::IsolateClient(client) => {
+                self.each_other(self.servers() + client, Self::unblock);
+            }
+            Fault::Apart(client, server) => {
+                self.both_ways(self.servers() + client, server, Self::unblock);
+            }
+            Fault::Split(site) => self.across(&site, Self::unblock),
+            Fault::HangDials(party) => self.net.hang(self.node_of(party), Hangs::No),
+            Fault::FlipBodies(party, _) => {
+                let node = self.node_of(party);
+                self.nodes[node].flips = 0;
+            }
+            Fault::Clock(server, _) => self.set_clock(server, Clock::RIGHT),
+            Fault::Disk(server, fault) => self.disk_recovers(server, &fault),
+            Fault::SetBack(server, _) => self.start(server),
+            Fault::CloneDisk(_, to) => self.put_back(to),
+            Fault::CutLinks(..) | Fault::Spoil(..) => {}
         }
+    }
+
+    fn node_of(&self, party: Party) -> NodeId {
+        match party {
+            Party::Server(server) => server,
+            Party::Client(client) => self.servers() + client,
+        }
+    }
+
+    /// A fault strikes a disk or lies in wait there. Whether it does.
+    fn disk_fails(&mut self, server: NodeId, fault: &DiskFault) -> bool {
+        self.disk_mut(server).inject(fault) != Injected::Missed
+    }
+
+    fn disk_recovers(&mut self, server: NodeId, fault: &DiskFault) {
+        let disk = self.disk_mut(server);
+        let armed = disk.armed().find(|(_, armed)| *armed == fault);
+        if let Some((id, _)) = armed {
+            disk.lift(id);
+        }
+    }
+
+    /// A server's disk is as it was when it was last remembered. Whether it was.
+    fn set_back(&mut self, server: NodeId) -> bool {
+        let Some(last) = self.disk(server).moments().checked_sub(1) else {
+            return false;
+        };
+        self.kill(server);
+        let moment = Moment(last);
+        self.disk_fails(server, &DiskFault::Restore { moment })
+    }
+
+    fn clone_disk(&mut self, from: NodeId, to: NodeId) -> bool {
+        if self.put_aside.contains_key(&to) || self.put_aside.contains_key(&from) {
+            return false;
+        }
+        self.kill(to);
+        let copy = self.disk(from).clone();
+        let own = std::mem::replace(self.disk_mut(to), copy);
+        self.put_aside.insert(to, own);
+        self.start(to);
+        true
+    }
+
+    /// A server whose disk was taken out gets it back.
+    fn put_back(&mut self, server: NodeId) {
+        if let Some(own) = self.put_aside.remove(&server) {
+            self.kill(server);
+            *self.disk_mut(server) = own;
+            self.start(server);
+        }
+    }
+
+    /// Changes how a server's clocks run from now on.
+    fn set_clock(&mut self, server: NodeId, clock: Clock) {
+        self.set_drift(server, clock.drift_ppm);
+        self.nodes[server].wall_off_ns = clock.wall_jump_ms * 1_000_000;
     }
 
     fn site_loses_power(&mut self, site: &Site, policy: Policy) {
@@ -166,10 +282,24 @@ impl Sim {
         }
     }
 
+    fn both_ways(&mut self, one: NodeId, other: NodeId, then: fn(&mut Self, NodeId, NodeId)) {
+        then(self, one, other);
+        then(self, other, one);
+    }
+    /// Between all nodes of a part of the site and all others.
+    fn across(&mut self, site: &Site, then: fn(&mut Self, NodeId, NodeId)) {
+        let servers = self.servers();
+        let clients = site.clients.iter().map(|client| servers + client);
+        let far: Vec<NodeId> = site.servers.iter().copied().chain(clients).collect();
+        for one in &far {
+            for other in (0..self.nodes.len()).filter(|other| !far.contains(other)) {
+                self.both_ways(*one, other, then);
+            }
+        }
+    }
     fn each_other(&mut self, node: NodeId, then: fn(&mut Self, NodeId, NodeId)) {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            then(self, node, other);
-            then(self, other, node);
+            self.both_ways(node, other, then);
         }
     }
     fn block(&mut self, from: NodeId, to: NodeId) {
@@ -205,6 +335,7 @@ impl Sim {
         self.net.loss_permille = 0;
         for from in 0..self.nodes.len() {
             self.net.hang(from, Hangs::No);
+            self.nodes[from].flips = 0;
             for to in 0..self.nodes.len() {
                 self.unblock(from, to);
             }
@@ -213,7 +344,10 @@ impl Sim {
             if let Some(disk) = &mut self.nodes[server].disk {
                 disk.queue.disarm();
                 disk.queue.set_speed(self.schedule.speed);
+                disk.model.heal();
             }
+            self.set_clock(server, Clock::RIGHT);
+            self.put_back(server);
             self.thaw(server);
             self.start(server);
         }

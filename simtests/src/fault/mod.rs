@@ -1,6 +1,14 @@
-//! Faults, and the plan of when which one strikes, drawn from the seed before anything runs.
+//! Faults: what goes wrong in a run. [`plan`] says when; [`drawn`] draws plans from a seed.
+pub mod drawn;
+pub mod plan;
+pub mod spot;
+
+pub use drawn::{Target, Weights, plan};
+pub use plan::{MESSAGES, Planned, Trigger};
+pub use spot::Spot;
+
 use crate::disk::Policy;
-use crate::keyed::Keyed;
+use crate::disk::faults::{Damage, DiskFault};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -24,9 +32,34 @@ pub enum Fault {
     SlowDisk(ServerNumber),
     /// `kill -9` of a client's process; healed by a start of another.
     KillClient(usize),
+    /// No packet reaches or leaves a client.
+    IsolateClient(usize),
+    /// No packet passes between a client and a server.
+    Apart(usize, ServerNumber),
+    /// No packet passes between these servers, with their clients, and all the others.
+    Split(Site),
+    /// All connections of somebody break; dialing anew is possible at once.
+    CutLinks(Party, Cut),
+    /// Dials to somebody are not answered, and not refused either.
+    HangDials(Party),
+    /// In so many of the bodies that somebody sends from now on, a bit flips on the way. Where there are frames, in
+    /// so many of these, anywhere.
+    FlipBodies(Party, u32),
+    /// A server's clock runs faster or slower, and its wall clock is off.
+    Clock(ServerNumber, Clock),
+    /// A server's disk is at fault.
+    Disk(ServerNumber, DiskFault),
+    /// A place on a server's disk that cannot be named before the run is damaged. Stays.
+    Spoil(ServerNumber, Spot, Damage),
+    /// A server gets its disk back as it was so many milliseconds after the clients began, and its process is
+    /// killed for it; healed by a start. Stays.
+    SetBack(ServerNumber, u64),
+    /// A copy of the first server's disk is put into the second, whose process is killed for it and started
+    /// again at once; healed by its own disk, as it was.
+    CloneDisk(ServerNumber, ServerNumber),
 }
 
-/// What hangs on one power line.
+/// What hangs on one power line, or on one switch.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Site {
     /// Servers.
@@ -35,9 +68,46 @@ pub struct Site {
     pub clients: Vec<usize>,
 }
 
+/// Somebody with connections.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Party {
+    /// A server.
+    Server(ServerNumber),
+    /// A client.
+    Client(usize),
+}
+
+/// How connections break.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Cut {
+    /// Both ends learn it soon.
+    Seen,
+    /// One end learns it, the other one much later; what was on its way to that one still arrives.
+    HalfSeen,
+    /// A part of a frame still arrives, then both ends learn it. Where there are no frames, as [`Self::Seen`].
+    MidFrame,
+}
+
+/// How a clock is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Clock {
+    /// How much faster its monotonic clock runs than it should, in millionths.
+    pub drift_ppm: i64,
+    /// How far the wall clock jumps, in milliseconds.
+    pub wall_jump_ms: i64,
+}
+
+impl Clock {
+    /// As it should be.
+    pub const RIGHT: Self = Self {
+        drift_ppm: 0,
+        wall_jump_ms: 0,
+    };
+}
+
 impl Fault {
     /// The kinds there are, as they are counted.
-    pub const KINDS: [&'static str; 8] = [
+    pub const KINDS: [&'static str; 20] = [
         "kill",
         "power-one",
         "power-some",
@@ -46,6 +116,18 @@ impl Fault {
         "pause",
         "slow-disk",
         "kill-client",
+        "isolate-client",
+        "apart",
+        "split",
+        "cut-links",
+        "cut-half-seen",
+        "hang-dials",
+        "flip-bodies",
+        "clock",
+        "disk",
+        "spoil",
+        "set-back",
+        "clone-disk",
     ];
 
     /// Its kind: one of [`Self::KINDS`].
@@ -62,53 +144,21 @@ impl Fault {
             Self::Pause(_) => "pause",
             Self::SlowDisk(_) => "slow-disk",
             Self::KillClient(_) => "kill-client",
+            Self::IsolateClient(_) => "isolate-client",
+            Self::Apart(..) => "apart",
+            Self::Split(_) => "split",
+            Self::CutLinks(_, Cut::HalfSeen) => "cut-half-seen",
+            Self::CutLinks(..) => "cut-links",
+            Self::HangDials(_) => "hang-dials",
+            Self::FlipBodies(..) => "flip-bodies",
+            Self::Clock(..) => "clock",
+            Self::Disk(..) => "disk",
+            Self::Spoil(..) => "spoil",
+            Self::SetBack(..) => "set-back",
+            Self::CloneDisk(..) => "clone-disk",
         }
     }
-}
 
-/// Messages around which a crash is told from no crash, for [`Trigger::AfterMessage`].
-pub const MESSAGES: [&str; 14] = [
-    "Mutate",
-    "Mutated",
-    "SessionOpened",
-    "Hello",
-    "Welcome",
-    "Inventory",
-    "Verdicts",
-    "CreateChunk",
-    "ChunkCreated",
-    "DeleteChunks",
-    "ChainPiece",
-    "ChainSync",
-    "ChainSynced",
-    "SyncDone",
-];
-
-/// When a fault strikes.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub enum Trigger {
-    /// So many milliseconds after the start.
-    At(u64),
-    /// At the moment a client hears the n-th ack.
-    AtAck(u64),
-    /// So many milliseconds after any machine sent its n-th message of this kind.
-    AfterMessage(String, u64, u64),
-    /// After so many more operations of a server's disk, counted from this many milliseconds on.
-    AtOperation(ServerNumber, u64, u64),
-}
-
-/// A fault of a plan.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
-pub struct Planned {
-    /// When it strikes.
-    pub trigger: Trigger,
-    /// What goes wrong.
-    pub fault: Fault,
-    /// When it is healed, in milliseconds after it struck.
-    pub lasts_ms: u64,
-}
-
-impl Fault {
     /// Servers that are named.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerNumber> {
@@ -116,23 +166,84 @@ impl Fault {
             Self::Kill(server)
             | Self::Isolate(server)
             | Self::Pause(server)
-            | Self::SlowDisk(server) => vec![*server],
-            Self::PowerLoss(site, _) => site.servers.clone(),
-            Self::OneWay(from, to) => vec![*from, *to],
-            Self::KillClient(_) => Vec::new(),
+            | Self::SlowDisk(server)
+            | Self::Apart(_, server)
+            | Self::CutLinks(Party::Server(server), _)
+            | Self::HangDials(Party::Server(server))
+            | Self::FlipBodies(Party::Server(server), _)
+            | Self::Clock(server, _)
+            | Self::Disk(server, _)
+            | Self::Spoil(server, ..)
+            | Self::SetBack(server, _) => vec![*server],
+            Self::PowerLoss(site, _) | Self::Split(site) => site.servers.clone(),
+            Self::OneWay(from, to) | Self::CloneDisk(from, to) => vec![*from, *to],
+            Self::KillClient(_)
+            | Self::IsolateClient(_)
+            | Self::CutLinks(Party::Client(_), _)
+            | Self::HangDials(Party::Client(_))
+            | Self::FlipBodies(Party::Client(_), _) => Vec::new(),
         }
     }
+
     /// Clients that are named.
     #[must_use]
     pub fn clients(&self) -> Vec<usize> {
         match self {
-            Self::PowerLoss(site, _) => site.clients.clone(),
-            Self::KillClient(client) => vec![*client],
+            Self::PowerLoss(site, _) | Self::Split(site) => site.clients.clone(),
+            Self::KillClient(client)
+            | Self::IsolateClient(client)
+            | Self::Apart(client, _)
+            | Self::CutLinks(Party::Client(client), _)
+            | Self::HangDials(Party::Client(client))
+            | Self::FlipBodies(Party::Client(client), _) => vec![*client],
             Self::Kill(_)
             | Self::Isolate(_)
             | Self::OneWay(..)
             | Self::Pause(_)
-            | Self::SlowDisk(_) => Vec::new(),
+            | Self::SlowDisk(_)
+            | Self::CutLinks(Party::Server(_), _)
+            | Self::HangDials(Party::Server(_))
+            | Self::FlipBodies(Party::Server(_), _)
+            | Self::Clock(..)
+            | Self::Disk(..)
+            | Self::Spoil(..)
+            | Self::SetBack(..)
+            | Self::CloneDisk(..) => Vec::new(),
+        }
+    }
+
+    /// The part of the site that goes wrong together, if it can be made smaller.
+    pub fn site_mut(&mut self) -> Option<&mut Site> {
+        match self {
+            Self::PowerLoss(site, _) | Self::Split(site) => Some(site),
+            _ => None,
+        }
+    }
+
+    /// The servers whose disk fails operations or is replaced, so that a process on it may find that it cannot
+    /// go on.
+    #[must_use]
+    pub fn ails(&self) -> Vec<ServerNumber> {
+        match self {
+            Self::Disk(server, _) | Self::Spoil(server, ..) | Self::SetBack(server, _) => {
+                vec![*server]
+            }
+            Self::CloneDisk(from, to) => vec![*from, *to],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The servers on whose disk something is not as a process left it afterwards: what lies there is not
+    /// asked for any more.
+    #[must_use]
+    pub fn hurts(&self) -> Vec<ServerNumber> {
+        match self {
+            Self::Disk(server, fault) if spot::hurts(fault) => vec![*server],
+            Self::Spoil(server, _, damage) if *damage != Damage::Unreadable => vec![*server],
+            Self::SetBack(server, _) => vec![*server],
+            // What the copy was given while it ran is gone with it.
+            Self::CloneDisk(from, to) => vec![*from, *to],
+            _ => Vec::new(),
         }
     }
 }
@@ -142,246 +253,38 @@ impl fmt::Display for Fault {
         match self {
             Self::Kill(_) => f.write_str("killed"),
             Self::PowerLoss(_, policy) => write!(f, "power lost ({policy:?})"),
-            Self::Isolate(_) => f.write_str("cut off from everybody"),
+            Self::Isolate(_) | Self::IsolateClient(_) => f.write_str("cut off from everybody"),
             Self::OneWay(from, to) => write!(f, "nothing passes from server {from} to {to}"),
             Self::Pause(_) => f.write_str("stands still"),
             Self::SlowDisk(_) => f.write_str("a slow disk"),
             Self::KillClient(client) => write!(f, "client {client} killed"),
-        }
-    }
-}
-
-impl Planned {
-    /// Servers that are named.
-    fn servers(&self) -> Vec<ServerNumber> {
-        let mut named = self.fault.servers();
-        if let Trigger::AtOperation(server, ..) = self.trigger {
-            named.push(server);
-        }
-        named
-    }
-    /// Whether it names this server.
-    #[must_use]
-    pub fn names(&self, server: ServerNumber) -> bool {
-        self.servers().contains(&server)
-    }
-    /// Leaves a client out of it; whether anything is left.
-    pub fn without_client(&mut self, client: usize) -> bool {
-        if let Fault::PowerLoss(site, _) = &mut self.fault {
-            site.clients.retain(|other| *other != client);
-        }
-        !self.fault.clients().contains(&client)
-    }
-    /// Whether all that it names is there.
-    ///
-    /// # Errors
-    /// What is not.
-    pub fn check(&self, servers: usize, clients: usize) -> Result<(), String> {
-        if let Some(server) = self.servers().into_iter().find(|named| *named >= servers) {
-            return Err(format!(
-                "a fault of server {server}, and there are {servers}"
-            ));
-        }
-        if let Some(client) = self
-            .fault
-            .clients()
-            .into_iter()
-            .find(|named| *named >= clients)
-        {
-            return Err(format!(
-                "a fault of client {client}, and there are {clients}"
-            ));
-        }
-        match &self.trigger {
-            Trigger::AfterMessage(kind, ..) if !is_message(kind) => {
-                Err(format!("there are no messages of the kind '{kind}'"))
+            Self::Apart(client, server) => {
+                write!(
+                    f,
+                    "nothing passes between client {client} and server {server}"
+                )
             }
-            _ => Ok(()),
+            Self::Split(_) => f.write_str("cut off from all the others"),
+            Self::CutLinks(_, Cut::Seen) => f.write_str("all connections break"),
+            Self::CutLinks(_, Cut::HalfSeen) => {
+                f.write_str("all connections break, and one end does not know")
+            }
+            Self::CutLinks(_, Cut::MidFrame) => {
+                f.write_str("all connections break in the middle of a frame")
+            }
+            Self::HangDials(_) => f.write_str("does not answer dials"),
+            Self::FlipBodies(_, times) => write!(f, "{times} sent bodies have a flipped bit"),
+            Self::Clock(_, clock) => write!(
+                f,
+                "clock runs {} ppm fast, wall clock jumps {} ms",
+                clock.drift_ppm, clock.wall_jump_ms
+            ),
+            Self::Disk(_, fault) => write!(f, "disk: {fault:?}"),
+            Self::Spoil(_, spot, damage) => write!(f, "{damage:?}: {spot}"),
+            Self::SetBack(_, ms) => write!(f, "disk set back to what it was at {ms} ms"),
+            Self::CloneDisk(from, to) => {
+                write!(f, "a copy of the disk of server {from} in server {to}")
+            }
         }
-    }
-}
-
-fn is_message(kind: &str) -> bool {
-    kfs_core::wire::Head::TYPES
-        .iter()
-        .any(|(_, known)| *known == kind)
-}
-
-/// How often which fault is drawn; a weight of 0 never.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Weights {
-    /// See [`Fault::Kill`], of a chunkserver.
-    pub kill_chunk: u64,
-    /// See [`Fault::Kill`], of the meta server.
-    pub kill_meta: u64,
-    /// See [`Fault::PowerLoss`], of one server.
-    pub power_one: u64,
-    /// See [`Fault::PowerLoss`], of all or many.
-    pub power_some: u64,
-    /// See [`Fault::PowerLoss`], of the meta server and all clients: nobody is left to ask again.
-    pub power_desk: u64,
-    /// See [`Fault::Isolate`] and [`Fault::OneWay`].
-    pub partition: u64,
-    /// See [`Fault::Pause`].
-    pub pause: u64,
-    /// See [`Fault::SlowDisk`].
-    pub slow_disk: u64,
-    /// See [`Fault::KillClient`].
-    pub kill_client: u64,
-}
-
-/// What a plan is drawn for.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Servers, the meta server included.
-    pub servers: usize,
-    /// Clients.
-    pub clients: usize,
-    /// Acks that the workload is expected to reach.
-    pub acks: u64,
-    /// Milliseconds that it is expected to take.
-    pub millis: u64,
-}
-
-/// Draws so many faults.
-#[must_use]
-pub fn plan(weights: Weights, faults: u64, target: Target, draws: &mut Keyed) -> Vec<Planned> {
-    (0..faults)
-        .filter_map(|_| one(weights, target, draws))
-        .collect()
-}
-
-fn one(weights: Weights, target: Target, draws: &mut Keyed) -> Option<Planned> {
-    // Each fault takes the same number of draws, so that another target does not reshuffle the rest.
-    let kind = draws.bits();
-    let chunk = 1 + draws.index(target.servers - 1);
-    let other = (chunk + 1 + draws.index(target.servers - 1)) % target.servers;
-    let any = draws.index(target.servers);
-    let policy = draws.pick(&Policy::ALL);
-    let spares = draws.bits();
-    let with_clients = draws.percent(40);
-    let one_way = draws.percent(40);
-    let client = draws.index(target.clients);
-    let how = draws.below(100);
-    let at_ms = draws.below(target.millis);
-    let at_ack = 1 + draws.below(target.acks);
-    let operations = draws.below(60);
-    let (message, nth) = (draws.pick(&MESSAGES), 1 + draws.below(30));
-    let after_ms = draws.pick(&[0, 0, 1, 3, 10]);
-    let short = draws.percent(50);
-    let lasts_ms = draws.between(5, if short { 300 } else { 7_000 });
-    // Everything, or the meta server and some of the others; with the clients, or without.
-    let spared =
-        |server: &ServerNumber| *server > 0 && spares & 1 == 1 && spares >> server & 1 == 1;
-    let site = Site {
-        servers: (0..target.servers)
-            .filter(|server| !spared(server))
-            .collect(),
-        clients: (0..target.clients).filter(|_| with_clients).collect(),
-    };
-    let one_server = Site {
-        servers: vec![any],
-        clients: Vec::new(),
-    };
-    let desk = Site {
-        servers: vec![0],
-        clients: (0..target.clients).collect(),
-    };
-    let choices = [
-        (weights.kill_chunk, Fault::Kill(chunk)),
-        (weights.kill_meta, Fault::Kill(0)),
-        (weights.power_one, Fault::PowerLoss(one_server, policy)),
-        (weights.power_some, Fault::PowerLoss(site, policy)),
-        (weights.power_desk, Fault::PowerLoss(desk, policy)),
-        (
-            weights.partition,
-            if one_way {
-                Fault::OneWay(chunk, other)
-            } else {
-                Fault::Isolate(any)
-            },
-        ),
-        (weights.pause, Fault::Pause(any)),
-        (weights.slow_disk, Fault::SlowDisk(any)),
-        (weights.kill_client, Fault::KillClient(client)),
-    ];
-    let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
-    if total == 0 {
-        return None;
-    }
-    let mut left = kind % total;
-    let fault = choices.into_iter().find_map(|(weight, fault)| {
-        if left < weight {
-            return Some(fault);
-        }
-        left -= weight;
-        None
-    })?;
-    let struck = match &fault {
-        Fault::Kill(server) => Some(*server),
-        Fault::PowerLoss(site, _) => site.servers.first().copied(),
-        _ => None,
-    };
-    let trigger = match (struck, how) {
-        (_, 0..30) => Trigger::AfterMessage(message.into(), nth, after_ms),
-        (Some(server), 30..55) => Trigger::AtOperation(server, at_ms, operations),
-        (_, 30..75) => Trigger::AtAck(at_ack),
-        _ => Trigger::At(at_ms),
-    };
-    Some(Planned {
-        trigger,
-        fault,
-        lasts_ms,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn every_kind_of_fault_and_trigger_is_drawn_and_a_weight_of_zero_never() {
-        let all = Weights {
-            kill_chunk: 1,
-            kill_meta: 1,
-            power_one: 1,
-            power_some: 1,
-            power_desk: 1,
-            partition: 2,
-            pause: 1,
-            slow_disk: 1,
-            kill_client: 1,
-        };
-        let target = Target {
-            servers: 5,
-            clients: 2,
-            acks: 100,
-            millis: 10_000,
-        };
-        let drawn = plan(all, 500, target, &mut Keyed::new(1, "faults"));
-        let kinds: BTreeSet<&str> = drawn.iter().map(|planned| planned.fault.kind()).collect();
-        assert_eq!(kinds, BTreeSet::from(Fault::KINDS));
-        let at = |test: fn(&Trigger) -> bool| drawn.iter().any(|planned| test(&planned.trigger));
-        assert!(at(|t| matches!(t, Trigger::At(_))));
-        assert!(at(|t| matches!(t, Trigger::AtAck(_))));
-        assert!(at(|t| matches!(t, Trigger::AtOperation(..))));
-        assert!(at(|t| matches!(t, Trigger::AfterMessage(..))));
-        assert!(MESSAGES.into_iter().all(is_message));
-        assert!(
-            !drawn
-                .iter()
-                .any(|p| matches!(p.fault, Fault::OneWay(a, b) if a == b))
-        );
-        let none = Weights {
-            kill_client: 0,
-            ..all
-        };
-        let drawn = plan(none, 500, target, &mut Keyed::new(1, "faults"));
-        assert!(
-            drawn
-                .iter()
-                .all(|planned| planned.fault.kind() != "kill-client")
-        );
     }
 }

@@ -1,12 +1,15 @@
 //! What is kept of a run: every operation for the oracles, every event's hash, and counts.
 //!
 //! A value: a simulation that is forked takes a copy along.
+use super::overseer::{Overseen, Overseer, Whose};
 use super::telling::Telling;
+use crate::disk::DiskModel;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
 use crate::outcome::{self, Totals};
+use crate::schedule::Class;
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::machine::{Input, Output};
 use kfs_core::time::Now;
@@ -28,6 +31,8 @@ pub struct Record {
     trace: Option<Arc<Mutex<BufWriter<File>>>>,
     /// What is told of the run, if anybody wants to know.
     pub telling: Option<Box<Telling>>,
+    /// Who looks at the machines, if anybody does.
+    pub overseer: Option<Box<Overseer>>,
     /// Simulated time, in nanoseconds, as far as it is told.
     pub now_ns: u64,
     /// Operations on the namespace, in the order of their calls.
@@ -75,6 +80,18 @@ pub struct Replicas {
     pub absent: usize,
 }
 
+impl Replicas {
+    /// Whether so many, found on disks that were not hurt, are as many as they must be.
+    #[must_use]
+    pub fn is_enough(self, held: usize, nobody_was_hurt: bool, class: Class) -> bool {
+        match class {
+            _ if nobody_was_hurt => self.absent == 0 && held >= self.present,
+            Class::Live | Class::Clean => held > 0,
+            Class::Safe => true,
+        }
+    }
+}
+
 /// What happened in a run.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counts {
@@ -104,6 +121,7 @@ impl Record {
             hash: EventHash::default(),
             trace: trace.map(|file| Arc::new(Mutex::new(BufWriter::new(file)))),
             telling: None,
+            overseer: None,
             now_ns: 0,
             operations: Vec::new(),
             contents: Contents::new(salt),
@@ -146,6 +164,45 @@ impl Record {
         }
         if let Some(telling) = &mut self.telling {
             telling.output(self.now_ns, name, output);
+        }
+    }
+
+    /// A machine is about to take this.
+    pub fn oversee_input<M: Overseen>(
+        &mut self,
+        whose: Whose<'_>,
+        now: Now,
+        input: &Input<M::Call>,
+    ) {
+        self.oversee(|overseer, _| M::takes(overseer, whose, now, input));
+    }
+
+    /// A machine wants this.
+    pub fn oversee_output<M: Overseen>(
+        &mut self,
+        whose: Whose<'_>,
+        now: Now,
+        machine: &M,
+        output: &Output<M::Event>,
+    ) {
+        self.oversee(|overseer, at| machine.wants(overseer, whose, (now, at), output));
+    }
+
+    /// A machine wants nothing more.
+    pub fn oversee_rest<M: Overseen>(&mut self, whose: Whose<'_>, machine: &M) {
+        self.oversee(|overseer, _| machine.rests(overseer, whose));
+    }
+
+    /// A server's process starts on this disk.
+    pub fn server_starts(&mut self, server: usize, disk: &DiskModel) {
+        let server = u32::try_from(server).expect("a run has few servers");
+        self.oversee(|overseer, _| overseer.starts(server, disk));
+    }
+
+    fn oversee(&mut self, look: impl FnOnce(&mut Overseer, Tick) -> Result<(), Violation>) {
+        if let Some(overseer) = &mut self.overseer {
+            let seen = look(overseer, self.now_ns);
+            self.check(seen);
         }
     }
 
@@ -261,7 +318,10 @@ impl Record {
     }
 
     /// The run is over: what came of it.
-    pub fn finish(&mut self, totals: Totals) -> outcome::Outcome {
+    pub fn finish(&mut self, mut totals: Totals) -> outcome::Outcome {
+        if let Some(overseer) = &self.overseer {
+            totals.judged = overseer.judged().by_oracle().collect();
+        }
         if let Some(trace) = self.trace.take() {
             let _ = trace.lock().unwrap_or_else(PoisonError::into_inner).flush();
         }

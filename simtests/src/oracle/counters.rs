@@ -7,9 +7,10 @@
 //! | --- | --- | --- |
 //! | `pieces_bad` | bodies of `WritePiece`, `ChainPiece` changed on the way past the frame's own check, and received | equal; a frame that the link refuses is counted by the link and not here |
 //! | `blocks_bad` | blocks that were bad when the disk was read for a range | equal, if who injects counts reads of them; else at least one if one was read, and at most zero if none was injected |
-//! | `syncs` | syncs acked by this replica | at least: a sync may end and its answer be lost |
-//! | `pieces_written`, `bytes_written` | pieces acked by this replica | at least, for the same reason |
-//! | `reads`, `bytes_read` | ranges received from it | at least; equal if no link broke |
+//! | `syncs` | syncs that this replica told the server before it are made | at least: the head tells its client |
+//! | `pieces_written` | pieces that it told clients are written | at least: others of the chain tell no client |
+//! | `pieces_written`, `bytes_written` | pieces that its disk has written | at most: not those of a chain that broke meanwhile |
+//! | `reads`, `bytes_read` | answers with bytes that it sent | equal |
 //! | `files_foreign` | files of strange names put into its directories before the start | equal |
 //! | anything, in a run without faults | nothing | equal: zero |
 //!
@@ -52,10 +53,18 @@ pub struct Injected {
     pub blocks_hurt: u64,
     /// Files of strange names in its directories at its start.
     pub files_foreign: u64,
-    /// Ranges that readers received from it.
-    pub ranges_received: u64,
-    /// Pieces that clients heard acked, of which it was a member.
+    /// Answers with bytes that it sent to readers.
+    pub ranges_sent: u64,
+    /// Bytes of those answers.
+    pub bytes_sent: u64,
+    /// Pieces that its disk has written.
+    pub pieces_on_disk: u64,
+    /// Bytes of those pieces.
+    pub bytes_on_disk: u64,
+    /// Pieces that it told clients are written.
     pub pieces_acked: u64,
+    /// Syncs that it told the server before it are made.
+    pub syncs_passed: u64,
 }
 
 /// Compares counters.
@@ -118,16 +127,35 @@ pub fn of_chunkserver(status: &ChunkStatus, injected: Injected) -> Vec<Counter> 
             injected.files_foreign,
             Relation::Equal,
         ),
+        counter("reads", status.reads, injected.ranges_sent, Relation::Equal),
         counter(
-            "reads",
-            status.reads,
-            injected.ranges_received,
-            Relation::AtLeast,
+            "bytes_read",
+            status.bytes_read,
+            injected.bytes_sent,
+            Relation::Equal,
+        ),
+        counter(
+            "pieces_written",
+            status.pieces_written,
+            injected.pieces_on_disk,
+            Relation::AtMost,
+        ),
+        counter(
+            "bytes_written",
+            status.bytes_written,
+            injected.bytes_on_disk,
+            Relation::AtMost,
         ),
         counter(
             "pieces_written",
             status.pieces_written,
             injected.pieces_acked,
+            Relation::AtLeast,
+        ),
+        counter(
+            "syncs",
+            status.syncs,
+            injected.syncs_passed,
             Relation::AtLeast,
         ),
     ]

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// See the file's head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ShadowCollector {
     grace: Duration,
     /// Replicas that the meta server ordered away, from whom, and when first.
@@ -43,7 +43,7 @@ pub struct Counts {
 }
 
 /// One chunkserver.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     /// What is in `trash/` since when; of what was there at the start, since the start.
     trash: BTreeMap<String, Instant>,

@@ -58,7 +58,7 @@ pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
 
 /// The states of one meta server's process since the last one that is known to be durable. Snapshots are
 /// cheap: the maps are persistent.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct LiveStates {
     states: BTreeMap<LogSeq, State>,
     durable: LogSeq,

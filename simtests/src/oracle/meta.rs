@@ -11,7 +11,7 @@ use kfs_core::wire::{Head, Msg};
 use std::collections::BTreeMap;
 
 /// All that was seen of one meta server's states.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StateHistory {
     /// What each id was given to. Ids of all kinds come from one counter.
     ids: BTreeMap<u64, Fact<Meaning>>,
@@ -183,7 +183,7 @@ fn meanings(state: &State) -> Result<BTreeMap<u64, Meaning>, String> {
 
 /// One write grant at most: who wrote each (chunk, version), by what the meta server ordered and what
 /// chunkservers accepted. A server is named by any number that stays its own.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Grants {
     granted: BTreeMap<(ChunkId, Version), (SessionId, Tick)>,
     /// The newest version of each chunk under which a piece was acknowledged, and when.

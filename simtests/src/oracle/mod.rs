@@ -63,5 +63,10 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Those that judge runs, by the names that a [`Violation`] gives them.
+pub const NAMES: [&str; 12] = [
+    "O1", "O2", "O3", "O4", "O5", "O6", "O7", "O8", "O9", "O10", "O11", "O12",
+];
+
 /// A place in the real order of all that happened in a run: every observation has its own.
 pub type Tick = u64;

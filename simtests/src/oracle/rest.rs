@@ -29,6 +29,8 @@ pub struct AtRest<'a> {
     pub servers: &'a [(&'a str, &'a DiskModel)],
     /// The sizes files are cut into.
     pub geometry: Geometry,
+    /// Chunkservers on whose disks something is not as they left it.
+    pub hurt: &'a BTreeSet<&'a str>,
 }
 
 /// How much was judged.
@@ -62,22 +64,7 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
         history.observe(&earlier, earlier.seq())?;
     }
-    let shelves: Vec<Shelf<'_>> = at
-        .servers
-        .iter()
-        .map(|(name, disk)| Shelf {
-            server: disk
-                .contents("identity")
-                .and_then(|bytes| Identity::decode(&bytes).ok())
-                .and_then(|identity| {
-                    let mut known = logged.servers();
-                    known.find(|(_, node)| *node == identity.node)
-                })
-                .map(|(server, _)| server),
-            name,
-            disk,
-        })
-        .collect();
+    let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
     let how = |file| {
         if closed.contains_key(&file) {
@@ -86,11 +73,16 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
             Closed::Abandoned
         }
     };
-    let compared = equal::check(&logged, &shelves, at.geometry, how, |_, _| false)?;
+    let compared = equal::check(&logged, &shelves, at.geometry, how, |server, _| {
+        at.hurt.contains(server)
+    })?;
     judged.replicas_equal = compared.equal;
     let (_, reference) = order::replay(&record.operations, record.sessions_lost.clone())?;
     names::check(&logged, &reference)?;
-    if let Some(status) = at.meta.and_then(Meta::status) {
+    // What is damaged is in the status when somebody has met it.
+    if let Some(status) = at.meta.and_then(Meta::status)
+        && at.hurt.is_empty()
+    {
         status::Truth::of(&logged, &shelves, at.geometry).agrees(&status)?;
     }
     let lost: BTreeSet<u32> = record.sessions_lost.keys().copied().collect();
@@ -100,4 +92,24 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         judged.undecided = 1;
     }
     Ok(judged)
+}
+
+/// The disks of chunkservers, each with its server's place in the roster.
+#[must_use]
+pub fn shelves<'a>(state: &State, servers: &[(&'a str, &'a DiskModel)]) -> Vec<Shelf<'a>> {
+    servers
+        .iter()
+        .map(|(name, disk)| Shelf {
+            server: disk
+                .contents("identity")
+                .and_then(|bytes| Identity::decode(&bytes).ok())
+                .and_then(|identity| {
+                    let mut known = state.servers();
+                    known.find(|(_, node)| *node == identity.node)
+                })
+                .map(|(server, _)| server),
+            name,
+            disk,
+        })
+        .collect()
 }

@@ -20,7 +20,7 @@ struct Odds {
 }
 
 /// All of them.
-pub const ALL: [Scenario; 4] = [
+pub const ALL: [Scenario; 6] = [
     Scenario {
         name: "files",
         about: "files written, read, replaced and removed, while everything that can fails",
@@ -37,23 +37,21 @@ pub const ALL: [Scenario; 4] = [
         draw: |seed| draw(POWER, seed),
     },
     Scenario {
+        name: "disks",
+        about: "files written and read, while the disk of one chunkserver is sick and the meta server's falters",
+        draw: |seed| draw(DISKS, seed),
+    },
+    Scenario {
+        name: "anything",
+        about: "more goes wrong than can be borne: never a wrong byte, and what is lost is said",
+        draw: |seed| draw(ANYTHING, seed),
+    },
+    Scenario {
         name: "clean",
         about: "nothing fails: every call is answered, nothing is tried twice",
         draw: |seed| draw(CLEAN, seed),
     },
 ];
-
-const NO_FAULTS: Weights = Weights {
-    kill_chunk: 0,
-    kill_meta: 0,
-    power_one: 0,
-    power_some: 0,
-    power_desk: 0,
-    partition: 0,
-    pause: 0,
-    slow_disk: 0,
-    kill_client: 0,
-};
 
 const FILES: Odds = Odds {
     class: Class::Live,
@@ -68,6 +66,11 @@ const FILES: Odds = Odds {
         pause: 2,
         slow_disk: 3,
         kill_client: 2,
+        split: 4,
+        links: 5,
+        flip_bodies: 1,
+        clock: 2,
+        ..Weights::NONE
     },
     mix: Mix {
         put: 4,
@@ -90,7 +93,7 @@ const NAMES: Odds = Odds {
         pause: 1,
         slow_disk: 2,
         kill_client: 3,
-        ..NO_FAULTS
+        ..Weights::NONE
     },
     mix: Mix {
         put: 1,
@@ -109,7 +112,7 @@ const POWER: Odds = Odds {
         power_some: 6,
         power_desk: 4,
         slow_disk: 2,
-        ..NO_FAULTS
+        ..Weights::NONE
     },
     mix: Mix {
         put: 6,
@@ -120,10 +123,64 @@ const POWER: Odds = Odds {
     },
 };
 
+const DISKS: Odds = Odds {
+    class: Class::Live,
+    faults_max: 7,
+    weights: Weights {
+        kill_chunk: 2,
+        kill_meta: 2,
+        power_one: 2,
+        power_some: 3,
+        links: 1,
+        sick_chunk: 12,
+        sick_meta: 5,
+        ..Weights::NONE
+    },
+    mix: Mix {
+        put: 5,
+        write: 5,
+        read: 6,
+        names: 2,
+        overwrite: 0,
+    },
+};
+
+const ANYTHING: Odds = Odds {
+    class: Class::Safe,
+    faults_max: 12,
+    weights: Weights {
+        kill_chunk: 2,
+        kill_meta: 2,
+        power_one: 2,
+        power_some: 3,
+        power_desk: 1,
+        partition: 2,
+        pause: 1,
+        slow_disk: 1,
+        kill_client: 1,
+        split: 2,
+        links: 2,
+        flip_bodies: 3,
+        clock: 2,
+        sick_chunk: 4,
+        sick_meta: 3,
+        sick_any: 8,
+        set_back: 3,
+        clone_disk: 3,
+    },
+    mix: Mix {
+        put: 5,
+        write: 5,
+        read: 6,
+        names: 4,
+        overwrite: 1,
+    },
+};
+
 const CLEAN: Odds = Odds {
     class: Class::Clean,
     faults_max: 0,
-    weights: NO_FAULTS,
+    weights: Weights::NONE,
     mix: Mix {
         put: 4,
         write: 4,

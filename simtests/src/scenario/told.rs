@@ -25,9 +25,10 @@ pub const ALL: [Scenario; 5] = [
         draw: |seed| Schedule {
             clients: vec![
                 plan(vec![
+                    // What follows a sync begins on a block: the one that holds the synced end is not written on.
                     write(
                         "/d0/w",
-                        &[Some(700), None, Some(512), Some(300), None, Some(90)],
+                        &[Some(768), None, Some(512), Some(256), None, Some(90)],
                     ),
                     write("/d0/two-chunks", &[Some(3_000), Some(1_500)]),
                 ]),

@@ -1,15 +1,16 @@
-//! A cluster on simulated nodes: how its processes start, die, lose power, are cut off, and come back.
+//! A cluster on simulated nodes: how its processes start and what they do.
 use super::shared::Shared;
 use super::tap::{ServerObserver, Tapped};
+use super::wire::Wire;
 use crate::disk::DiskModel;
 use crate::disk::node::NodeDisk;
-use crate::fault::{Fault, Planned, ServerNumber, Site, Trigger};
+use crate::fault::ServerNumber;
 use crate::keyed::Keyed;
 use crate::observe::client::ClientObserver;
 use crate::observe::record::Watch;
 use crate::oracle::Violation;
 use crate::outcome::Crashes;
-use crate::schedule::{Schedule, Speed};
+use crate::schedule::Schedule;
 use crate::workload::client::Actor;
 use kfs_client::Kfs;
 use kfs_core::wire::Role;
@@ -18,58 +19,72 @@ use kfs_drive::{Exit, Net, drive};
 use madsim::net::NetSim;
 use madsim::runtime::Handle;
 use madsim::task::{AbortHandle, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
 const PORT: u16 = 20_000;
 const DISK_BYTES: u64 = 64 << 20;
 /// How long a client's call may take.
 const CALL_MAX: Duration = Duration::from_secs(20);
+/// How long a server that stopped by itself is left alone.
+const REVIVE_AFTER: Duration = Duration::from_millis(500);
 
 /// The servers and clients of a run. Cloned freely: there is one.
 #[derive(Clone)]
 pub struct Cluster {
-    setup: Arc<Schedule>,
-    record: Shared,
-    handle: Handle,
-    net: Arc<NetSim>,
-    servers: Arc<Vec<Server>>,
-    clients: Arc<Vec<NodeId>>,
+    pub(super) setup: Arc<Schedule>,
+    pub(super) record: Shared,
+    pub(super) handle: Handle,
+    pub(super) net: Arc<NetSim>,
+    pub(super) wire: Wire,
+    pub(super) servers: Arc<Vec<Server>>,
+    pub(super) clients: Arc<Vec<NodeId>>,
     state: Arc<Mutex<State>>,
     /// Rings when a client process has done all its work.
     client_done: Arc<Notify>,
 }
 
-struct Server {
-    node: NodeId,
-    disk: NodeDisk,
+/// A server whose process stopped by itself, and why.
+type Halted = (ServerNumber, String);
+
+pub(super) struct Server {
+    pub(super) node: NodeId,
+    pub(super) disk: NodeDisk,
 }
 
 #[derive(Default)]
-struct State {
-    up: Vec<bool>,
-    paused: Vec<bool>,
-    clients: Vec<ClientState>,
-    faults: BTreeMap<&'static str, u64>,
-    crashes: Crashes,
+pub(super) struct State {
+    pub(super) up: Vec<bool>,
+    pub(super) paused: Vec<bool>,
+    /// Servers without power.
+    pub(super) dark: BTreeSet<ServerNumber>,
+    pub(super) clients: Vec<ClientState>,
+    pub(super) faults: BTreeMap<&'static str, u64>,
+    pub(super) crashes: Crashes,
     /// No more faults: everything is being healed.
-    healing: bool,
+    pub(super) healing: bool,
     /// The tasks of the planned faults.
-    strikes: Vec<AbortHandle>,
+    pub(super) strikes: Vec<AbortHandle>,
+    /// Servers that may have found that they cannot go on: their disks failed.
+    pub(super) ailing: BTreeSet<ServerNumber>,
+    /// Servers on whose disks something is not as they left it.
+    pub(super) hurt: BTreeSet<ServerNumber>,
+    /// Disks that were taken out of their servers.
+    pub(super) put_aside: BTreeMap<ServerNumber, DiskModel>,
 }
 
 #[derive(Clone, Default)]
-struct ClientState {
-    processes: u32,
-    up: bool,
+pub(super) struct ClientState {
+    pub(super) processes: u32,
+    pub(super) up: bool,
     /// Jobs begun, per actor: a new process goes on where the old one died.
     steps: Vec<usize>,
-    done: bool,
+    pub(super) done: bool,
 }
 
 /// Where a server listens. Addresses for documentation (RFC 5737): nobody real is ever meant.
@@ -80,7 +95,7 @@ fn ip(host: usize) -> IpAddr {
     let host = u8::try_from(host).expect("a run has few nodes");
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, host))
 }
-fn server_name(server: ServerNumber) -> String {
+pub(super) fn server_name(server: ServerNumber) -> String {
     if server == 0 {
         "meta".into()
     } else {
@@ -94,6 +109,7 @@ impl Cluster {
     pub fn start(setup: Arc<Schedule>, record: Shared) -> Self {
         let handle = Handle::current();
         let net = NetSim::current();
+        let wire = Wire::of_run(setup.seed);
         net.update_config(|config| {
             let (from, to) = setup.latency_us;
             config.send_latency = Duration::from_micros(from)..Duration::from_micros(to);
@@ -101,24 +117,30 @@ impl Cluster {
             let lost = setup.loss_permille as f64 / 1_000.0;
             config.packet_loss_rate = lost;
         });
+        let (halts, halted) = unbounded_channel();
         let servers = (0..setup.servers)
             .map(|server| {
                 let name = server_name(server);
                 let draws = Keyed::new(setup.seed, &format!("disk of {name}"));
                 let disk = NodeDisk::new(DiskModel::new(DISK_BYTES), draws, setup.speed);
                 let starts = Arc::new(Mutex::new(0_u64));
-                let process = (setup.clone(), record.clone(), disk.clone());
+                let process = (setup.clone(), record.clone(), disk.clone(), halts.clone());
                 let node = handle
                     .create_node()
                     .name(&name)
                     .ip(ip(1 + server))
                     .init(move || {
-                        let (setup, record, disk) = process.clone();
+                        let (setup, record, disk, halts) = process.clone();
                         let mut starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
                         *starts += 1;
-                        serve(setup, record, disk, server, *starts)
+                        let served = serve(setup, record, disk, server, *starts);
+                        async move {
+                            // Nobody listens any more when the run is over.
+                            let _ = halts.send((server, served.await));
+                        }
                     })
                     .build();
+                wire.name(node.id(), server);
                 Server {
                     node: node.id(),
                     disk,
@@ -129,7 +151,9 @@ impl Cluster {
             .map(|client| {
                 let host = 1 + setup.servers + client;
                 let name = format!("client{client}");
-                handle.create_node().name(name).ip(ip(host)).build().id()
+                let node = handle.create_node().name(name).ip(ip(host)).build().id();
+                wire.name(node, host - 1);
+                node
             })
             .collect();
         let state = State {
@@ -147,19 +171,45 @@ impl Cluster {
                 .collect(),
             ..State::default()
         };
-        Self {
+        let cluster = Self {
             setup,
             record,
             handle,
             net,
+            wire,
             servers: Arc::new(servers),
             clients: Arc::new(clients),
             state: Arc::new(Mutex::new(state)),
             client_done: Arc::new(Notify::new()),
+        };
+        let supervising = madsim::task::spawn(cluster.clone().supervise(halted));
+        cluster.state().strikes.push(supervising.abort_handle());
+        cluster
+    }
+
+    /// Starts servers again that stopped by themselves. With a disk that does not fail none may.
+    async fn supervise(self, mut halted: UnboundedReceiver<Halted>) {
+        while let Some((server, why)) = halted.recv().await {
+            // A meta server whose log is not what it was may refuse anybody.
+            let may = |state: &State| state.ailing.contains(&server) || state.hurt.contains(&0);
+            if !may(&self.state()) {
+                let violation = Violation::new("halt", "L", why);
+                self.record.lock().check::<()>(Err(violation));
+                continue;
+            }
+            self.record.lock().remark(|| why);
+            self.kill(server);
+            let cluster = self.clone();
+            madsim::task::spawn(async move {
+                sleep(REVIVE_AFTER).await;
+                if !cluster.state().dark.contains(&server) {
+                    cluster.restart(server);
+                }
+            });
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,13 +221,19 @@ impl Cluster {
         let ready = async {
             loop {
                 let bell = self.record.bell(Watch::Ready);
-                if self.record.lock().ready.len() == self.setup.servers {
+                let hurt = self.hurt();
+                let ready = self.record.lock().ready.clone();
+                // One whose disk was hurt may have good reason not to.
+                if (0..self.setup.servers)
+                    .all(|server| ready.contains(&server) || hurt.contains(&server))
+                {
                     break;
                 }
                 bell.notified().await;
             }
         };
-        if tokio::time::timeout(most, ready).await.is_ok() {
+        // Without a meta server nobody is.
+        if tokio::time::timeout(most, ready).await.is_ok() || self.hurt().contains(&0) {
             return Ok(());
         }
         let ready = self.record.lock().ready.clone();
@@ -199,7 +255,7 @@ impl Cluster {
         }
     }
 
-    fn start_client(&self, client: usize) {
+    pub(super) fn start_client(&self, client: usize) {
         let process = {
             let mut state = self.state();
             let state = &mut state.clients[client];
@@ -287,214 +343,6 @@ impl Cluster {
         }
     }
 
-    /// Lets the planned faults strike, each when it is due.
-    pub fn unleash(&self) {
-        for planned in self.setup.faults.clone() {
-            let cluster = self.clone();
-            let strike = madsim::task::spawn(async move { cluster.strike(planned).await });
-            self.state().strikes.push(strike.abort_handle());
-        }
-    }
-
-    async fn strike(self, planned: Planned) {
-        match planned.trigger {
-            Trigger::At(ms) => sleep(Duration::from_millis(ms)).await,
-            Trigger::AtAck(nth) => {
-                self.record.bell(Watch::Ack(nth)).notified().await;
-            }
-            Trigger::AfterMessage(kind, nth, ms) => {
-                self.record.bell(Watch::Message(kind, nth)).notified().await;
-                if ms > 0 {
-                    sleep(Duration::from_millis(ms)).await;
-                }
-            }
-            Trigger::AtOperation(server, ms, operations) => {
-                sleep(Duration::from_millis(ms)).await;
-                if !self.state().up[server] || self.state().healing {
-                    return;
-                }
-                let bell = Arc::new(Notify::new());
-                self.servers[server]
-                    .disk
-                    .trip_after(operations, bell.clone());
-                bell.notified().await;
-            }
-        }
-        if self.state().healing || !self.inflict(&planned.fault) {
-            return;
-        }
-        sleep(Duration::from_millis(planned.lasts_ms)).await;
-        if !self.state().healing {
-            self.heal(&planned.fault);
-        }
-    }
-
-    /// Makes it go wrong, if what it strikes is up.
-    fn inflict(&self, fault: &Fault) -> bool {
-        let struck = match fault {
-            Fault::Kill(server) => self.kill(*server),
-            Fault::PowerLoss(site, policy) => {
-                for client in &site.clients {
-                    self.kill_client(*client);
-                }
-                for server in &site.servers {
-                    // A dead process's data is still in the page cache of a machine that has power.
-                    self.kill(*server);
-                    let crash = self.servers[*server].disk.power_loss(*policy);
-                    self.state().crashes.add(crash);
-                }
-                true
-            }
-            Fault::Isolate(server) => {
-                self.net.clog_node(self.servers[*server].node);
-                true
-            }
-            Fault::OneWay(from, to) => {
-                self.net
-                    .clog_link(self.servers[*from].node, self.servers[*to].node);
-                true
-            }
-            Fault::Pause(server) => {
-                let mut state = self.state();
-                let strikes = state.up[*server] && !state.paused[*server];
-                if strikes {
-                    state.paused[*server] = true;
-                    self.handle.pause(self.servers[*server].node);
-                }
-                strikes
-            }
-            Fault::SlowDisk(server) => {
-                let Speed {
-                    read_us,
-                    write_us,
-                    sync_us,
-                } = self.setup.speed;
-                self.servers[*server].disk.set_speed(Speed {
-                    read_us: read_us * 50,
-                    write_us: write_us * 50,
-                    sync_us: sync_us * 50,
-                });
-                true
-            }
-            Fault::KillClient(client) => self.kill_client(*client),
-        };
-        if struck {
-            let kind = fault.kind();
-            *self.state().faults.entry(kind).or_default() += 1;
-            self.record.lock().remark(|| format!("FAULT {fault:?}"));
-        }
-        struck
-    }
-
-    fn heal(&self, fault: &Fault) {
-        self.record.lock().remark(|| format!("HEAL {fault:?}"));
-        match fault {
-            Fault::Kill(server) => self.restart(*server),
-            Fault::PowerLoss(site, _) => {
-                site.servers.iter().for_each(|server| self.restart(*server));
-                site.clients
-                    .iter()
-                    .for_each(|client| self.restart_client(*client));
-            }
-            Fault::Isolate(server) => self.net.unclog_node(self.servers[*server].node),
-            Fault::OneWay(from, to) => self
-                .net
-                .unclog_link(self.servers[*from].node, self.servers[*to].node),
-            Fault::Pause(server) => self.resume(*server),
-            Fault::SlowDisk(server) => self.servers[*server].disk.set_speed(self.setup.speed),
-            Fault::KillClient(client) => self.restart_client(*client),
-        }
-    }
-
-    fn kill(&self, server: ServerNumber) -> bool {
-        let mut state = self.state();
-        if !state.up[server] {
-            return false;
-        }
-        state.up[server] = false;
-        state.paused[server] = false;
-        drop(state);
-        self.record.lock().ready.remove(&server);
-        self.handle.kill(self.servers[server].node);
-        self.servers[server].disk.kill();
-        true
-    }
-
-    fn restart(&self, server: ServerNumber) {
-        let mut state = self.state();
-        if !state.up[server] {
-            state.up[server] = true;
-            drop(state);
-            self.handle.restart(self.servers[server].node);
-        }
-    }
-
-    fn kill_client(&self, client: usize) -> bool {
-        let process = {
-            let mut state = self.state();
-            let state = &mut state.clients[client];
-            if state.done || !state.up {
-                return false;
-            }
-            state.up = false;
-            (state.processes - 1) * as_u32(self.setup.clients.len()) + as_u32(client)
-        };
-        self.handle.kill(self.clients[client]);
-        self.record.lock().session_ends(process);
-        true
-    }
-
-    fn restart_client(&self, client: usize) {
-        if !self.state().clients[client].up {
-            self.handle.restart(self.clients[client]);
-            self.start_client(client);
-        }
-    }
-
-    fn resume(&self, server: ServerNumber) {
-        let mut state = self.state();
-        if state.paused[server] {
-            state.paused[server] = false;
-            drop(state);
-            self.handle.resume(self.servers[server].node);
-        }
-    }
-
-    /// Ends all faults for good and starts what is down.
-    pub fn heal_all(&self) {
-        self.state().healing = true;
-        for from in 0..self.setup.servers {
-            self.net.unclog_node(self.servers[from].node);
-            for to in 0..self.setup.servers {
-                self.net
-                    .unclog_link(self.servers[from].node, self.servers[to].node);
-            }
-            self.servers[from].disk.set_speed(self.setup.speed);
-            if self.servers[from].disk.disarm() {
-                // Its crash was due just now.
-                self.kill(from);
-            }
-            self.resume(from);
-            self.restart(from);
-        }
-        self.net
-            .update_config(|config| config.packet_loss_rate = 0.0);
-    }
-
-    /// The power of everything fails once more, and comes back.
-    pub fn power_cycle(&self) {
-        let draws = &mut Keyed::new(self.setup.seed, "last power loss");
-        let policy = draws.pick(&crate::disk::Policy::ALL);
-        let everything = Site {
-            servers: (0..self.setup.servers).collect(),
-            clients: Vec::new(),
-        };
-        self.inflict(&Fault::PowerLoss(everything, policy));
-        for server in 0..self.setup.servers {
-            self.restart(server);
-        }
-    }
-
     /// Kills every node, so that nothing of the run stays in memory.
     pub async fn end(&self) {
         for strike in std::mem::take(&mut self.state().strikes) {
@@ -528,6 +376,16 @@ impl Cluster {
         self.servers[0].disk.look(DiskModel::clone)
     }
 
+    /// Servers on whose disks something is not as they left it.
+    #[must_use]
+    pub fn hurt(&self) -> BTreeSet<ServerNumber> {
+        self.state().hurt.clone()
+    }
+    /// What is between the nodes.
+    #[must_use]
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
     /// Faults that struck, by kind.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, u64> {
@@ -548,14 +406,15 @@ impl Cluster {
     }
 }
 
-/// A server's process, until it is killed. No fault of these runs is a reason to stop by itself.
+/// A server's process, until it is killed, or stops by itself; then why.
 async fn serve(
     setup: Arc<Schedule>,
     record: Shared,
     disk: NodeDisk,
     server: ServerNumber,
     start: u64,
-) {
+) -> String {
+    record.server_starts(server, &disk);
     let (sender, completions) = unbounded_channel();
     let disk = disk.open(sender);
     let name = server_name(server);
@@ -591,15 +450,12 @@ async fn serve(
         let machine = Tapped::new(machine, observer, record.clone(), name.clone());
         drive(machine, disk, completions, net, calls).await
     };
-    let what = match exit {
+    match exit {
         Exit::Fault(fault) => format!("{name} stopped by itself: {fault}"),
         Exit::Released => format!("{name} was released"),
-    };
-    record
-        .lock()
-        .check::<()>(Err(Violation::new("halt", "L", what)));
+    }
 }
 
-fn as_u32(number: usize) -> u32 {
+pub(super) fn as_u32(number: usize) -> u32 {
     u32::try_from(number).expect("a run has few of anything")
 }

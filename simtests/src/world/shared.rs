@@ -1,4 +1,5 @@
 //! The record of a run, shared by all tasks of the world, with bells for those who wait for something in it.
+use crate::disk::node::NodeDisk;
 use crate::observe::record::{Record, Watch};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -14,6 +15,8 @@ pub struct Kept {
     record: Record,
     bells: BTreeMap<u64, Arc<Notify>>,
     next: u64,
+    /// Links that closed because of bytes that are no frame.
+    pub malformed: u64,
 }
 
 impl Shared {
@@ -24,11 +27,16 @@ impl Shared {
             record,
             bells: BTreeMap::new(),
             next: 0,
+            malformed: 0,
         })))
     }
     /// To look at it or add to it.
     pub fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A server's process starts on this disk.
+    pub fn server_starts(&self, server: usize, disk: &NodeDisk) {
+        disk.look(|disk| self.lock().server_starts(server, disk));
     }
     /// A bell that rings, once, when this happens.
     #[must_use]

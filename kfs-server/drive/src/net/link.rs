@@ -1,5 +1,6 @@
 //! One link: a stream, negotiated, with a task that reads frames and a task that writes them.
 use super::LinkEvent;
+use super::socket::{self, ReadHalf, Stream, WriteHalf};
 use crate::pool::Pool;
 use bytes::{Buf, Bytes};
 use kfs_core::ids::{ClusterId, LinkId};
@@ -15,18 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-
-#[cfg(not(madsim))]
-type ReadHalf = tokio::net::tcp::OwnedReadHalf;
-#[cfg(not(madsim))]
-type WriteHalf = tokio::net::tcp::OwnedWriteHalf;
-#[cfg(madsim)]
-type ReadHalf = tokio::io::ReadHalf<TcpStream>;
-#[cfg(madsim)]
-type WriteHalf = tokio::io::WriteHalf<TcpStream>;
 
 /// How long a connection may take to be made, and the negotiation after it.
 const OPEN_MAX: Duration = Duration::from_secs(5);
@@ -107,7 +98,7 @@ fn pool() -> &'static Pool {
 
 impl Ends {
     pub(super) async fn dial(self, addr: SocketAddr) {
-        match timeout(OPEN_MAX, TcpStream::connect(addr)).await {
+        match timeout(OPEN_MAX, socket::connect(addr)).await {
             Ok(Ok(stream)) => self.run(stream, addr).await,
             Ok(Err(error)) => {
                 probe::hit(Probe::DialFailed);
@@ -122,14 +113,11 @@ impl Ends {
     }
 
     /// Negotiates, then runs both tasks until the link ends.
-    pub(super) async fn run(self, stream: TcpStream, addr: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            return self.closed(CloseReason::Lost(error.to_string())).await;
-        }
-        #[cfg(not(madsim))]
-        let (read, mut write) = stream.into_split();
-        #[cfg(madsim)]
-        let (read, mut write) = tokio::io::split(stream);
+    pub(super) async fn run(self, stream: Stream, addr: SocketAddr) {
+        let (read, mut write) = match socket::split(stream) {
+            Ok(halves) => halves,
+            Err(error) => return self.closed(CloseReason::Lost(error.to_string())).await,
+        };
         let mut reader = Reader::new(read);
         let peer = match timeout(
             OPEN_MAX,

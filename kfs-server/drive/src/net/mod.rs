@@ -4,11 +4,17 @@
 //! loop sends. Reading waits when the loop is behind (its queue is bounded) or paused the link; what is
 //! queued for writing is bounded by the machine's credits, and by [`QUEUED_MAX`] if those fail.
 mod link;
+#[cfg(madsim)]
+pub mod seam;
+#[cfg(not(madsim))]
+mod socket;
 
 use kfs_core::ids::LinkId;
 use kfs_core::machine::CloseReason;
 use kfs_core::wire::{Msg, Peer, Role};
 use link::{Control, Handle};
+#[cfg(madsim)]
+use seam as socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -71,6 +77,8 @@ impl Net {
     pub async fn listen(&mut self, addr: SocketAddr) -> io::Result<SocketAddr> {
         let listener = TcpListener::bind(addr).await?;
         let bound = listener.local_addr()?;
+        #[cfg(madsim)]
+        seam::listens(bound);
         let (role, ids, events, alive) = (
             self.role,
             Arc::clone(&self.accepted),
@@ -162,7 +170,7 @@ async fn accept(
                 {
                     return;
                 }
-                tokio::spawn(ends.run(stream, peer));
+                tokio::spawn(ends.run(socket::accepted(stream), peer));
             }
             Err(error) => {
                 // Out of descriptors, most likely: links that close will give some back.

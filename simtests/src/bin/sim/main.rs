@@ -9,6 +9,8 @@ fn main() -> std::process::ExitCode {
 }
 
 #[cfg(madsim)]
+mod blocks;
+#[cfg(madsim)]
 mod crashes;
 #[cfg(madsim)]
 mod failures;
@@ -35,6 +37,7 @@ fn main() -> std::process::ExitCode {
         What::Twice { scenario, seed } => runs::twice(scenario, seed, shared),
         What::Planted(hunt) => mistakes::planted(hunt, shared),
         What::CrashEverywhere(everywhere) => crashes::everywhere(everywhere, shared),
+        What::FaultsSweep(faults) => blocks::sweep(faults, shared),
         What::Shrink(shrink) => failures::shrink(shrink, shared),
         What::Draw(draw) => failures::draw(draw, shared),
         What::Replay { file } => runs::replay(&file, shared),

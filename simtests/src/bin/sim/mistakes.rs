@@ -4,7 +4,6 @@ use super::report::{ended, print};
 use kfs_core::planted::Bug;
 use serde_json::json;
 use simtests::planted::{self, Hunt};
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
@@ -30,12 +29,7 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
     let mut needed: Vec<u64> = hunts.iter().filter_map(Hunt::runs_needed).collect();
     needed.sort_unstable();
     let at = |percent: usize| needed.get((needed.len().saturating_sub(1)) * percent / 100);
-    let mut killers: BTreeMap<&str, u64> = BTreeMap::new();
-    for hunt in &hunts {
-        if let Some(broken) = &hunt.broken {
-            *killers.entry(broken.violation.oracle).or_default() += 1;
-        }
-    }
+    let (killers, idle) = planted::killers(&hunts);
     if shared.json {
         let each: Vec<_> = hunts
             .iter()
@@ -58,6 +52,7 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
             "runs_to_kill_median": at(50),
             "runs_to_kill_p95": at(95),
             "kills_by_oracle": killers,
+            "never_kill_alone": idle,
         }));
     } else {
         let number = |value: Option<&u64>| value.map_or("-".into(), u64::to_string);
@@ -68,11 +63,16 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
             number(at(50)),
             number(at(95))
         );
-        let by: Vec<String> = killers
-            .iter()
-            .map(|(oracle, count)| format!("{oracle} {count}"))
-            .collect();
-        println!("seen first by: {}", by.join(", "));
+        println!("seen first by:");
+        for (oracle, count) in &killers {
+            println!("  {oracle:<6} {count}");
+        }
+        let idle = if idle.is_empty() {
+            "none".to_owned()
+        } else {
+            idle.join(", ")
+        };
+        println!("never kill alone: {idle}");
     }
     ended(killed == hunts.len() && killed > 0)
 }

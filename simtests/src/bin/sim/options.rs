@@ -1,6 +1,7 @@
 //! What is asked of the command.
 use clap::{Args, Parser, Subcommand};
 use kfs_core::planted::Bug;
+use simtests::bare::blocks::Case;
 use simtests::run::Kind;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -60,6 +61,9 @@ pub(super) enum What {
     /// A crash after every disk operation and message of a scenario, and a second one at every disk operation of
     /// the recovery.
     CrashEverywhere(EverywhereArgs),
+    /// Damages each block of each file on disk, one at a time, in four ways, while its server runs and while it is
+    /// down; after each, everything that was acked is read back.
+    FaultsSweep(FaultsArgs),
     /// Makes a failing run smaller; writes a .sched file to run again and a test to paste.
     Shrink(ShrinkArgs),
     /// Draws a run of a .sched file, or of a scenario and a seed, as one page.
@@ -132,6 +136,30 @@ pub(super) struct EverywhereArgs {
     #[arg(long, default_value_t = 12)]
     pub(super) images: usize,
     /// Begins no point after so many minutes, in each scenario.
+    #[arg(long)]
+    pub(super) minutes: Option<u64>,
+    /// Plants this mistake.
+    #[arg(long, value_parser = bug)]
+    pub(super) planted: Option<Bug>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FaultsArgs {
+    /// Such as `write`, or `bare:files`, whose faults are left out; all that tell a story, if it is left out.
+    pub(super) scenario: Option<String>,
+    /// When exactly things happen; of a drawn scenario, which of its runs.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Only every so-manieth block.
+    #[arg(long, default_value_t = 1)]
+    pub(super) every: u64,
+    /// Bytes of a block on every disk; if it is left out, 4096 on the meta server's and a block of data on others.
+    #[arg(long)]
+    pub(super) block: Option<u64>,
+    /// Only this one, as a sweep printed it: SERVER:FILE:OFFSET+LENGTH:DAMAGE:HOW.
+    #[arg(long)]
+    pub(super) only: Option<Case>,
+    /// Begins no block after so many minutes, in each scenario.
     #[arg(long)]
     pub(super) minutes: Option<u64>,
     /// Plants this mistake.

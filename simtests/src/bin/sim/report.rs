@@ -49,6 +49,12 @@ pub(super) fn print_totals(totals: &Totals) {
             totals.replicas_equal, totals.undecided
         ),
     );
+    let judged: Vec<String> = totals
+        .judged
+        .iter()
+        .map(|(oracle, count)| format!("{oracle} {count}"))
+        .collect();
+    line("judged meanwhile", &judged.join(", "));
     line(
         "crashes that dropped",
         &format!(
@@ -93,6 +99,7 @@ pub(super) fn totals_json(totals: &Totals) -> Value {
         "replies_uncertain": totals.replies_uncertain,
         "replicas_equal": totals.replicas_equal,
         "histories_undecided": totals.undecided,
+        "judged_meanwhile": totals.judged,
         "probes": totals.probes,
         "power_losses": totals.power_losses,
         "crashes_that_dropped": totals.crashes_that_dropped,

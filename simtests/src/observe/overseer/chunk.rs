@@ -1,0 +1,139 @@
+//! What is seen of a chunkserver: what it does to its disk, what it passes on and acks, and what it counts.
+use super::{COUNTERS_EVERY, Overseen, Overseer, Setup, Whose};
+use crate::disk::DiskModel;
+use crate::oracle::bounds;
+use crate::oracle::counters::{self, Injected};
+use crate::oracle::{Tick, Violation};
+use kfs_core::chunk::{Call, Chunk, Event};
+use kfs_core::ids::{ChunkId, PieceNumber, Ticket};
+use kfs_core::limits::HEADER_BYTES;
+use kfs_core::machine::{DiskOp, Input, Output};
+use kfs_core::time::Now;
+use kfs_core::wire::{Head, Msg};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One process of a chunkserver.
+#[derive(Clone, Default, Debug)]
+pub(super) struct ServerSeen {
+    /// What was on the disk, until its first input says what time it is there.
+    starting: Option<Vec<String>>,
+    /// Inputs taken.
+    inputs: u64,
+    /// Bytes of pieces on their way to the disk.
+    writes: BTreeMap<Ticket, u64>,
+    /// Pieces that it said are written everywhere: it may say so again.
+    acked: BTreeSet<(ChunkId, PieceNumber)>,
+    injected: Injected,
+}
+
+impl ServerSeen {
+    pub(super) fn starting(disk: &DiskModel) -> Self {
+        let trash = disk.paths().filter(|path| path.starts_with("trash/"));
+        Self {
+            starting: Some(trash.map(str::to_owned).collect()),
+            ..Self::default()
+        }
+    }
+
+    fn sends(&mut self, msg: &Msg) {
+        match &msg.head {
+            Head::RangeRead(read) if read.outcome.is_ok() => {
+                self.injected.ranges_sent += 1;
+                self.injected.bytes_sent += msg.body.len() as u64;
+            }
+            Head::PieceDone(done) if done.outcome.is_ok() => {
+                self.acked.insert((done.chunk, done.piece));
+                self.injected.pieces_acked = self.acked.len() as u64;
+            }
+            Head::ChainSynced(synced) if synced.outcome.is_ok() => self.injected.syncs_passed += 1,
+            _ => {}
+        }
+    }
+}
+
+impl Overseen for Chunk {
+    fn takes(
+        overseer: &mut Overseer,
+        whose: Whose<'_>,
+        now: Now,
+        input: &Input<Call>,
+    ) -> Result<(), Violation> {
+        let server = whose.node;
+        let seen = overseer.servers.entry(server).or_default();
+        seen.inputs += 1;
+        if let Some(paths) = seen.starting.take() {
+            let paths = paths.iter().map(String::as_str);
+            overseer.collector.started(server, now.mono, paths);
+        }
+        match input {
+            Input::Received { link, msg } => overseer.grants.received(server, *link, msg),
+            Input::Disk { ticket, result } => {
+                if let Some(bytes) = seen.writes.remove(ticket)
+                    && result.is_ok()
+                {
+                    seen.injected.pieces_on_disk += 1;
+                    seen.injected.bytes_on_disk += bytes;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn wants(
+        &self,
+        overseer: &mut Overseer,
+        whose: Whose<'_>,
+        (now, at): (Now, Tick),
+        output: &Output<Event>,
+    ) -> Result<(), Violation> {
+        let server = whose.node;
+        match output {
+            Output::Disk {
+                ticket,
+                op: DiskOp::Write { offset, data, .. },
+            } => {
+                // The identity and headers end before; no other write is as far in its file as a piece.
+                if *offset >= HEADER_BYTES {
+                    let bytes = data.iter().map(|part| part.len() as u64).sum();
+                    let seen = overseer.servers.entry(server).or_default();
+                    seen.writes.insert(*ticket, bytes);
+                }
+                Ok(())
+            }
+            Output::Disk { op, .. } => overseer.collector.disk_op(server, now.mono, op),
+            Output::Send { link, msg } => {
+                if let Head::Hello(hello) = &msg.head {
+                    overseer.instances.insert(hello.instance, server);
+                }
+                overseer.servers.entry(server).or_default().sends(msg);
+                overseer.collector.server_sent(server, msg);
+                if overseer.hurt.contains(&0) {
+                    return Ok(());
+                }
+                overseer.grants.sent(server, *link, msg, at)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rests(&self, overseer: &mut Overseer, whose: Whose<'_>) -> Result<(), Violation> {
+        let Setup {
+            limits,
+            geometry,
+            on_their_way,
+            ..
+        } = overseer.setup;
+        overseer.judged.bounds += 1;
+        bounds::chunk(whose.name, &self.bounds(), &limits, geometry, on_their_way)?;
+        let Some(seen) = overseer.servers.get(&whose.node) else {
+            return Ok(());
+        };
+        if !seen.inputs.is_multiple_of(COUNTERS_EVERY) || overseer.hurt.contains(&whose.node) {
+            return Ok(());
+        }
+        overseer.judged.counters += 1;
+        let counted = counters::of_chunkserver(&self.counters(), seen.injected);
+        counters::check(whose.name, &counted)
+    }
+}
