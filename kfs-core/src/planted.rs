@@ -194,9 +194,9 @@ bugs! {
     StaleTableRead, "stale-table-read", "D5",
         "a chunk is read by the table that it had before it was last written";
 
-    /// Links are paused when the room for their pieces is full.
-    FullRoomUnpaused, "full-room-unpaused", "bounds",
-        "a chunkserver whose room for pieces is full goes on reading";
+    /// The head of a chain refuses pieces for which it has no room.
+    FullRoomTaken, "full-room-taken", "F",
+        "the head of a chain takes pieces though it has no room in memory for them";
     /// A piece is counted when it is written, once.
     PieceCountedTwice, "piece-counted-twice", "F",
         "a piece is counted as two if its sync was waiting for it";

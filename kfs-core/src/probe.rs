@@ -146,6 +146,8 @@ probes! {
     OverwriteRefused, "piece-overwrite-refused";
     /// A piece does not fit the disk.
     PieceNoRoom, "piece-no-room";
+    /// So many pieces are in memory that the head of a chain takes no more.
+    HeadLacksRoom, "head-lacks-room";
     /// A piece does not match its sums.
     PieceCorrupt, "piece-corrupt";
     /// Too many pieces are in memory: the links they come on are paused.

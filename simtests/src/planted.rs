@@ -27,6 +27,7 @@ pub const fn made_for(bug: Bug) -> &'static [&'static str] {
         Bug::StaleTableRead => &["parked-and-written-on"],
         Bug::CloseAckedUnreported => &["close-not-reported"],
         Bug::GrownPlacesKept => &["grown-while-read"],
+        Bug::FullRoomTaken => &["many-writers-one-head"],
         _ => &[],
     }
 }
@@ -57,9 +58,6 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
         }
         Bug::PartialReadUnverified => {
             "a bit of a replica's data rots, and a part of its block is read"
-        }
-        Bug::FullRoomUnpaused => {
-            "clients write more at once through one chunkserver than its room for pieces holds"
         }
         Bug::PieceUnverified => "a bit of a piece flips on its way to the head, or along the chain",
         Bug::ReadSumsIgnored => "a bit of what a chunkserver sends to a reader flips on its way",

@@ -4,12 +4,12 @@ use crate::disk::faults::Damage;
 use crate::fault::spot::Which;
 use crate::fault::{Fault, Spot, Trigger};
 use crate::scenario::Scenario;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Speed};
 use crate::workload::job::{Job, ReadHow};
 use kfs_core::limits::Limits;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 3] = [
+pub(super) const ALL: [Scenario; 4] = [
     Scenario {
         name: "meta-restarts-while-chunks-are-made",
         about: "the meta server is killed and back at once, while slow disks make the chunks that it ordered before",
@@ -80,6 +80,29 @@ pub(super) const ALL: [Scenario; 3] = [
                     read(name),
                 ]),
                 faults: [(1, 7), (2, 6), (3, 7)].map(spoilt).into(),
+                ..base
+            }
+        },
+    },
+    Scenario {
+        name: "many-writers-one-head",
+        about: "many clients write at once through the heads of chains that have room for hardly a piece",
+        draw: |seed| {
+            let base = small(seed);
+            let writer = |client| {
+                let jobs = (0..3).map(|nth| write(&format!("/d0/w{client}-{nth}"), &[Some(1_500)]));
+                plan(jobs.collect())
+            };
+            Schedule {
+                clients: (0..10).map(writer).collect(),
+                limits: Limits {
+                    piece_buffer_bytes: 300,
+                    ..base.limits
+                },
+                speed: Speed {
+                    write_us: 20_000,
+                    ..base.speed
+                },
                 ..base
             }
         },
