@@ -7,6 +7,7 @@ use crate::fault::Planned;
 use crate::workload::job::Job;
 use kfs_core::limits::{Geometry, Limits, Timing};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Everything about a run that is decided before it begins.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -33,6 +34,9 @@ pub struct Schedule {
     pub speed: Speed,
     /// How often rare paths are taken on purpose, in thousandths.
     pub buggify_permille: u64,
+    /// How often the meta server makes a checkpoint, in milliseconds; 0: never.
+    #[serde(default)]
+    pub checkpoint_ms: u64,
     /// What clients do.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong.
@@ -82,6 +86,12 @@ impl Speed {
 }
 
 impl Schedule {
+    /// See [`Schedule::checkpoint_ms`].
+    #[must_use]
+    pub fn checkpoint_every(&self) -> Option<Duration> {
+        (self.checkpoint_ms > 0).then(|| Duration::from_millis(self.checkpoint_ms))
+    }
+
     /// How many jobs there are.
     #[must_use]
     pub fn jobs(&self) -> usize {

@@ -174,15 +174,15 @@ impl Swept {
         let faulty = runs * faulty / (kinds.len() as u64).max(1);
         let mut minima = vec![
             ("runs", totals.runs, 1),
-            ("acked operations", totals.acked, 10 * runs),
-            ("bytes verified", totals.bytes_verified, 2_000 * runs),
-            ("replies confirmed", totals.replies_certain, 10 * runs),
+            ("acked operations", totals.acked, 10 * drawn),
+            ("bytes verified", totals.bytes_verified, 2_000 * drawn),
+            ("replies confirmed", totals.replies_certain, 10 * drawn),
             (
                 "crashes that dropped pending operations",
                 totals.crashes_that_dropped,
                 faulty / 4,
             ),
-            ("simulated seconds", totals.simulated.as_secs(), runs),
+            ("simulated seconds", totals.simulated.as_secs(), drawn),
         ];
         if drawn >= 80 && kinds.iter().any(|kind| kind.scenario.name == "files") {
             // An oracle that nobody feeds would pass everything.

@@ -361,6 +361,7 @@ fn schedule(seed: u64, jobs: Vec<Job>) -> Schedule {
             sync_us: 2_000,
         },
         buggify_permille: 0,
+        checkpoint_ms: 0,
         clients: vec![ClientPlan { actors: vec![jobs] }],
         faults: Vec::new(),
     }

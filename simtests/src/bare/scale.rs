@@ -354,6 +354,7 @@ fn schedule(written: &Written) -> Schedule {
             sync_us: 20_000,
         },
         buggify_permille: 0,
+        checkpoint_ms: 0,
         clients: vec![client.clone(), client],
         faults: Vec::new(),
     }

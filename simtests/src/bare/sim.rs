@@ -585,7 +585,7 @@ impl Sim {
                 replication: schedule.replication,
                 min_replicas: 2,
                 cluster: None,
-                checkpoint_every: None,
+                checkpoint_every: schedule.checkpoint_every(),
             })))
         } else {
             Process::Chunk(Box::new(chunk::Chunk::new(chunk::Config {

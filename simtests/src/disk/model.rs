@@ -28,6 +28,9 @@ pub(super) enum Entry {
     File(Inode),
 }
 
+/// What is removed of these is archived.
+const ARCHIVED: &str = "log/log.";
+
 pub(super) type Names = OrdMap<Arc<str>, Entry>;
 
 /// A change of data or length that no sync has covered.
@@ -111,6 +114,8 @@ pub struct DiskModel {
     unlinked: usize,
     /// Of a rename between directories a crash may leave both names: a file for each name too many.
     twins: Vec<Inode>,
+    /// Segments of a log that were removed, with what was in them: what an archive would have.
+    archived: OrdMap<Arc<str>, Bytes>,
     next_inode: u64,
     next_order: u64,
 }
@@ -130,6 +135,7 @@ impl DiskModel {
             bytes_used: 0,
             unlinked: 0,
             twins: Vec::new(),
+            archived: OrdMap::new(),
             next_inode: 1,
             next_order: 1,
         }
@@ -156,6 +162,10 @@ impl DiskModel {
     #[must_use]
     pub fn durable_contents(&self, path: &str) -> Option<Bytes> {
         self.file(path).map(|file| file.durable.read(0..usize::MAX))
+    }
+    /// Segments of a log that were removed, with what was in them: some of them may be there again.
+    pub fn archived(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.archived.iter().map(|(path, bytes)| (&**path, bytes))
     }
     /// The paths of all files there are now.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
@@ -422,6 +432,10 @@ impl DiskModel {
     fn remove(&mut self, file: &FileName) -> Result<(), DiskError> {
         let inode = self.inode(file)?;
         let path: Arc<str> = file.as_str().into();
+        if path.starts_with(ARCHIVED) {
+            let bytes = self.files[&inode].live.read(0..usize::MAX);
+            self.archived.insert(Arc::clone(&path), bytes);
+        }
         self.names.remove(&path);
         self.free(inode);
         self.name_op(NameChange::Unlink { path, inode });

@@ -207,6 +207,13 @@ impl Record {
         for server in fault.ails() {
             self.disk_hurt(server);
         }
+        if let (Some(overseer), true) = (&mut self.overseer, fault.ails().contains(&0)) {
+            match fault {
+                Fault::Spoil(..) => overseer.log_damaged(self.now_ns),
+                _ if fault.hurts().contains(&0) => overseer.log_lost(),
+                _ => {}
+            }
+        }
     }
 
     /// A server's disk fails, or is changed behind its back.

@@ -2,7 +2,7 @@
 //! to delete, every verdict, and every operation of every chunkserver's disk.
 //!
 //! - The meta server orders away no replica that a file owns at that version, not then and not after a restart
-//!   that lost the record the order rested on.
+//!   that lost the record the order rested on; and none that its log never issued.
 //! - A chunkserver moves to `trash/` only what it was told to; it removes from `trash/` only what was there for
 //!   its grace by its own clock, and from `chunks/` only what it made in this process and never said was made.
 //! - Nothing in `chunks/` is cut, replaced or moved elsewhere.
@@ -110,6 +110,17 @@ impl ShadowCollector {
         self.counts.ordered += 1;
         let servers = self.ordered.entry((chunk, version)).or_default();
         servers.entry(server).or_insert(at);
+        let mut epochs = state.epochs();
+        let issued = epochs.find(|(epoch, ..)| *epoch == chunk.epoch());
+        if issued.is_none_or(|(.., issued)| chunk.counter() > issued) {
+            return Err(Violation::new(
+                "O8",
+                "F",
+                format!(
+                    "at {at} server {server} is ordered to delete chunk {chunk} version {version}, which this log never issued: what is unknown is kept"
+                ),
+            ));
+        }
         match state.chunk(chunk).filter(|owned| owned.version <= version) {
             None => Ok(()),
             Some(owned) => Err(Violation::new(

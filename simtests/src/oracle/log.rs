@@ -5,12 +5,14 @@
 //! or durable in word only, is. It never asks the machine for anything but its state.
 use super::Violation;
 use crate::disk::DiskModel;
+use bytes::Bytes;
 use kfs_core::ids::LogSeq;
+use kfs_core::meta::checkpoint::{Loader, format as checkpoint};
 use kfs_core::meta::oplog::{
     DIR, Follows, More, SEGMENT_HEADER_BYTES, SegmentEnd, SegmentHeader, SegmentReader,
     segment_first,
 };
-use kfs_core::meta::record::Logged;
+use kfs_core::meta::record::{Logged, Record};
 use kfs_core::meta::state::State;
 use std::collections::BTreeMap;
 
@@ -20,18 +22,19 @@ use std::collections::BTreeMap;
 /// If the log is damaged: no crash does that to it.
 pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
     let damaged = |what: String| Violation::new("O7", "N3", format!("the log on the disk: {what}"));
-    let mut segments: Vec<(LogSeq, &str)> = disk
-        .paths()
-        .filter_map(|path| {
-            let name = path.strip_prefix(DIR)?.strip_prefix('/')?;
-            Some((segment_first(name)?, path))
-        })
-        .collect();
-    segments.sort_unstable();
+    let first = |path: &str| segment_first(path.strip_prefix(DIR)?.strip_prefix('/')?);
+    // Those that checkpoints stand for, and then those that are there.
+    let mut segments: BTreeMap<LogSeq, (&str, Bytes)> = BTreeMap::new();
+    for (path, bytes) in disk.archived() {
+        segments.extend(first(path).map(|first| (first, (path, bytes.clone()))));
+    }
+    for path in disk.paths() {
+        let bytes = || disk.contents(path).unwrap_or_default();
+        segments.extend(first(path).map(|first| (first, (path, bytes()))));
+    }
     let mut records: Vec<Logged> = Vec::new();
     let mut before: Option<SegmentEnd> = None;
-    for (nth, (_, path)) in segments.iter().enumerate() {
-        let bytes = disk.contents(path).unwrap_or_default();
+    for (nth, (path, bytes)) in segments.values().enumerate() {
         let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>();
         let header = header.ok_or_else(|| damaged(format!("{path} is cut short")))?;
         let header =
@@ -47,13 +50,45 @@ pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
             Ok(())
         };
         before = reader
-            .feed(&bytes, More::Ends, &mut sink)
+            .feed(bytes, More::Ends, &mut sink)
             .map_err(|damage| damaged(damage.to_string()))?;
         if before.is_none() {
             return Err(damaged(format!("{path} has no end")));
         }
     }
     Ok(records)
+}
+
+/// Compares each checkpoint on a disk with what the log gives up to its end.
+///
+/// # Errors
+/// If one cannot be loaded, or gives another state.
+pub fn checkpoints(disk: &DiskModel, records: &[Logged]) -> Result<(), Violation> {
+    let Some(cluster) = records.iter().find_map(|logged| match &logged.record {
+        Record::EpochBegun(begun) => Some(begun.cluster),
+        _ => None,
+    }) else {
+        return Ok(());
+    };
+    for path in disk.paths() {
+        let name = path.strip_prefix(checkpoint::DIR);
+        let name = name.and_then(|name| name.strip_prefix('/'));
+        let Some(seq) = name.and_then(checkpoint::checkpoint_seq) else {
+            continue;
+        };
+        let wrong = |what: String| Violation::new("O7", "N3", format!("{path}: {what}"));
+        let bytes = disk.contents(path).unwrap_or_default();
+        let mut loader = Loader::new(path.to_owned(), cluster);
+        let loaded = loader.feed(&bytes, More::Ends);
+        let loaded = loaded.map_err(|damage| wrong(damage.to_string()))?;
+        let (loaded, _) = loaded.ok_or_else(|| wrong("it has no end".into()))?;
+        let up_to = records.iter().take_while(|logged| logged.seq <= seq);
+        let replayed = State::replay(up_to).map_err(|misfit| wrong(misfit))?;
+        if let Some(difference) = loaded.difference(&replayed) {
+            return Err(wrong(format!("against the log: {difference}")));
+        }
+    }
+    Ok(())
 }
 
 /// The states of one meta server's process since the last one that is known to be durable. Snapshots are
@@ -110,6 +145,7 @@ impl LiveStates {
             )
         })?;
         self.compared += 1;
+        checkpoints(disk, &records)?;
         match replayed.difference(live) {
             None => Ok(()),
             Some(difference) => Err(Violation::new(

@@ -253,6 +253,7 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
         } else {
             draws.pick(&[0, 50, 250])
         },
+        checkpoint_ms: Keyed::new(seed, "checkpoints").pick(&[0, 150, 600, 2_000]),
         clients: (0..clients)
             .map(|client| ClientPlan {
                 actors: (0..actors)

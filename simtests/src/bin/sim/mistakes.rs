@@ -8,15 +8,6 @@ use std::process::ExitCode;
 
 pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
     let bugs: Vec<Bug> = args.bug.map_or(Bug::ALL.to_vec(), |bug| vec![bug]);
-    let (bugs, beyond): (Vec<Bug>, Vec<Bug>) = bugs
-        .into_iter()
-        .partition(|bug| !args.reachable || planted::needs(*bug).is_none());
-    if !shared.json {
-        for bug in &beyond {
-            let needs = planted::needs(*bug).unwrap_or_default();
-            println!("NOT HUNTED {:<26} needs: {needs}", bug.name());
-        }
-    }
     let mut hunts = Vec::new();
     for bug in bugs {
         let hunt = planted::hunt(bug, args.most, shared.jobs);
@@ -48,7 +39,6 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
             "planted": each,
             "killed": killed,
             "total": hunts.len(),
-            "not_hunted": beyond.iter().map(|bug| bug.name()).collect::<Vec<_>>(),
             "runs_to_kill_median": at(50),
             "runs_to_kill_p95": at(95),
             "kills_by_oracle": killers,
@@ -57,9 +47,8 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
     } else {
         let number = |value: Option<&u64>| value.map_or("-".into(), u64::to_string);
         println!(
-            "killed {killed} of {}, {} not hunted; runs to kill: median {}, p95 {}",
+            "killed {killed} of {}; runs to kill: median {}, p95 {}",
             hunts.len(),
-            beyond.len(),
             number(at(50)),
             number(at(95))
         );

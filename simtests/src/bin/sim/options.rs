@@ -122,9 +122,6 @@ pub(super) struct PlantedArgs {
     /// Runs of each scenario until a mistake counts as not seen.
     #[arg(long, default_value_t = 200)]
     pub(super) most: u64,
-    /// Hunts only the mistakes that the scenarios there are can reach, and names the others with what they need.
-    #[arg(long)]
-    pub(super) reachable: bool,
 }
 
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use crate::oracle::counters::{self, Injected};
 use crate::oracle::{Tick, Violation};
 use kfs_core::block::crc;
 use kfs_core::chunk::{Call, Chunk, Event};
-use kfs_core::ids::{ChunkId, PieceNumber, Ticket};
+use kfs_core::ids::{ChunkId, Epoch, Incarnation, LinkId, PieceNumber, Ticket};
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::machine::{DiskOp, Input, Output};
 use kfs_core::time::Now;
@@ -24,6 +24,10 @@ pub(super) struct ServerSeen {
     writes: BTreeMap<Ticket, u64>,
     /// Pieces that it said are written everywhere: it may say so again.
     acked: BTreeSet<(ChunkId, PieceNumber)>,
+    /// Links on which a meta server welcomes it that it must not accept, and what it had accepted.
+    behind: BTreeMap<LinkId, String>,
+    /// Links on which it is welcome, and by whom.
+    welcome: BTreeMap<LinkId, (Epoch, Incarnation)>,
     /// Pieces of which the last that came was not what its sender summed.
     changed: BTreeSet<(ChunkId, PieceNumber)>,
     injected: Injected,
@@ -90,6 +94,17 @@ impl Overseen for Chunk {
         match input {
             Input::Received { link, msg } => {
                 seen.receives(msg);
+                if let Head::Welcome(welcome) = &msg.head {
+                    let by = (welcome.term.epoch, welcome.incarnation);
+                    let known = overseer.accepted.get(&server).copied();
+                    let is_behind = known
+                        .is_some_and(|known| by.0 < known.0 || by.0 == known.0 && by.1 != known.1);
+                    if is_behind {
+                        let what = format!("{by:?}, after it accepted {known:?}");
+                        seen.behind.insert(*link, what);
+                    }
+                    seen.welcome.insert(*link, by);
+                }
                 overseer.grants.received(server, *link, msg);
             }
             Input::Disk { ticket, result } => {
@@ -138,7 +153,17 @@ impl Overseen for Chunk {
                     );
                     return Err(Violation::new("O11", "F", what));
                 }
-                overseer.servers.entry(server).or_default().sends(msg)?;
+                let seen = overseer.servers.entry(server).or_default();
+                seen.sends(msg)?;
+                if matches!(msg.head, Head::Inventory(_)) && !overseer.hurt.contains(&server) {
+                    if let Some(behind) = seen.behind.get(link) {
+                        let what = format!("{} accepts the meta server of {behind}", whose.name);
+                        return Err(Violation::new("O5", "D5", what));
+                    }
+                    if let Some(by) = seen.welcome.get(link) {
+                        overseer.accepted.insert(server, *by);
+                    }
+                }
                 overseer.collector.server_sent(server, msg);
                 if overseer.hurt.contains(&0) {
                     return Ok(());

@@ -5,12 +5,12 @@ use crate::oracle::bounds::{self, Population};
 use crate::oracle::log::LiveStates;
 use crate::oracle::meta::StateHistory;
 use crate::oracle::{Tick, Violation};
-use kfs_core::ids::{LinkId, LogSeq};
+use kfs_core::ids::{Boot, Instance, LinkId, LogSeq, NodeId};
 use kfs_core::machine::{Input, Output};
 use kfs_core::meta::{Call, Event, Meta};
 use kfs_core::time::Now;
 use kfs_core::wire::Head;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// One state in so many is checked whole, which costs as much as there are files; all of them in one run of so
 /// many.
@@ -23,16 +23,70 @@ pub(super) struct MetaSeen {
     pub(super) live: LiveStates,
     /// Links that are up, and which server said hello on them.
     links: BTreeMap<LinkId, Option<u32>>,
+    /// What is said in the hellos that came on them.
+    hellos: BTreeMap<LinkId, (NodeId, Boot, Instance)>,
+    /// The last boot of each node that was welcome.
+    welcomed: BTreeMap<NodeId, (Boot, Instance)>,
     /// The last state seen of this process, and how far it was durable.
     last: Option<(LogSeq, LogSeq)>,
+    /// The simulation's time.
+    now: Tick,
+    /// When the log was durable how far, the newest last.
+    durable: VecDeque<(Tick, LogSeq)>,
+    owed: Owed,
 }
+
+/// What a damaged log must still give, or no start at all.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Owed {
+    #[default]
+    Everything,
+    /// After one damage: up to this record.
+    UpTo(LogSeq),
+    Nothing,
+}
+
+/// After so long without another record, a mark is behind the last batch.
+const MARKED_AFTER: Tick = 1_000_000_000;
 
 impl MetaSeen {
     pub(super) fn dies(&mut self) {
         self.history.died();
         self.live.died();
         self.links.clear();
+        self.hellos.clear();
         self.last = None;
+    }
+
+    pub(super) fn damaged(&mut self, at: Tick) {
+        let marked = |(then, _): &&(Tick, LogSeq)| *then + MARKED_AFTER <= at;
+        let durable = self.durable.iter().rev().find(marked);
+        self.owed = match self.owed {
+            Owed::Everything => Owed::UpTo(durable.map_or(LogSeq(0), |(_, seq)| *seq)),
+            Owed::UpTo(_) | Owed::Nothing => Owed::Nothing,
+        };
+    }
+
+    pub(super) fn lost(&mut self) {
+        self.owed = Owed::Nothing;
+    }
+
+    /// A server is welcome, on this link.
+    fn welcomes(&mut self, link: LinkId) -> Result<(), Violation> {
+        let Some((node, boot, instance)) = self.hellos.get(&link).copied() else {
+            return Ok(());
+        };
+        let known = self.welcomed.insert(node, (boot, instance));
+        match known {
+            Some((known, other)) if boot <= known && other != instance => Err(Violation::new(
+                "O5",
+                "D5",
+                format!(
+                    "two processes are welcome as node {node}: one of its start {known}, and then one of start {boot}"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -58,12 +112,15 @@ impl Overseen for Meta {
             }
             Input::Closed { link, .. } => {
                 links.remove(link);
+                overseer.meta.hellos.remove(link);
             }
             Input::Received { link, msg } => {
                 if let Head::Hello(hello) = &msg.head
                     && let Some(server) = links.get_mut(link)
                 {
                     *server = overseer.instances.get(&hello.instance).copied();
+                    let said = (hello.node, hello.boot, hello.instance);
+                    overseer.meta.hellos.insert(*link, said);
                 }
             }
             Input::Wake | Input::Sent { .. } | Input::Disk { .. } | Input::Call { .. } => {}
@@ -78,6 +135,7 @@ impl Overseen for Meta {
         (_, at): (Now, Tick),
         output: &Output<Event>,
     ) -> Result<(), Violation> {
+        overseer.meta.now = at;
         let (link, msg) = match output {
             Output::Send { link, msg } => (link, msg),
             Output::Close { link } => {
@@ -87,6 +145,7 @@ impl Overseen for Meta {
             _ => return Ok(()),
         };
         match &msg.head {
+            Head::Welcome(_) if !overseer.hurt.contains(&0) => overseer.meta.welcomes(*link),
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }
@@ -116,10 +175,30 @@ impl Overseen for Meta {
         };
         let now = (state.seq(), durable);
         let last = overseer.meta.last;
+        if last.is_none()
+            && let Owed::UpTo(owed) = overseer.meta.owed
+            && durable < owed
+        {
+            let what = format!(
+                "one block of the log was damaged, and the log is taken to end with record {durable}; record {owed} was durable a second before"
+            );
+            return Err(Violation::new("O7", "N3", what));
+        }
+        if overseer
+            .meta
+            .durable
+            .back()
+            .is_none_or(|(_, last)| *last < durable)
+        {
+            overseer
+                .meta
+                .durable
+                .push_back((overseer.meta.now, durable));
+        }
+        overseer.meta.last = Some(now);
         if last == Some(now) || overseer.hurt.contains(&0) {
             return Ok(());
         }
-        overseer.meta.last = Some(now);
         overseer.meta.live.saw(state, durable);
         if overseer.setup.looks_closely(state.seq(), last) {
             overseer.meta.history.observe(state, durable)?;

@@ -16,7 +16,7 @@ use crate::oracle::{Tick, Violation};
 use crate::schedule::Schedule;
 use chunk::ServerSeen;
 use kfs_core::client::Client;
-use kfs_core::ids::Instance;
+use kfs_core::ids::{Epoch, Incarnation, Instance};
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::{Input, Machine, Output};
 use kfs_core::time::Now;
@@ -41,6 +41,8 @@ pub struct Overseer {
     nonces: BTreeSet<u64>,
     /// Servers whose disks were changed behind their backs.
     hurt: BTreeSet<u32>,
+    /// The newest meta server that each chunkserver has accepted.
+    accepted: BTreeMap<u32, (Epoch, Incarnation)>,
     judged: Judged,
 }
 
@@ -150,6 +152,7 @@ impl Overseer {
             instances: BTreeMap::new(),
             nonces: BTreeSet::new(),
             hurt: BTreeSet::new(),
+            accepted: BTreeMap::new(),
             judged: Judged::default(),
         }
     }
@@ -176,6 +179,19 @@ impl Overseer {
     /// ago. What follows from that is no breach of what is checked here.
     pub fn hurt(&mut self, server: u32) {
         self.hurt.insert(server);
+        // What it had accepted may be gone with its identity.
+        self.accepted.remove(&server);
+    }
+
+    /// A block of the meta server's disk is damaged now. It is one only: all that was durable a second ago has
+    /// another batch or a mark behind it, so a start that does without it takes damage for a torn tail.
+    pub fn log_damaged(&mut self, at: Tick) {
+        self.meta.damaged(at);
+    }
+
+    /// Nothing is asked any more of what the meta server's log had.
+    pub fn log_lost(&mut self) {
+        self.meta.lost();
     }
 
     /// How much was judged so far.

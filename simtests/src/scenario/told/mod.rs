@@ -6,6 +6,7 @@
 mod answers;
 pub mod basics;
 mod chunks;
+mod disks;
 mod log;
 mod names;
 mod rare;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
     basics::ALL
         .into_iter()
         .chain(answers::ALL)
+        .chain(disks::ALL)
         .chain(log::ALL)
         .chain(names::ALL)
         .chain(chunks::ALL)
@@ -73,6 +75,7 @@ fn small(seed: u64) -> Schedule {
             sync_us: draws.pick(&[2_000, 8_000]),
         },
         buggify_permille: 0,
+        checkpoint_ms: 0,
         clients: Vec::new(),
         faults: Vec::new(),
     }
