@@ -9,7 +9,6 @@ use chunk_rig::*;
 use kfs_core::ids::*;
 use kfs_core::limits::{HEADER_BYTES, Limits};
 use kfs_core::machine::{DiskError, Input};
-use kfs_core::wire::chunk_meta::Verdict;
 use kfs_core::wire::{Head, Status};
 
 const C: ChunkId = ChunkId(5);
@@ -34,10 +33,7 @@ fn synced() -> (World, LinkId, Vec<u8>) {
 }
 
 fn reload(world: &mut World, len: u64) {
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: len });
+    world.meta.verdicts.insert((C, VERSION), keep(len));
     world.restart(0);
     assert!(world.is_ready(0));
 }
@@ -409,7 +405,7 @@ fn tables_of_chunks_at_rest_are_few_and_read_again_when_needed() {
         world
             .meta
             .verdicts
-            .insert((ChunkId(chunk), VERSION), Verdict::Keep { log_len: 100 });
+            .insert((ChunkId(chunk), VERSION), keep(100));
     }
     world.run();
     world.restart(0);
@@ -516,7 +512,7 @@ fn headers_being_read_count_as_reads_of_the_disk() {
         world.create(&[0], ChunkId(chunk));
         world.write(0, link, ChunkId(chunk), 1, 0, &bytes(100, 1));
         world.sync(0, link, ChunkId(chunk), 1);
-        let keep = Verdict::Keep { log_len: 100 };
+        let keep = keep(100);
         world.meta.verdicts.insert((ChunkId(chunk), VERSION), keep);
     }
     world.run();

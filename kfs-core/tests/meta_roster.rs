@@ -116,7 +116,7 @@ fn a_replica_is_kept_stale_damaged_or_unknown() {
         version: Version::issued(Epoch(1), 999_999),
         ..kept.clone()
     };
-    let log_len = 1_000;
+    let log = durable(1_000);
     let bad = |item: InventoryItem| InventoryItem {
         state: ReplicaState::BadHeader,
         incarnation: Incarnation(0),
@@ -127,22 +127,22 @@ fn a_replica_is_kept_stale_damaged_or_unknown() {
         (
             "as the log has it",
             item(file, &kept, incarnation, 1_000),
-            Verdict::Keep { log_len },
+            Verdict::Keep { log },
         ),
         (
             "longer than the log",
             item(file, &kept, incarnation, 4_096),
-            Verdict::Keep { log_len },
+            Verdict::Keep { log },
         ),
         (
             "shorter than the log",
             item(file, &kept, incarnation, 999),
-            Verdict::Damaged { log_len },
+            Verdict::Damaged { log },
         ),
         (
             "ours, unreadable",
             bad(item(file, &kept, incarnation, 0)),
-            Verdict::Damaged { log_len },
+            Verdict::Damaged { log },
         ),
         (
             "of another file",

@@ -51,6 +51,19 @@ pub fn name(chunk: ChunkId) -> ChunkName {
         version: VERSION,
     }
 }
+/// What the log has of a chunk of so many bytes, at the least.
+pub fn logged(len: u64) -> Durable {
+    let wseq = WriteSeq(u64::from(len > 0));
+    Durable { len, wseq }
+}
+pub fn keep(log_len: u64) -> Verdict {
+    let log = logged(log_len);
+    Verdict::Keep { log }
+}
+pub fn damaged(log_len: u64) -> Verdict {
+    let log = logged(log_len);
+    Verdict::Damaged { log }
+}
 /// Bytes that tell where they are from.
 pub fn bytes(len: usize, salt: u8) -> Bytes {
     (0..len)
@@ -949,12 +962,19 @@ impl World {
             })
     }
     /// Answers to syncs, in order.
-    pub fn syncs_done(&self) -> Vec<Result<u64, Refusal>> {
+    pub fn syncs_answered(&self) -> Vec<Result<Durable, Refusal>> {
         let outcome = |(.., msg): &(usize, LinkId, Msg)| match &msg.head {
             Head::SyncDone(done) => Some(done.outcome.clone()),
             _ => None,
         };
         self.inbox.iter().filter_map(outcome).collect()
+    }
+    /// The lengths that answers to syncs say, in order.
+    pub fn syncs_done(&self) -> Vec<Result<u64, Refusal>> {
+        let answers = self.syncs_answered().into_iter();
+        answers
+            .map(|answer| answer.map(|durable| durable.len))
+            .collect()
     }
     pub fn ask(
         &mut self,
@@ -970,7 +990,7 @@ impl World {
             version: VERSION,
             offset,
             len,
-            log_len,
+            log: logged(log_len),
         };
         self.send(server, link, Msg::new(offset, ask));
     }

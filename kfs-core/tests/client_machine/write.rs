@@ -1,6 +1,7 @@
 //! Writes: pieces and their edges, the window, syncs, lost links, broken chains, size reports.
 use crate::rig::{
-    GEOMETRY, Rig, SESSION, TIMEOUT, ToHead, VERSION, bytes, chunk, limits, place, refusal, server,
+    GEOMETRY, Rig, SESSION, TIMEOUT, ToHead, VERSION, bytes, chunk, durable, limits, place,
+    refusal, server,
 };
 use bytes::Bytes;
 use kfs_core::block::Sums;
@@ -68,7 +69,7 @@ fn synced(index: u64, synced_len: u64) -> SyncedChunk {
         index,
         chunk: chunk(index),
         version: VERSION,
-        synced_len,
+        synced: durable(synced_len),
     }
 }
 
