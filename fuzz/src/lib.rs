@@ -14,6 +14,10 @@ use kfs_core::ids::{
     WriteSeq,
 };
 use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Geometry, HEADER_BYTES};
+use kfs_core::meta::checkpoint::format::{
+    self as checkpoint_format, BLOCK_HEADER_BYTES, BLOCK_MAGIC, BlockHeader,
+};
+use kfs_core::meta::checkpoint::{Loader, Writer};
 use kfs_core::meta::key::{Name, components};
 use kfs_core::meta::oplog::{
     BATCH_CRC_AT, BATCH_HEADER_BYTES, BATCH_MAGIC, BATCH_PAYLOAD_CRC_AT, Damage, Follows, Found,
@@ -42,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("chunk_name", chunk_name),
     ("record", record),
     ("segment", segment),
+    ("checkpoint", checkpoint),
     ("replay", replay),
     ("path", path),
     ("trace", trace),
@@ -386,6 +391,100 @@ pub fn segment(data: &[u8]) {
             Some(end.joint.seq),
             "a segment is named for its first record"
         );
+    }
+}
+
+/// A checkpoint: what is loaded is loaded again from what is written of it, and is the same. The input is an epoch,
+/// a last record, and blocks.
+pub fn checkpoint(data: &[u8]) {
+    let Some((repair, rest)) = Repair::split(data) else {
+        return;
+    };
+    let Some((numbers, blocks)) = rest.split_first_chunk::<12>() else {
+        return;
+    };
+    let header = checkpoint_format::Header {
+        cluster: CLUSTER,
+        epoch: Epoch(u32::from_le_bytes(
+            numbers[..4].try_into().expect("four bytes"),
+        )),
+        seq: LogSeq(u64::from_le_bytes(
+            numbers[4..].try_into().expect("eight bytes"),
+        )),
+    };
+    let mut bytes = header.encode();
+    bytes.extend_from_slice(blocks);
+    if repair != Repair::Nothing {
+        mend_blocks(
+            &mut bytes[checkpoint_format::HEADER_BYTES..],
+            &header,
+            repair,
+        );
+    }
+    let whole = load_checkpoint(&bytes, bytes.len());
+    let in_pieces = load_checkpoint(&bytes, 1_000);
+    match (&whole, &in_pieces) {
+        (Ok(whole), Ok(pieces)) => assert_eq!(whole.difference(pieces), None),
+        (whole, pieces) => assert_eq!(
+            whole.as_ref().err(),
+            pieces.as_ref().err(),
+            "how the file is cut into reads does not matter"
+        ),
+    }
+    let Ok(state) = whole else { return };
+    let mut writer = Writer::new(state.clone());
+    let mut again = Vec::new();
+    while let Some(more) = writer.next_bytes() {
+        again.extend(more);
+    }
+    let again = load_checkpoint(&again, again.len()).expect("what is written can be loaded");
+    assert_eq!(state.difference(&again), None);
+}
+
+fn load_checkpoint(bytes: &[u8], step: usize) -> Result<State, Damage> {
+    let mut loader = Loader::new("checkpoint/checkpoint.1".into(), CLUSTER);
+    let mut at = 0;
+    loop {
+        let end = (at + step).min(bytes.len());
+        let more = if end == bytes.len() {
+            More::Ends
+        } else {
+            More::Follows
+        };
+        match loader.feed(&bytes[at..end], more)? {
+            Some((state, _)) => return Ok(state),
+            None => assert_eq!(more, More::Follows, "at its end a checkpoint ends"),
+        }
+        at = end;
+    }
+}
+
+/// Makes blocks of what stands where blocks would: their places and sums, if asked for also what they are.
+fn mend_blocks(mut bytes: &mut [u8], header: &checkpoint_format::Header, repair: Repair) {
+    let (mut number, mut before) = (0, header.hash());
+    while bytes.len() >= BLOCK_HEADER_BYTES {
+        let (head, rest) = bytes.split_at_mut(BLOCK_HEADER_BYTES);
+        let field =
+            |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+        let payload = field(16).min(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+        let (payload, rest) = rest.split_at_mut(payload as usize);
+        let mended = BlockHeader {
+            section: u16::from_le_bytes([head[4], head[5]]),
+            number: if repair == Repair::All {
+                number
+            } else {
+                field(8)
+            },
+            entries: field(12),
+            payload_bytes: u32::try_from(payload.len()).expect("just bounded"),
+            payload_crc: crc(payload),
+            before,
+        };
+        debug_assert_eq!(mended.encode()[..4], BLOCK_MAGIC.to_le_bytes());
+        head.copy_from_slice(&mended.encode());
+        number += 1;
+        before = mended.hash_after();
+        bytes = rest;
     }
 }
 

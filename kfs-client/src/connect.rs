@@ -7,7 +7,9 @@ use crate::file::{Reader, Writer};
 use kfs_core::client::{Call, Client, Config, Event};
 use kfs_core::limits::Limits;
 use kfs_core::machine::Machine;
-use kfs_core::wire::client_meta::{At, Attrs, ClusterStatus, Keep, Ownership, Parents, RenameMode};
+use kfs_core::wire::client_meta::{
+    At, Attrs, CheckpointMade, ClusterStatus, Keep, Ownership, Parents, RenameMode,
+};
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
 use std::net::SocketAddr;
@@ -226,6 +228,17 @@ impl Kfs {
     pub async fn status(&self) -> Result<ClusterStatus> {
         match self.0.call(Call::Status).await? {
             Event::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes the meta server write a checkpoint of the namespace, unless its newest one has everything.
+    ///
+    /// # Errors
+    /// If it could not be made, or the meta server cannot be had.
+    pub async fn checkpoint(&self) -> Result<CheckpointMade> {
+        match self.0.call(Call::Checkpoint).await? {
+            Event::Checkpoint(made) => Ok(made),
             other => Err(unexpected(&other)),
         }
     }

@@ -40,6 +40,8 @@ sites! {
     BatchClosed, "batch-of-one-record";
     /// The log switches to the next segment as soon as it is ready.
     SegmentSwitchEarly, "segment-switch-early";
+    /// A checkpoint is made after a few records.
+    CheckpointAtOnce, "checkpoint-at-once";
     /// The next segment is prepared later than it could be.
     SegmentPreparedLate, "segment-prepared-late";
     /// The log says that it will have room soon.

@@ -89,6 +89,10 @@ pub fn reasons(status: &ClusterStatus) -> Vec<Reason> {
         let text = format!("changes are refused: {why}");
         reasons.push(Reason::err("READ_ONLY", text));
     }
+    if let Some(why) = &status.checkpoint.failed {
+        let text = format!("the last checkpoint could not be made: {why}");
+        reasons.push(Reason::warn("CHECKPOINT_FAILED", text));
+    }
     if servers_up < usize::from(status.min_replicas) {
         let text = format!(
             "{servers_up} chunkservers are up, a new chunk needs {}",

@@ -95,7 +95,8 @@ impl Default for Geometry {
 /// The bounds of queues and buffers, per machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Bytes of pieces a chunkserver holds per chain position before it pauses the links they come on.
+    /// Bytes of pieces a chunkserver holds per chain position before it pauses the links they come on. What a
+    /// paused link had on its way arrives still, so there may be more: see [`Limits::piece_bytes_max`].
     pub piece_buffer_bytes: usize,
     /// Bytes handed to one link and not yet sent before no more disk reads are issued for it.
     pub link_unsent_bytes: usize,
@@ -131,6 +132,31 @@ impl Limits {
         sync_every_bytes: 16 << 20,
         read_ahead_bytes: 8 << 20,
     };
+
+    /// Bytes of pieces that a chunkserver holds of one chain position, at most, when `late` is how many messages
+    /// all links together may bring from the moment when they are paused.
+    ///
+    /// The piece that fills the room is over its limit already; then come the late ones. The loop of the daemons
+    /// holds 32 messages of all links in its queue, and one in the hand of each link's reader; of a link on
+    /// which a position's first piece comes while the room is full, nobody knew before, so it brings that first
+    /// piece and as many again. At the head that ends: pieces of clients past twice the limit are refused for
+    /// now, and sent again. Further down nobody may refuse; there one link comes from each server of the cluster.
+    #[must_use]
+    pub const fn piece_bytes_max(&self, geometry: Geometry, position: u8, late: usize) -> usize {
+        let piece = geometry.piece_bytes as usize;
+        let most = self.piece_buffer_bytes + piece * (1 + late);
+        if position == 0 && most > self.head_bytes_max(geometry) {
+            self.head_bytes_max(geometry)
+        } else {
+            most
+        }
+    }
+
+    /// Bytes of pieces of clients that the heads of chains on one chunkserver hold, at most, whatever comes.
+    #[must_use]
+    pub const fn head_bytes_max(&self, geometry: Geometry) -> usize {
+        self.piece_buffer_bytes.saturating_mul(2) + geometry.piece_bytes as usize
+    }
 
     /// Reads that a chunkserver gives to its disk at once: as many as there is room for pieces of one chain
     /// position, and at least one. Each reads one piece at most, rounded to whole blocks.

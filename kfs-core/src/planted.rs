@@ -66,6 +66,18 @@ bugs! {
     /// A segment is written to when its name is durable.
     SegmentUnnamed, "segment-unnamed", "N3",
         "the log switches to a segment whose name is not durable";
+    /// A checkpoint is durable before it has its name.
+    CheckpointUnsynced, "checkpoint-unsynced", "N3",
+        "a checkpoint gets its name before its bytes are durable";
+    /// It has all that replay needs.
+    CheckpointForgetsResults, "checkpoint-forgets-results", "N4",
+        "a checkpoint holds sessions without the results that were remembered for them";
+    /// A checkpoint has its name when the log is durable as far as it goes.
+    CheckpointAheadOfLog, "checkpoint-ahead-of-log", "N3",
+        "a checkpoint gets its name before the log is durable as far as it goes";
+    /// The log is kept from the older checkpoint on.
+    LogPrunedByNewest, "log-pruned-by-newest", "N3",
+        "all of the log that the newest checkpoint stands for is removed, though the older one needs it";
     /// So is the segment of a new epoch.
     FirstSegmentUnnamed, "first-segment-unnamed", "N3",
         "the segment that a start opens is left without a durable name";
@@ -185,9 +197,9 @@ bugs! {
     StaleTableRead, "stale-table-read", "D5",
         "a chunk is read by the table that it had before it was last written";
 
-    /// Links are paused when the room for their pieces is full.
-    FullRoomUnpaused, "full-room-unpaused", "bounds",
-        "a chunkserver whose room for pieces is full goes on reading";
+    /// The head of a chain refuses pieces for which it has no room.
+    FullRoomTaken, "full-room-taken", "F",
+        "the head of a chain takes pieces though it has no room in memory for them";
     /// A piece is counted when it is written, once.
     PieceCountedTwice, "piece-counted-twice", "F",
         "a piece is counted as two if its sync was waiting for it";

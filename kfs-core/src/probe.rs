@@ -56,6 +56,17 @@ probes! {
     /// A start has removed what a crash had left half made.
     LeftoverRemoved, "meta-leftover-removed";
 
+    /// A checkpoint was made.
+    CheckpointMade, "checkpoint-made";
+    /// A checkpoint could not be made.
+    CheckpointFailed, "checkpoint-failed";
+    /// A start has read a checkpoint.
+    CheckpointLoaded, "checkpoint-loaded";
+    /// A start has found a checkpoint damaged.
+    CheckpointDamaged, "checkpoint-damaged";
+    /// Segments of the log were removed because two checkpoints stand for them.
+    LogPruned, "log-pruned";
+
     // Sessions and names.
 
     /// A session goes on over another link.
@@ -84,8 +95,6 @@ probes! {
     QuestionWaits, "question-waits-for-log";
     /// A listing has more than one page.
     ListPaged, "list-paged";
-    /// An old size report raised nothing.
-    SizeReportOld, "size-report-old";
 
     // Chunks being made.
 
@@ -131,8 +140,6 @@ probes! {
     ChainBrokeInMiddle, "chain-broke-in-middle";
     /// The chain broke at its tail.
     ChainBrokeAtTail, "chain-broke-at-tail";
-    /// A chunk was ordered again while it was being made.
-    CreateAskedTwice, "chunk-create-asked-twice";
     /// A piece came again while it was on its way.
     PieceAskedTwice, "piece-asked-twice";
     /// A piece came again when it was done.
@@ -141,6 +148,8 @@ probes! {
     OverwriteRefused, "piece-overwrite-refused";
     /// A piece does not fit the disk.
     PieceNoRoom, "piece-no-room";
+    /// So many pieces are in memory that the head of a chain takes no more.
+    HeadLacksRoom, "head-lacks-room";
     /// A piece does not match its sums.
     PieceCorrupt, "piece-corrupt";
     /// Too many pieces are in memory: the links they come on are paused.

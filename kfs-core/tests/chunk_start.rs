@@ -743,3 +743,26 @@ fn an_order_to_say_hello_again_is_followed() {
     assert_eq!(hellos(&world).len(), 2);
     assert!(world.status(0).serving);
 }
+
+#[test]
+fn a_trash_that_is_due_all_at_once_is_unlinked_a_few_files_at_a_time() {
+    let mut world = World::new(1);
+    world.servers[0].disk.make_dir("trash");
+    world.start(0);
+    world.run();
+    world.kill(0);
+    for n in 1..200 {
+        let path = format!("trash/1.{n}.1.{n}");
+        world.servers[0].disk.put(&path, b"old");
+    }
+    world.start(0);
+    world.run();
+    world.rules.hold_disk.push((0, "remove".into()));
+    world.pass(Timing::REAL.trash_grace + Duration::from_secs(1));
+    let waits = world.servers[0].machine.bounds().jobs;
+    assert!((1..=16).contains(&waits), "{waits} at once");
+    world.rules.hold_disk.clear();
+    world.let_go("remove");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.status(0).chunks_trash, 0, "all of them, in the end");
+}

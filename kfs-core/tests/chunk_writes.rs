@@ -1095,3 +1095,20 @@ fn nonsense_closes_the_link_it_came_on_and_nothing_else() {
     world.run();
     assert_eq!(world.piece_done(1), Some(Ok(())));
 }
+
+#[test]
+fn a_disk_that_stands_still_is_not_asked_for_its_room_at_every_heartbeat() {
+    let mut world = World::up(1);
+    world.rules.hold_disk.push((0, "space".into()));
+    world.pass(Duration::from_secs(60));
+    let waits = world.servers[0].machine.bounds().jobs;
+    assert_eq!(waits, 1, "asked again and again, and never answered");
+    world.rules.hold_disk.clear();
+    world.let_go("space");
+    let before = world.traced("space").len();
+    world.pass(Duration::from_secs(10));
+    assert!(
+        world.traced("space").len() > before + 1,
+        "it is asked again"
+    );
+}

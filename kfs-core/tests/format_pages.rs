@@ -13,6 +13,8 @@ use kfs_core::identity::{self, Identity, Owner};
 use kfs_core::ids::*;
 use kfs_core::limits::{FRAME_BODY_MAX, FRAME_HEAD_MAX, Limits};
 use kfs_core::machine::{DiskDone, Input, Output};
+use kfs_core::meta::checkpoint::format::{self as checkpoint, BlockHeader, Header};
+use kfs_core::meta::checkpoint::{END, Section};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::trace::{self, EntryKind, EventHash, Recorder};
 use kfs_core::wire::client_meta::Renew;
@@ -446,4 +448,69 @@ fn the_page_lays_a_trace_out_as_it_is_written() {
         .map(|kind| (kind.code().to_string(), format!("{kind:?}")))
         .collect();
     assert_eq!(kinds, all, "every kind has a row");
+}
+
+#[test]
+fn the_page_lays_a_checkpoint_out_as_it_is_written() {
+    let page = page("checkpoint.md");
+    let header = Header {
+        cluster: ClusterId(0x1122_3344),
+        epoch: Epoch(7),
+        seq: LogSeq(900),
+    };
+    let bytes = header.encode();
+    let fields = layout(&page, "## Header");
+    assert_no_gaps(&fields, checkpoint::HEADER_BYTES);
+    assert_eq!(field(&fields, &bytes, "magic `KFSCHKPT`"), b"KFSCHKPT");
+    let format = checkpoint::FORMAT.to_le_bytes();
+    assert_eq!(field(&fields, &bytes, "format version: 1"), format);
+    assert_eq!(field(&fields, &bytes, "newest epoch"), 7_u32.to_le_bytes());
+    let cluster = 0x1122_3344_u128.to_le_bytes();
+    assert_eq!(field(&fields, &bytes, "cluster id"), cluster);
+    assert_eq!(field(&fields, &bytes, "seq"), 900_u64.to_le_bytes());
+    let sum = crc(&bytes[..checkpoint::HEADER_CRC_AT]).to_le_bytes();
+    assert_eq!(field(&fields, &bytes, "CRC-32 of bytes 0..4091"), sum);
+
+    let block = BlockHeader {
+        section: 5,
+        number: 6,
+        entries: 7,
+        payload_bytes: 8,
+        payload_crc: 9,
+        before: header.hash(),
+    };
+    let bytes = block.encode();
+    let fields = layout(&page, "## Block");
+    assert_no_gaps(&fields, checkpoint::BLOCK_HEADER_BYTES);
+    assert_eq!(field(&fields, &bytes, "magic `KFSB`"), b"KFSB");
+    assert_eq!(field(&fields, &bytes, "section"), 5_u16.to_le_bytes());
+    assert_eq!(field(&fields, &bytes, "number of the"), 6_u32.to_le_bytes());
+    assert_eq!(field(&fields, &bytes, "count of"), 7_u32.to_le_bytes());
+    assert_eq!(field(&fields, &bytes, "bytes of"), 8_u32.to_le_bytes());
+    assert_eq!(
+        field(&fields, &bytes, "CRC-32 of the entries"),
+        9_u32.to_le_bytes()
+    );
+    let before = header.hash().to_le_bytes();
+    assert_eq!(field(&fields, &bytes, "hash of all"), before);
+    let sum = crc(&bytes[..checkpoint::BLOCK_CRC_AT]).to_le_bytes();
+    assert_eq!(field(&fields, &bytes, "CRC-32 of bytes 0..31"), sum);
+    for bound in ["262,144", "1,048,576"] {
+        assert!(page.contains(bound));
+    }
+    let bounds = (checkpoint::BLOCK_PAYLOAD_DUE, checkpoint::BLOCK_PAYLOAD_MAX);
+    assert_eq!(bounds, (262_144, 1_048_576));
+
+    let mut sections: Vec<(u16, String)> = Vec::new();
+    for cells in rows(&page, "## Sections") {
+        if let Ok(code) = cells[0].parse() {
+            sections.push((code, cells[1].clone()));
+        }
+    }
+    let table = Section::TABLE.iter();
+    let mut known: Vec<_> = table
+        .map(|(code, name)| (*code, (*name).to_owned()))
+        .collect();
+    known.push((END, "End".into()));
+    assert_eq!(sections, known);
 }

@@ -55,10 +55,10 @@ variants! {
     writer WRITER WriterStays { Open WriterStays::Open, Closed WriterStays::Closed }
     done DONE Done { Ok Done::Ok, Made Done::Made { .. }, Granted Done::Granted(_) }
     query QUERY QueryOp {
-        Stat QueryOp::Stat { .. }, List QueryOp::List { .. }, Locate QueryOp::Locate { .. }, Status QueryOp::Status,
+        Stat QueryOp::Stat { .. }, List QueryOp::List { .. }, Locate QueryOp::Locate { .. }, Status QueryOp::Status, Checkpoint QueryOp::Checkpoint,
     }
     answer ANSWER Answer {
-        Attrs Answer::Attrs(_), Entries Answer::Entries { .. }, Located Answer::Located(_), Status Answer::Status(_),
+        Attrs Answer::Attrs(_), Entries Answer::Entries { .. }, Located Answer::Located(_), Status Answer::Status(_), Checkpoint Answer::Checkpoint(_),
     }
     kind KIND Kind { File Kind::File, Directory Kind::Directory }
     server SERVER ServerState { Up ServerState::Up, Joining ServerState::Joining, Down ServerState::Down }
@@ -101,6 +101,7 @@ fn shows(head: &Head) -> Vec<String> {
                     Answer::Entries { entries, .. } => {
                         entries.iter().for_each(|e| see(kind(&e.attrs.kind)))
                     }
+                    Answer::Checkpoint(_) => {}
                     Answer::Status(s) => s.servers.iter().for_each(|s| see(server(&s.state))),
                     Answer::Attrs(_) | Answer::Located(_) => {}
                 }
@@ -393,6 +394,7 @@ fn samples() -> Vec<(String, Msg)> {
             },
         ),
         ("status", QueryOp::Status),
+        ("checkpoint", QueryOp::Checkpoint),
     ] {
         add(case, Query { op }.into(), none());
     }
@@ -423,6 +425,13 @@ fn samples() -> Vec<(String, Msg)> {
         ("entries", Answer::Entries { entries, end: true }),
         ("located", Answer::Located(located)),
         ("status", Answer::Status(status())),
+        (
+            "checkpoint",
+            Answer::Checkpoint(CheckpointMade {
+                seq: LogSeq(303),
+                hash: Some(0x1122_3344_5566_7788),
+            }),
+        ),
     ] {
         add(
             case,
@@ -477,6 +486,10 @@ fn status() -> ClusterStatus {
         replication: 3,
         min_replicas: 2,
         read_only: Some("the log's disk is full".into()),
+        checkpoint: Box::new(CheckpointStatus {
+            newest: Some(LogSeq(300)),
+            failed: Some("no space".into()),
+        }),
         servers: vec![
             server(1, ServerState::Up),
             server(2, ServerState::Joining),

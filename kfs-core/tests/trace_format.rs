@@ -48,6 +48,7 @@ fn meta_config() -> meta::Config {
         replication: 3,
         min_replicas: 2,
         cluster: Some(ClusterId(0xC1)),
+        checkpoint_every: Some(Duration::from_secs(3_600)),
     }
 }
 fn chunk_config() -> chunk::Config {

@@ -35,6 +35,7 @@ impl MetaServer {
             replication: config.replication,
             min_replicas: config.min_replicas,
             cluster: config.cluster,
+            checkpoint_every: config.checkpoint_every,
         })
     }
 }
@@ -98,6 +99,8 @@ impl Report for ClusterStatus {
             "replication": self.replication,
             "min_replicas": self.min_replicas,
             "read_only": self.read_only,
+            "checkpoint": self.checkpoint.newest.map(|seq| seq.0),
+            "checkpoint_failed": self.checkpoint.failed,
             "bytes_free": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_free).sum::<u64>(),
             "bytes_total": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_total).sum::<u64>(),
             "servers_up": self.servers.iter().filter(|s| is_up(s)).count(),

@@ -310,6 +310,7 @@ mod tests {
             replication: 3,
             min_replicas: 2,
             cluster: None,
+            checkpoint_every: None,
         };
         let (taken, written) = channel();
         let machine = Recorded {

@@ -1,47 +1,48 @@
 //! Mistakes planted in the product, to measure the simulator's eyes: each must be seen.
 use crate::oracle;
 use crate::run::Kind;
+use crate::scenario::{drawn, told};
 use crate::sweep::{Broken, Sweep};
 use kfs_core::planted::Bug;
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The scenarios that are made for a mistake: its hunt begins there, and with any luck ends there.
+#[must_use]
+pub const fn made_for(bug: Bug) -> &'static [&'static str] {
+    match bug {
+        Bug::QueryUngated => &["seen-before-durable"],
+        Bug::RefusalUngated => &["refused-before-durable"],
+        Bug::DeleteBeforeDurable => &["removal-lost"],
+        Bug::SegmentHeaderUnsynced => &["segment-switch-power"],
+        Bug::ReadTailUnsynced => &["tail-in-cache"],
+        Bug::ResultForgottenEarly => &["answers-of-two-batches-lost"],
+        Bug::UnknownAskedAgain => &["cut-off-until-expired"],
+        Bug::RenameInTwoRecords => &["rename-over-power"],
+        Bug::DirectoryIntoItself => &["directory-below-itself"],
+        Bug::TemporaryStays => &["writer-dies"],
+        Bug::HeaderBeforeData => &["block-synced-twice"],
+        Bug::HeaderOverActiveSlot => &["header-torn"],
+        Bug::DirtyBlockRead => &["read-while-written"],
+        Bug::StaleTableRead => &["parked-and-written-on"],
+        Bug::CloseAckedUnreported => &["close-not-reported"],
+        Bug::GrownPlacesKept => &["grown-while-read"],
+        Bug::OlderHeaderServed => &["hole-filled-and-header-rots"],
+        Bug::FullRoomTaken => &["many-writers-one-head"],
+        _ => &[],
+    }
+}
 
 /// What has to happen before anybody can see it, if runs of `world` make it happen seldom or never: the
 /// sequence of events that a scenario is to have. `None`: sixty seeds of each scenario see it.
 #[must_use]
 pub const fn needs(bug: Bug) -> Option<&'static str> {
     let needs = match bug {
-        Bug::QueryUngated => {
-            "one client changes a name, another asks for it while the record is being synced and is answered, \
-             power of the meta server fails and the record is lost"
-        }
-        Bug::RefusalUngated => {
-            "one client makes a name, another is refused it while the record is being synced, power of the \
-             meta server fails and the record is lost"
-        }
-        Bug::SegmentHeaderUnsynced => {
-            "power of the meta server fails between the name of a new segment and its first batch"
-        }
         Bug::MarkLeftOut => {
             "a bit of the last acked batch of the log rots while the meta server is down"
         }
         Bug::DamagePassesForTorn => {
             "a bit of a batch in the last segment rots, with acked batches behind it"
-        }
-        Bug::ResultForgottenEarly => {
-            "a client has two changes unanswered; the first is answered, a third names the second as the \
-             lowest, and the link is lost before the answer to the second arrives"
-        }
-        Bug::UnknownAskedAgain => {
-            "a change is done, its answer is lost, and the client is cut off for longer than its session lives"
-        }
-        Bug::RenameInTwoRecords => {
-            "a rename replaces a file, its two records are in two batches, power of the meta server fails \
-             between them, and the client that asked dies too"
-        }
-        Bug::DirectoryIntoItself => "a client moves a directory to a name below itself",
-        Bug::TemporaryStays => {
-            "a client dies with a temporary file open, its session ends, and the directory is listed"
         }
         Bug::EpochLivedTwice => {
             "the data of the meta server is set back to an earlier copy while chunkservers keep theirs"
@@ -56,35 +57,11 @@ pub const fn needs(bug: Bug) -> Option<&'static str> {
             "a chunk is synced twice, the newer header slot of a replica rots, its server restarts, and the \
              file is read from it"
         }
-        Bug::HeaderBeforeData => {
-            "blocks are larger than 4 KiB; a chunk is synced in the middle of a block, written on in that \
-             block, and power fails in the second sync with the header kept and the data lost"
-        }
-        Bug::HeaderOverActiveSlot => {
-            "power fails while a header is written, and the slot is left torn"
-        }
         Bug::PartialReadUnverified => {
             "a bit of a replica's data rots, and a part of its block is read"
         }
-        Bug::DirtyBlockRead => {
-            "a chunk is read while a piece is written to the same block, on a disk where a read overtakes a write"
-        }
-        Bug::StaleTableRead => {
-            "a chunk is synced and parked, read, written on, synced and parked again, and read"
-        }
-        Bug::FullRoomUnpaused => {
-            "clients write more at once through one chunkserver than its room for pieces holds"
-        }
         Bug::PieceUnverified => "a bit of a piece flips on its way to the head, or along the chain",
-        Bug::CloseAckedUnreported => {
-            "a client is cut off from the meta server between the sync of a close and its size report, for \
-             longer than its session lives or the call may take"
-        }
         Bug::ReadSumsIgnored => "a bit of what a chunkserver sends to a reader flips on its way",
-        Bug::GrownPlacesKept => {
-            "a file is open for reading and has grown since; all replicas of one chunk refuse a read once, so \
-             that its places are asked for again; then the end of the file is read"
-        }
         Bug::HalfFrameDropped => {
             "a link is paused for room when half of a frame has been read from it"
         }
@@ -151,25 +128,52 @@ pub fn killers(hunts: &[Hunt]) -> (BTreeMap<&'static str, u64>, Vec<&'static str
     (killers, idle)
 }
 
-/// Plants a mistake and runs scenarios until it is seen, or for so many seeds.
+/// Plants a mistake and runs scenarios until it is seen, or for so many seeds: first those that are made for it,
+/// then those that are made for nothing in particular.
 #[must_use]
 pub fn hunt(bug: Bug, most: u64, jobs: usize) -> Hunt {
+    let made_for = |kind: &Kind| made_for(bug).contains(&kind.scenario.name);
     // The scenario in which nothing fails sees few of them.
-    let kinds: Vec<_> = Kind::all()
-        .into_iter()
-        .filter(|kind| !kind.scenario.is_clean())
-        .collect();
-    let sweep = Sweep {
-        kinds,
-        seeds: 1..most + 1,
-        bug: Some(bug),
-        jobs,
-        longest: None,
+    let usual = |kind: &Kind| {
+        let mut scenarios = drawn::ALL.iter().chain(&told::basics::ALL);
+        scenarios.any(|usual| usual.name == kind.scenario.name) && !kind.scenario.is_clean()
     };
-    let swept = sweep.execute();
-    Hunt {
+    let mut hunt = Hunt {
         bug,
-        runs: swept.totals.runs,
-        broken: swept.broken,
+        runs: 0,
+        broken: None,
+    };
+    for which in [&made_for as &dyn Fn(&Kind) -> bool, &usual] {
+        let sweep = Sweep {
+            kinds: Kind::all().into_iter().filter(which).collect(),
+            seeds: 1..most + 1,
+            bug: Some(bug),
+            jobs,
+            longest: None,
+        };
+        let swept = sweep.execute();
+        hunt.runs += swept.totals.runs;
+        hunt.broken = swept.broken;
+        if hunt.kills() {
+            break;
+        }
+    }
+    hunt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn a_mistake_is_hunted_in_scenarios_that_are_there_or_said_to_be_out_of_reach() {
+        for bug in Bug::ALL {
+            for name in made_for(bug) {
+                assert!(Scenario::named(name).is_some(), "{name}");
+            }
+            let both = needs(bug).is_some() && !made_for(bug).is_empty();
+            assert!(!both, "{}", bug.name());
+        }
     }
 }

@@ -192,6 +192,7 @@ mod tests {
             replication: 3,
             min_replicas: 2,
             cluster: None,
+            checkpoint_every: None,
         }
     }
 

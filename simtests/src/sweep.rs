@@ -1,8 +1,9 @@
 //! Many runs: in seed order, on a few threads, ended by the first violation or by a clock.
 use crate::observe::overseer;
-use crate::oracle::Violation;
+use crate::oracle::{Violation, paths};
 use crate::outcome::{Outcome, Totals};
-use crate::run::{Kind, Run};
+use crate::run::{Kind, Run, Simulator};
+use crate::scenario::{Scenario, drawn};
 use kfs_core::planted::Bug;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -161,7 +162,15 @@ impl Swept {
             .iter()
             .filter(|kind| !kind.scenario.is_clean())
             .count() as u64;
-        // Runs in which something fails.
+        let drawn = kinds
+            .iter()
+            .filter(|kind| {
+                let name = kind.scenario.name;
+                drawn::ALL.iter().any(|one| one.name == name) && !kind.scenario.is_clean()
+            })
+            .count() as u64;
+        // Runs in which all kinds of faults are drawn; and those in which something fails.
+        let drawn = runs * drawn / (kinds.len() as u64).max(1);
         let faulty = runs * faulty / (kinds.len() as u64).max(1);
         let mut minima = vec![
             ("runs", totals.runs, 1),
@@ -175,7 +184,7 @@ impl Swept {
             ),
             ("simulated seconds", totals.simulated.as_secs(), runs),
         ];
-        if faulty >= 200 && kinds.iter().any(|kind| kind.scenario.name == "files") {
+        if drawn >= 80 && kinds.iter().any(|kind| kind.scenario.name == "files") {
             // An oracle that nobody feeds would pass everything.
             for oracle in overseer::ORACLES {
                 minima.push((
@@ -188,16 +197,35 @@ impl Swept {
                 minima.push((
                     kind,
                     totals.faults.get(kind).copied().unwrap_or(0),
-                    faulty / 100,
+                    drawn / 40,
                 ));
             }
         }
-        minima
+        let few = minima
             .into_iter()
             .filter(|(_, found, least)| found < least)
-            .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"))
+            .map(|(what, found, least)| format!("{what}: {found}, at least {least} were due"));
+        let long = runs >= paths::RUNS_DUE && kinds.len() >= Scenario::all().len();
+        let never = paths::never(&simulators(kinds), &totals.probes);
+        let never = never.into_iter().filter(|_| long);
+        few.chain(never.map(|path| format!("O14: the rare path '{path}' was never taken")))
             .collect()
     }
+
+    /// How many of the rare paths were taken, of how many that could be; and those that were not.
+    #[must_use]
+    pub fn rare_paths(&self, kinds: &[Kind]) -> (usize, usize, Vec<&'static str>) {
+        let simulators = simulators(kinds);
+        let (due, never) = (
+            paths::due(&simulators).count(),
+            paths::never(&simulators, &self.totals.probes),
+        );
+        (due - never.len(), due, never)
+    }
+}
+
+fn simulators(kinds: &[Kind]) -> Vec<Simulator> {
+    kinds.iter().map(|kind| kind.simulator).collect()
 }
 
 /// Kinds of faults of which every large sweep has some, in either simulator.

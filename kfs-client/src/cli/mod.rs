@@ -3,6 +3,7 @@
 //! Read [`reach`] next (the cluster a command talks to), then the verb you came for. Nothing here knows the
 //! protocol: the command uses the library as anybody else would.
 mod bench;
+mod checkpoint;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "embedded")]
@@ -175,6 +176,8 @@ enum Verb {
     },
     /// Show the state of the cluster on one screen
     Status,
+    /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
+    Checkpoint,
     /// Show on an embedded cluster what this is: store a file, kill a server, read the file back
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
@@ -420,6 +423,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             tree::mv(reach, screen, &from, &to, mode).await
         }
         Verb::Status => status::status(reach, screen).await,
+        Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
         _ => unreachable!("verbs that need no cluster are done before one is reached"),
     }
 }

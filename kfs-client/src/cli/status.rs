@@ -35,6 +35,8 @@ struct Shape<'a> {
     replication: u8,
     min_replicas: u8,
     read_only: Option<&'a str>,
+    checkpoint: Option<u64>,
+    checkpoint_failed: Option<&'a str>,
     servers: Vec<ServerShape<'a>>,
 }
 
@@ -96,6 +98,8 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         replication: status.replication,
         min_replicas: status.min_replicas,
         read_only: status.read_only.as_deref(),
+        checkpoint: status.checkpoint.newest.map(|seq| seq.0),
+        checkpoint_failed: status.checkpoint.failed.as_deref(),
         servers: status.servers.iter().map(server).collect(),
     }
 }
@@ -121,8 +125,13 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
             status.cluster, status.epoch, status.build
         ),
         format!(
-            "log      at {}, durable to {}",
-            status.log_seq, status.log_durable
+            "log      at {}, durable to {}; {}",
+            status.log_seq,
+            status.log_durable,
+            status.checkpoint.newest.map_or_else(
+                || "no checkpoint yet".to_owned(),
+                |seq| format!("newest checkpoint at {seq}")
+            )
         ),
         format!(
             "files    {} in {} directories, {}",
@@ -204,6 +213,7 @@ mod tests {
             replication: 3,
             min_replicas: 2,
             read_only: None,
+            checkpoint: Box::default(),
             servers: (1..=3).map(|n| server(n, ServerState::Up)).collect(),
         }
     }

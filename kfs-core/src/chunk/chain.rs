@@ -89,7 +89,8 @@ impl Chunk {
             chunk: head.chunk,
             version: head.version,
         };
-        if self.parked.contains_key(&id) {
+        let fits = self.fits(head.offset, body.len() as u64).is_ok();
+        if fits && self.wakes(id, link, head.position) {
             return self.unpark(id, link, head.position, Msg::with_body(request, head, body));
         }
         if self.stopping != Stopping::No {
@@ -107,6 +108,7 @@ impl Chunk {
                 } = head;
                 self.take_piece(
                     id,
+                    link,
                     Incoming {
                         session,
                         number: piece,

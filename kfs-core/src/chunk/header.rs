@@ -332,8 +332,11 @@ impl Header {
 
 fn decode_sums(bytes: &[u8; SLOT_BYTES], blocks: u64) -> Result<Vec<Option<u32>>, HeaderError> {
     let mut sums = Vec::new();
-    for block in 0..HEADER_BLOCKS {
-        if bytes[at::BITMAP + block / 8] & 1 << (block % 8) != 0 {
+    let bitmap = &bytes[at::BITMAP..at::WSEQ];
+    // A small file leaves most of it empty.
+    let bytes_used = bitmap.iter().enumerate().filter(|(_, bits)| **bits != 0);
+    for block in bytes_used.flat_map(|(nth, _)| 8 * nth..8 * nth + 8) {
+        if bitmap[block / 8] & 1 << (block % 8) != 0 {
             if block as u64 >= blocks {
                 return Err(HeaderError::Impossible("block past the length"));
             }

@@ -2,6 +2,12 @@
 //!
 //! Room is counted apart per chain position, and position k waits only for the disk and for the link to
 //! position k+1; so a chain A→B and a chain B→A never wait for each other.
+//!
+//! When a position has no room, the links that its pieces come on are paused, and whoever brings one
+//! meanwhile is paused too. They go on in the order in which they were paused, and no more of them at once
+//! than there is room for the next piece of each. How much there can be: [`Limits::piece_bytes_max`].
+//!
+//! [`Limits::piece_bytes_max`]: crate::limits::Limits::piece_bytes_max
 use super::name::ReplicaId;
 use super::read::ReadId;
 use crate::buggify::{self, Site};
@@ -27,6 +33,9 @@ pub(super) enum Purpose {
     Pieces(u8),
 }
 
+/// What a piece takes in memory beside its bytes: many small ones fill a room as well.
+const HOLD_COST: usize = 256;
+
 /// A piece's bytes, held until they are on the disk and handed to the next server.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct HoldId(u64);
@@ -51,7 +60,16 @@ pub(super) struct Link {
     sent_bytes: usize,
     /// Messages for a link that is not up yet.
     early: Vec<Msg>,
-    paused: bool,
+    reading: Reading,
+}
+
+/// Whether a link is read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reading {
+    Going,
+    Paused,
+    /// It was paused, and has brought nothing since it goes on: room is kept for its next piece.
+    Resumed,
 }
 
 impl Link {
@@ -67,7 +85,7 @@ impl Link {
             unsent_bytes: 0,
             sent_bytes: 0,
             early: Vec::new(),
-            paused: false,
+            reading: Reading::Going,
         }
     }
     /// Bytes that are on their way out, or will be when reads in progress end.
@@ -92,13 +110,35 @@ pub(super) struct Links {
     rooms: BTreeMap<u8, Room>,
     holds: BTreeMap<HoldId, Hold>,
     holds_made: u64,
-    room_bytes_max: usize,
+    bounds: RoomBounds,
+}
+
+/// How much room there is for pieces.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct RoomBounds {
+    /// Above so many bytes of a position it has no room.
+    pub position_bytes: usize,
+    /// Above so many bytes the head of a chain refuses pieces.
+    pub head_bytes: usize,
+    /// The largest piece.
+    pub piece_bytes: usize,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Room {
     bytes: usize,
+    pieces: usize,
     full: bool,
+    /// Links that wait for room, in order.
+    paused: VecDeque<LinkId>,
+    /// Links that were resumed and have brought nothing since.
+    resumed: usize,
+}
+
+impl Room {
+    const fn weight(&self) -> usize {
+        self.bytes + self.pieces * HOLD_COST
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -110,9 +150,9 @@ struct Hold {
 }
 
 impl Links {
-    pub(super) fn new(room_bytes_max: usize) -> Self {
+    pub(super) fn new(bounds: RoomBounds) -> Self {
         Self {
-            room_bytes_max,
+            bounds,
             ..Self::default()
         }
     }
@@ -227,6 +267,12 @@ impl Links {
         if let Purpose::Next(addr, position) = gone.purpose {
             self.next.remove(&(addr, position));
         }
+        if let Purpose::Pieces(position) = gone.purpose
+            && let Some(room) = self.rooms.get_mut(&position)
+        {
+            room.paused.retain(|other| *other != link);
+            room.resumed -= usize::from(gone.reading == Reading::Resumed);
+        }
         for (_, hold) in core::mem::take(&mut gone.unsent) {
             self.let_go(outbox, hold);
         }
@@ -251,11 +297,17 @@ impl Links {
             }
         }
     }
+    /// Whether a piece of a client would be more than the head of a chain may hold.
+    pub(super) fn lacks_room(&self, bytes: usize) -> bool {
+        let held = self.rooms.get(&0).map_or(0, Room::weight);
+        let lacks = held > 0 && held + HOLD_COST + bytes > self.bounds.head_bytes;
+        lacks && !planted::is(Bug::FullRoomTaken)
+    }
     /// Counts a piece of `bytes` that came on `link`, until `users` have let go of it.
     pub(super) fn hold<E>(
         &mut self,
         outbox: &mut Outbox<E>,
-        position: u8,
+        (link, position): (LinkId, u8),
         bytes: usize,
         users: u8,
     ) -> HoldId {
@@ -272,17 +324,71 @@ impl Links {
         );
         let room = self.rooms.entry(position).or_default();
         room.bytes += bytes;
-        room.full |= room.bytes > self.room_bytes_max || buggify::is(Site::RoomFullEarly);
-        if room.full && !planted::is(Bug::FullRoomUnpaused) {
-            for (link, at) in &mut self.links {
-                if at.purpose == Purpose::Pieces(position) && !at.paused {
-                    probe::hit(Probe::LinkPaused);
-                    at.paused = true;
-                    outbox.push(Output::Pause { link: *link });
-                }
+        room.pieces += 1;
+        if let Some(at) = self.links.get_mut(&link)
+            && at.reading == Reading::Resumed
+        {
+            at.reading = Reading::Going;
+            room.resumed -= 1;
+        }
+        room.full |= room.weight() > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
+        if room.full {
+            // Who brought the last piece waits behind those who did not.
+            let others = self.links.keys().copied().filter(|other| *other != link);
+            for other in others.chain([link]).collect::<Vec<_>>() {
+                self.pause(outbox, other, position);
             }
         }
         id
+    }
+    /// Stops reading from a link that pieces of this position come on.
+    pub(super) fn pause<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId, position: u8) {
+        let Some(at) = self.links.get_mut(&link) else {
+            return;
+        };
+        if at.purpose != Purpose::Pieces(position) || at.reading == Reading::Paused {
+            return;
+        }
+        let room = self.rooms.entry(position).or_default();
+        room.resumed -= usize::from(at.reading == Reading::Resumed);
+        room.paused.push_back(link);
+        at.reading = Reading::Paused;
+        probe::hit(Probe::LinkPaused);
+        outbox.push(Output::Pause { link });
+    }
+    /// Lets links go on that wait for room: as many as the next piece of each would find room; all, if there is
+    /// nothing whose end would let others go on.
+    fn resume<E>(&mut self, outbox: &mut Outbox<E>, position: u8) {
+        let RoomBounds {
+            position_bytes,
+            piece_bytes,
+            ..
+        } = self.bounds;
+        let room = self
+            .rooms
+            .get_mut(&position)
+            .expect("made when the bytes were held");
+        if room.weight() > position_bytes / 2 {
+            return;
+        }
+        room.full = false;
+        let piece = piece_bytes + HOLD_COST;
+        let mut after = room.weight() + piece * (room.resumed + 1);
+        while room.pieces == 0 || after <= position_bytes {
+            let Some(link) = room.paused.pop_front() else {
+                return;
+            };
+            let at = self
+                .links
+                .get_mut(&link)
+                .expect("a link that is gone waits for nothing");
+            assert_eq!(at.reading, Reading::Paused, "who waits is paused");
+            at.reading = Reading::Resumed;
+            room.resumed += 1;
+            after += piece;
+            probe::hit(Probe::LinkResumed);
+            outbox.push(Output::Resume { link });
+        }
     }
     /// One user less of a piece's bytes.
     pub(super) fn let_go<E>(&mut self, outbox: &mut Outbox<E>, hold: Option<HoldId>) {
@@ -304,15 +410,7 @@ impl Links {
             .expect("made when the bytes were held");
         assert!(room.bytes >= bytes, "room is given back once");
         room.bytes -= bytes;
-        if room.full && room.bytes <= self.room_bytes_max / 2 {
-            room.full = false;
-            for (link, at) in &mut self.links {
-                if at.purpose == Purpose::Pieces(position) && at.paused {
-                    probe::hit(Probe::LinkResumed);
-                    at.paused = false;
-                    outbox.push(Output::Resume { link: *link });
-                }
-            }
-        }
+        room.pieces -= 1;
+        self.resume(outbox, position);
     }
 }

@@ -20,7 +20,7 @@ mod trash;
 mod write;
 
 use self::inventory::{Inventory, Standing};
-use self::link::{HoldId, Links};
+use self::link::{HoldId, Links, RoomBounds};
 use self::meta_on_chunk::{Damage, Station};
 use self::name::{ChunkName, ReplicaId};
 use self::parked::Parked;
@@ -269,7 +269,11 @@ impl Chunk {
             identity_steps: std::collections::VecDeque::new(),
             station: Station::Starting,
             timing: Timing::REAL,
-            links: Links::new(config.limits.piece_buffer_bytes),
+            links: Links::new(RoomBounds {
+                position_bytes: config.limits.piece_buffer_bytes,
+                head_bytes: config.limits.head_bytes_max(config.geometry),
+                piece_bytes: config.geometry.piece_bytes as usize,
+            }),
             jobs: BTreeMap::new(),
             inventory: Inventory::new(config.limits.chunk_tables),
             writing: BTreeMap::new(),
@@ -503,7 +507,7 @@ impl Machine for Chunk {
         }
         let trash = self
             .trash
-            .due(self.timing.trash_grace)
+            .unlinks_at(self.timing.trash_grace)
             .map(|at| (at, "trash"));
         let park = self.park_at.map(|at| (at, "idle chunks"));
         [self.station_due(), trash, park]

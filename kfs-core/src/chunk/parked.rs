@@ -6,12 +6,12 @@ use super::table::Table;
 use super::write::Writing;
 use super::{Chunk, Job};
 use crate::buggify::{self, Site};
-use crate::ids::LinkId;
+use crate::ids::{LinkId, SessionId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{DiskOp, DiskResult};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
-use crate::wire::Msg;
+use crate::wire::{Msg, Refusal, Status};
 use core::time::Duration;
 
 /// A chunk whose bytes are all durable, and that nobody wrote to for this long, gives its table back.
@@ -88,11 +88,35 @@ impl Chunk {
         self.park_at = (!self.writing.is_empty()).then(|| self.now.mono + PARK_AFTER);
     }
 
+    /// Whether a client's message is worth reading the table of a parked chunk again. All else that it may be
+    /// refused for is looked at then.
+    pub(super) fn may_wake(&self, id: ReplicaId, session: SessionId) -> Result<(), Refusal> {
+        let parked = self.parked.get(&id).map(|parked| &parked.writing);
+        if parked.is_some_and(|writing| writing.position == 0 && writing.session == session) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Status::BadRequest,
+            format!(
+                "session {session} was not granted {id} with {} at its head",
+                self.who()
+            ),
+        ))
+    }
+
+    /// Whether a message of the chain is for a parked chunk, from the one server before this one in it.
+    pub(super) fn wakes(&self, id: ReplicaId, link: LinkId, position: u8) -> bool {
+        self.parked.get(&id).is_some_and(|parked| {
+            let upstream = parked.writing.upstream;
+            parked.writing.position == position && upstream.is_none_or(|known| known == link)
+        })
+    }
+
     /// A message for a parked chunk: it waits until the table is read again.
     pub(super) fn unpark(&mut self, id: ReplicaId, link: LinkId, position: u8, msg: Msg) {
         let hold = self
             .links
-            .hold(&mut self.outbox, position, msg.body.len(), 1);
+            .hold(&mut self.outbox, (link, position), msg.body.len(), 1);
         let Some(parked) = self.parked.get_mut(&id) else {
             return;
         };

@@ -7,6 +7,8 @@ use crate::machine::{DiskDone, DiskOp, DiskResult};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Space {
     measured: Option<Measured>,
+    /// The disk was asked and has not said yet.
+    asked: bool,
     /// Bytes of pieces taken, and of those written, since the start.
     pub taken: u64,
     pub written: u64,
@@ -35,6 +37,7 @@ impl Space {
             .map_or(0, |measured| measured.bytes_total)
     }
     pub(super) fn measure(&mut self, written: u64, result: DiskResult) {
+        self.asked = false;
         match result {
             Ok(DiskDone::Space {
                 bytes_free,
@@ -56,8 +59,12 @@ impl Space {
 }
 
 impl Chunk {
-    /// Asks the disk how much room it has.
+    /// Asks the disk how much room it has, unless it still has to say so: a disk that stands still is not asked
+    /// again at each heartbeat.
     pub(super) fn measure_space(&mut self) {
+        if core::mem::replace(&mut self.space.asked, true) {
+            return;
+        }
         let written = self.space.written;
         self.disk(Job::Space(written), DiskOp::Space);
     }

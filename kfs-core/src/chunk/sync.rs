@@ -104,8 +104,17 @@ impl Chunk {
             chunk: head.chunk,
             version: head.version,
         };
+        let busy = |what: &str| Refusal::new(Status::Busy, what);
         if self.parked.contains_key(&id) {
-            return self.unpark(id, link, 0, Msg::new(request, head));
+            let may = if self.links.lacks_room(0) {
+                Err(busy("no room in memory for what waits"))
+            } else {
+                self.may_wake(id, head.session)
+            };
+            return match may {
+                Ok(()) => self.unpark(id, link, 0, Msg::new(request, head)),
+                Err(refusal) => self.send(link, sync_done(request, id, Err(refusal))),
+            };
         }
         let synced = match self.head_of(id, head.session) {
             Ok(writing) => writing.synced,
@@ -116,6 +125,10 @@ impl Chunk {
             return self.send(link, sync_done(request, id, Ok(synced.durable)));
         }
         let writing = self.writing.get_mut(&id).expect("it was just found");
+        if writing.asks.len() >= self.config.limits.link_requests {
+            let refusal = busy("as many syncs of the chunk wait as may");
+            return self.send(link, sync_done(request, id, Err(refusal)));
+        }
         writing.asks.push(SyncAsk {
             link,
             request,
@@ -172,7 +185,7 @@ impl Chunk {
             chunk: head.chunk,
             version: head.version,
         };
-        if self.parked.contains_key(&id) {
+        if self.wakes(id, link, head.position) {
             return self.unpark(id, link, head.position, Msg::new(request, head));
         }
         if let Err(refusal) = self.joins_chain(id, link, head.position) {

@@ -14,6 +14,9 @@ use crate::wire::chunk_meta::{ChunksDeleted, DeleteChunks};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+/// Files that are unlinked at once: a large file takes a disk long, and others wait for it.
+const UNLINKS_MAX: usize = 16;
+
 /// Moves of one order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct MoveId(u64);
@@ -40,6 +43,8 @@ pub(super) struct Trash {
     moves_made: u64,
     /// The highest number a file in the trash has or had.
     last: u64,
+    /// Files that are being unlinked.
+    unlinking: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -74,8 +79,12 @@ impl Trash {
             .sum()
     }
     /// When the oldest file's grace ends.
-    pub(super) fn due(&self, grace: Duration) -> Option<Instant> {
+    fn due(&self, grace: Duration) -> Option<Instant> {
         self.files.front().map(|(since, ..)| *since + grace)
+    }
+    /// When the next file is to be unlinked; `None` also while as many are on their way out as may be.
+    pub(super) fn unlinks_at(&self, grace: Duration) -> Option<Instant> {
+        self.due(grace).filter(|_| self.unlinking < UNLINKS_MAX)
     }
 }
 
@@ -178,8 +187,12 @@ impl Chunk {
                 tracing::warn!(%error, "cannot sync a directory: what was moved to the trash may come back");
                 self.trash.moves.remove(&to);
             }
-            (Step::Unlinked(..), Ok(())) => probe::hit(Probe::TrashUnlinked),
+            (Step::Unlinked(..), Ok(())) => {
+                self.trash.unlinking -= 1;
+                probe::hit(Probe::TrashUnlinked);
+            }
             (Step::Unlinked(name, n), Err(error)) => {
+                self.trash.unlinking -= 1;
                 tracing::warn!(file = %name.trash_path(n), %error, "cannot unlink");
             }
         }
@@ -197,11 +210,13 @@ impl Chunk {
         } else {
             self.timing.trash_grace
         };
-        while self
-            .trash
-            .due(grace)
-            .is_some_and(|due| due <= self.now.mono)
+        while self.trash.unlinking < UNLINKS_MAX
+            && self
+                .trash
+                .due(grace)
+                .is_some_and(|due| due <= self.now.mono)
         {
+            self.trash.unlinking += 1;
             let (_, name, n) = self.trash.files.pop_front().expect("it has a due time");
             let op = DiskOp::Remove {
                 file: name.trash_path(n),

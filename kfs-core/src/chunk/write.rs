@@ -177,7 +177,6 @@ impl Chunk {
         let refusal = match self.may_create(id, &order) {
             Ok(Create::New(position)) => return self.make(link, request, order, position),
             Ok(Create::Making) => {
-                probe::hit(Probe::CreateAskedTwice);
                 let writing = self.writing.get_mut(&id).expect("it is being made");
                 if let Made::Making(asks) = &mut writing.made {
                     asks.push((link, request));
@@ -371,10 +370,23 @@ impl Chunk {
             chunk: head.chunk,
             version: head.version,
         };
-        if self.parked.contains_key(&id) {
-            return self.unpark(id, link, 0, Msg::with_body(request, head, body));
-        }
         let piece = (head.chunk, head.piece);
+        if self.links.lacks_room(body.len()) {
+            probe::hit(Probe::HeadLacksRoom);
+            self.links.pause(&mut self.outbox, link, 0);
+            let why = format!("{} has no room in memory for pieces", self.who());
+            let refusal = Refusal::new(Status::Busy, why);
+            return self.send(link, piece_done(request, piece, Err(refusal)));
+        }
+        if self.parked.contains_key(&id) {
+            let fits = self
+                .fits(head.offset, body.len() as u64)
+                .map_err(|why| Refusal::new(Status::BadRequest, format!("a piece of {id}: {why}")));
+            return match self.may_wake(id, head.session).and(fits) {
+                Ok(()) => self.unpark(id, link, 0, Msg::with_body(request, head, body)),
+                Err(refusal) => self.send(link, piece_done(request, piece, Err(refusal))),
+            };
+        }
         match self.may_write(id, &head, &body) {
             Ok(Write::New) => {
                 let WritePiece {
@@ -387,6 +399,7 @@ impl Chunk {
                 let ask = Some((link, request));
                 self.take_piece(
                     id,
+                    link,
                     Incoming {
                         session,
                         number: piece,
@@ -404,7 +417,16 @@ impl Chunk {
                     .pieces
                     .iter_mut()
                     .find(|piece| piece.number == head.piece);
-                piece.expect("it was just found").asks.push((link, request));
+                let asks = &mut piece.expect("it was just found").asks;
+                if asks.len() < self.config.limits.link_requests {
+                    return asks.push((link, request));
+                }
+                let why = format!("piece {} of {id} was asked for too often", head.piece);
+                let refusal = Refusal::new(Status::Busy, why);
+                self.send(
+                    link,
+                    piece_done(request, (head.chunk, head.piece), Err(refusal)),
+                );
             }
             Ok(Write::Done) => {
                 probe::hit(Probe::PieceDoneBefore);
@@ -543,7 +565,7 @@ impl Chunk {
     }
 
     /// Takes a piece as the next write: passes it on at once, and writes it here.
-    pub(super) fn take_piece(&mut self, id: ReplicaId, piece: Incoming) {
+    pub(super) fn take_piece(&mut self, id: ReplicaId, link: LinkId, piece: Incoming) {
         let Incoming {
             session,
             number,
@@ -584,7 +606,7 @@ impl Chunk {
         let users = if next.is_some() { 2 } else { 1 };
         let hold = self
             .links
-            .hold(&mut self.outbox, position, body.len(), users);
+            .hold(&mut self.outbox, (link, position), body.len(), users);
         // The next server gets it before the disk here does: its way is the longer one.
         if next.is_some() {
             self.pass_on(

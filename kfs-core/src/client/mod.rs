@@ -28,8 +28,8 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
 use crate::wire::client_meta::{
-    Answer, At, Attrs, ClusterStatus, Done, Entry, Keep, Kind, MutateOp, Ownership, Parents,
-    QueryOp, RenameMode,
+    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Entry, Keep, Kind, MutateOp, Ownership,
+    Parents, QueryOp, RenameMode,
 };
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -139,6 +139,8 @@ pub enum Call {
     },
     /// Answered by [`Event::Status`].
     Status,
+    /// A checkpoint is made; answered by [`Event::Checkpoint`].
+    Checkpoint,
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
     Disconnect,
 }
@@ -161,6 +163,7 @@ impl Call {
             | Self::Abandon(_)
             | Self::Read { .. }
             | Self::Status
+            | Self::Checkpoint
             | Self::Disconnect => [&[], &[]],
         };
         match names.iter().find(|name| name.len() > PATH_BYTES_MAX) {
@@ -213,6 +216,8 @@ pub enum Event {
     },
     /// To `Status`.
     Status(Box<ClusterStatus>),
+    /// To `Checkpoint`.
+    Checkpoint(CheckpointMade),
     /// The call failed.
     Failed(Failure),
 }
@@ -291,6 +296,7 @@ enum Asker {
     List(CallId),
     Change(CallId),
     Status(CallId),
+    Checkpoint(CallId),
     Open { id: CallId, name: String },
     Create { id: CallId, name: String },
     Locate { handle: Handle, page: Page },
@@ -376,6 +382,9 @@ impl Client {
                 );
             }
             Call::Status => meta.ask(now, Asker::Status(id), Ask::Query(QueryOp::Status)),
+            Call::Checkpoint => {
+                meta.ask(now, Asker::Checkpoint(id), Ask::Query(QueryOp::Checkpoint))
+            }
             Call::Mkdir { at, parents, owner } => {
                 meta.ask(
                     now,
@@ -586,6 +595,10 @@ impl Client {
             }),
             Asker::Status(id) => self.reach.answer(id, outcome, |reply| match reply {
                 Reply::Answer(Answer::Status(status)) => Some(Event::Status(Box::new(status))),
+                Reply::Answer(_) | Reply::Done(..) => None,
+            }),
+            Asker::Checkpoint(id) => self.reach.answer(id, outcome, |reply| match reply {
+                Reply::Answer(Answer::Checkpoint(made)) => Some(Event::Checkpoint(made)),
                 Reply::Answer(_) | Reply::Done(..) => None,
             }),
             Asker::Change(id) => self.reach.answer(id, outcome, |reply| match reply {

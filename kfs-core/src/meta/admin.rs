@@ -6,10 +6,10 @@ use super::{Config, Io, Serving};
 use crate::ids::FileId;
 use crate::limits::LOCATE_PAGE_MAX;
 use crate::time::Now;
-use crate::wire::Refusal;
 use crate::wire::client_meta::{
     Answer, ChunkPlaces, ClusterStatus, Located, Place, QueryOp, ServerState, ServerStatus,
 };
+use crate::wire::{Refusal, Status};
 
 impl Serving {
     pub(super) fn query(&self, io: &Io, op: &QueryOp) -> Result<Answer, Refusal> {
@@ -22,6 +22,11 @@ impl Serving {
             QueryOp::Locate { file, first, count } => {
                 self.locate(*file, *first, *count).map(Answer::Located)
             }
+            // Answered when it is made: see `Serving::checkpoint`.
+            QueryOp::Checkpoint => Err(Refusal::new(
+                Status::Busy,
+                "a checkpoint is asked for by itself",
+            )),
             QueryOp::Status => Ok(Answer::Status(self.status(&io.config, io.now))),
         }
     }
@@ -111,6 +116,7 @@ impl Serving {
             replication: config.replication,
             min_replicas: config.min_replicas,
             read_only: self.read_only(),
+            checkpoint: Box::new(self.checkpoints.status()),
             servers,
         }
     }

@@ -33,6 +33,8 @@ pub(crate) struct Commit {
     batch_bytes: usize,
     segment_bytes: u64,
     segment: Segment,
+    /// The first records of all segments on the disk, the current one's last.
+    segments: Vec<LogSeq>,
     chain: u64,
     queue: VecDeque<Forming>,
     flow: Flow,
@@ -122,12 +124,14 @@ impl Commit {
         limits: &Limits,
         header: &SegmentHeader,
         bytes: u64,
+        mut segments: Vec<LogSeq>,
     ) -> Self {
         assert!(
             bytes >= SEGMENT_BYTES_MIN,
             "a segment holds at least one record"
         );
         let durable = LogSeq(header.first.0 - 1);
+        segments.push(header.first);
         Self {
             cluster,
             batch_bytes: limits.log_batch_bytes.min(BATCH_PAYLOAD_MAX / 2),
@@ -138,6 +142,7 @@ impl Commit {
                 at: SEGMENT_HEADER_BYTES as u64,
                 bytes,
             },
+            segments,
             chain: header.chain,
             queue: VecDeque::new(),
             flow: Flow::Idle,
@@ -147,6 +152,22 @@ impl Commit {
             mark_at: None,
         }
     }
+    /// The first records of all segments on the disk, the current one's last.
+    pub(crate) fn segments(&self) -> &[LogSeq] {
+        &self.segments
+    }
+    /// Forgets the segments with nothing but records before this one, and says which they are: they may go.
+    pub(crate) fn forget_before(&mut self, seq: LogSeq) -> Vec<LogSeq> {
+        let needed = |next: &LogSeq| *next > seq;
+        let old = self
+            .segments
+            .iter()
+            .skip(1)
+            .take_while(|next| !needed(next));
+        let old = old.count();
+        self.segments.drain(..old).collect()
+    }
+
     /// The newest record that is durable.
     pub(crate) const fn durable(&self) -> LogSeq {
         self.durable
@@ -408,6 +429,7 @@ impl Commit {
     /// The next segment is the current one from now on.
     fn opened(&mut self, segment: Segment) {
         probe::hit(Probe::SegmentSwitched);
+        self.segments.push(self.durable.next());
         self.segment = segment;
         assert!(
             matches!(self.next, Next::Taken),

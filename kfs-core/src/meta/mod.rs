@@ -9,6 +9,8 @@
 mod admin;
 mod allocate;
 mod apply;
+pub mod checkpoint;
+mod checkpointing;
 mod chunkmap;
 mod commit;
 pub mod key;
@@ -24,6 +26,7 @@ mod tree;
 
 use self::allocate::Allocations;
 use self::apply::Freed;
+use self::checkpointing::{Checkpoints, Made};
 use self::chunkmap::ChunkMap;
 use self::commit::{Commit, Room};
 use self::record::{By, Logged, Record, SizeSet};
@@ -46,9 +49,11 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
 use crate::wire::client_meta::{
-    Answered, ClusterStatus, Done, Mutated, Renewed, SessionOpened, WriterStays,
+    Answer, Answered, CheckpointMade, ClusterStatus, Done, Mutated, QueryOp, Renewed,
+    SessionOpened, WriterStays,
 };
 use crate::wire::{Head, Msg, Peer, Refusal, Status};
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 /// How a meta server is to behave.
@@ -68,6 +73,8 @@ pub struct Config {
     pub min_replicas: u8,
     /// The cluster this data directory must belong to: an empty one is then refused, not formatted.
     pub cluster: Option<ClusterId>,
+    /// How often a checkpoint is made by itself; `None`: never.
+    pub checkpoint_every: Option<Duration>,
 }
 
 /// What the process around it asks for.
@@ -163,6 +170,9 @@ struct Serving {
     identity: Identity,
     state: State,
     log: Commit,
+    checkpoints: Checkpoints,
+    /// Who waits for the checkpoint that is being made.
+    checkpoint_askers: Vec<(LinkId, u64)>,
     copies: ChunkMap,
     roster: Roster,
     sessions: Sessions,
@@ -174,6 +184,8 @@ struct Serving {
 
 /// Chunks in one order to delete.
 const DELETE_BATCH: usize = 1_024;
+/// Requests for a checkpoint that wait for one.
+const CHECKPOINT_ASKERS_MAX: usize = 64;
 /// Batches of one page that requests of clients leave free for what the server itself must log.
 const LOG_RESERVE: usize = 4;
 
@@ -392,6 +404,7 @@ struct Loaded {
     identity: Identity,
     state: State,
     log: Commit,
+    checkpoints: Vec<LogSeq>,
     epoch: Epoch,
 }
 
@@ -401,6 +414,7 @@ impl Serving {
             identity,
             state,
             log,
+            checkpoints,
             epoch,
         } = loaded;
         io.outbox.set_durable(log.durable());
@@ -412,6 +426,13 @@ impl Serving {
             allocations: Allocations::default(),
             deletes: BTreeMap::new(),
             started: io.now.mono,
+            checkpoints: Checkpoints::new(
+                identity.cluster,
+                io.config.checkpoint_every,
+                checkpoints,
+                io.now.mono,
+            ),
+            checkpoint_askers: Vec::new(),
             identity,
             state,
             log,
@@ -544,6 +565,7 @@ impl Serving {
             Head::OpenSession(m) => self.open_session(io, link, request, &m),
             Head::Mutate(m) => self.mutate(io, link, request, m),
             Head::Renew(m) => self.renew(io, link, request, &m),
+            Head::Query(m) if m.op == QueryOp::Checkpoint => self.checkpoint(io, link, request),
             Head::Query(m) => {
                 let answered = Answered {
                     seq: self.state.seq,
@@ -605,6 +627,15 @@ impl Serving {
     }
 
     fn disk(&mut self, io: &mut Io, ticket: Ticket, result: DiskResult) -> Result<(), Fault> {
+        if self.checkpoints.owns(ticket) {
+            let made =
+                self.checkpoints
+                    .completed(io.now.mono, result, &mut self.log, &mut io.outbox);
+            if let Some(made) = made {
+                self.checkpointed(io, &made);
+            }
+            return Ok(());
+        }
         if !self.log.owns(ticket) {
             return Ok(());
         }
@@ -615,7 +646,45 @@ impl Serving {
             "nothing is durable that was not applied"
         );
         io.outbox.set_durable(self.log.durable());
+        self.checkpoints.durable(self.log.durable(), &mut io.outbox);
         Ok(())
+    }
+
+    /// Somebody asks for a checkpoint; whoever asks while one is being made waits for it too.
+    fn checkpoint(&mut self, io: &mut Io, link: LinkId, request: u64) {
+        if self.checkpoint_askers.len() >= CHECKPOINT_ASKERS_MAX {
+            let refusal = Refusal::new(Status::Busy, "too many ask for a checkpoint");
+            return self.tell(io, link, request, Err(refusal));
+        }
+        let begun = self
+            .checkpoints
+            .begin(io.now.mono, &self.state, &self.log, &mut io.outbox);
+        if begun || self.checkpoints.is_making() {
+            return self.checkpoint_askers.push((link, request));
+        }
+        let newest = self.checkpoints.newest();
+        let seq = newest.expect("nothing is begun only if there is one that has everything");
+        let there = CheckpointMade { seq, hash: None };
+        self.tell(io, link, request, Ok(Answer::Checkpoint(there)));
+    }
+
+    /// A checkpoint was made, or not: whoever waits is told.
+    fn checkpointed(&mut self, io: &mut Io, made: &Made) {
+        for (link, request) in core::mem::take(&mut self.checkpoint_askers) {
+            let outcome = match made {
+                Ok(summary) => Ok(Answer::Checkpoint(CheckpointMade {
+                    seq: summary.header.seq,
+                    hash: Some(summary.hash),
+                })),
+                Err(why) => Err(Refusal::new(Status::LocalIo, why.clone())),
+            };
+            self.tell(io, link, request, outcome);
+        }
+    }
+
+    fn tell(&self, io: &mut Io, link: LinkId, request: u64, outcome: Result<Answer, Refusal>) {
+        let seq = self.state.seq;
+        self.reply(io, link, request, Answered { seq, outcome });
     }
 
     /// What is due by the clock.
@@ -623,6 +692,8 @@ impl Serving {
         self.expire_sessions(io);
         self.silence_servers(io);
         self.overdue_allocations(io);
+        self.checkpoints
+            .tick(io.now.mono, &self.state, &self.log, &mut io.outbox);
     }
 
     fn send_deletes(&mut self, io: &mut Io) {
@@ -653,6 +724,7 @@ impl Serving {
         let of = |at: Option<Instant>, what| at.map(|at| (at, what));
         [
             self.log.deadline(),
+            of(self.checkpoints.due(), "make a checkpoint"),
             of(self.sessions.due(), "see whether a session is silent"),
             of(self.roster.due(), "see whether a server is silent"),
             of(

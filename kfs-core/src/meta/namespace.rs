@@ -276,9 +276,6 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
         *both = synced.max(*both);
     }
     // A report below the size in the log is an old one: it raises nothing.
-    if size < current {
-        probe::hit(Probe::SizeReportOld);
-    }
     let size = size.max(current);
     if state.bytes.checked_add(size - current).is_none() {
         return Err(bad(

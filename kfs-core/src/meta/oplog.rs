@@ -139,7 +139,7 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
+    pub(crate) fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             expected: expected.into(),
             found: found.into(),
@@ -406,6 +406,8 @@ pub struct SegmentReader {
     cluster: ClusterId,
     follows: Follows,
     joint: Joint,
+    /// Whether the segment says itself where it joins on: what was before it is not there any more.
+    joins_anywhere: bool,
     /// Where the segment before ends: what is wrong if this one does not join on.
     before: Option<Damage>,
     /// Bytes not yet consumed, which begin at `at` in the file.
@@ -454,12 +456,27 @@ impl SegmentReader {
             cluster,
             follows,
             joint,
+            joins_anywhere: false,
             before,
             buffer: Vec::new(),
             at: 0,
             batches: 0,
             step: Step::Header,
         }
+    }
+
+    /// A reader of the segment `file`, the first one that is read: a checkpoint stands for the log before it.
+    #[must_use]
+    pub fn behind_checkpoint(
+        file: String,
+        cluster: ClusterId,
+        first: LogSeq,
+        follows: Follows,
+    ) -> Self {
+        let mut reader = Self::new(file, cluster, None, follows);
+        reader.joint.seq = first;
+        reader.joins_anywhere = true;
+        reader
     }
 
     /// Takes the next bytes of the file and gives the records found to `sink`, in order.
@@ -561,12 +578,15 @@ impl SegmentReader {
         }
     }
 
-    fn join(&self, header: &SegmentHeader) -> Result<(), Damage> {
+    fn join(&mut self, header: &SegmentHeader) -> Result<(), Damage> {
         if header.cluster != self.cluster {
             return Err(self.damage(Mismatch::new(
                 format!("a segment of cluster {}", self.cluster),
                 format!("one of cluster {}", header.cluster),
             )));
+        }
+        if self.joins_anywhere {
+            self.joint.chain = header.chain;
         }
         let Joint { seq, chain } = self.joint;
         if (header.first, header.chain) == (seq, chain) {

@@ -4,6 +4,8 @@
 //! the new epoch is durable. What cannot be told for certain is refused, naming file, offset, expected and
 //! found. Read `docs/formats/oplog.md` for what is a torn tail and what is damage.
 use super::apply::apply;
+use super::checkpoint::{Loader, format as checkpoint};
+use super::checkpointing::finished;
 use super::commit::{Commit, header_at, log_file, segment_bytes, write_header};
 use super::oplog::{
     DIR, Damage, Follows, Joint, More, NEXT, SegmentEnd, SegmentReader, segment_first, segment_name,
@@ -33,8 +35,10 @@ const LOST_AND_FOUND: &str = "lost+found";
 pub(super) struct Recovery {
     ticket: Ticket,
     step: Step,
-    /// Files of an interrupted start, which are made anew.
+    /// Files of an interrupted start, or of a checkpoint that was not finished, which are made anew.
     leftovers: Vec<FileName>,
+    /// Checkpoints that are damaged, which are put aside.
+    damaged: Vec<LogSeq>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ enum Step {
     LogList {
         identity: Identity,
     },
+    CheckpointList(Found),
+    Checkpoint(Box<Loading>),
     Segment(Box<Reading>),
     /// All is read: these operations, in order, open the new segment.
     Opening {
@@ -56,11 +62,30 @@ enum Step {
     },
 }
 
+/// What is in a data directory.
+#[derive(Clone, Debug)]
+struct Found {
+    identity: Identity,
+    /// The first records of the log's segments, oldest first.
+    segments: Vec<LogSeq>,
+    /// Checkpoints, oldest first. Those that are found to be damaged are taken out.
+    checkpoints: Vec<LogSeq>,
+}
+
+/// A checkpoint, while it is being read.
+#[derive(Clone, Debug)]
+struct Loading {
+    found: Found,
+    loader: Loader,
+    offset: u64,
+    /// What is wrong with the newer ones.
+    damaged: Vec<String>,
+}
+
 /// The log, while it is being read.
 #[derive(Clone, Debug)]
 struct Reading {
-    identity: Identity,
-    segments: Vec<LogSeq>,
+    found: Found,
     /// Which of them is being read.
     nth: usize,
     reader: SegmentReader,
@@ -85,6 +110,7 @@ impl Recovery {
             ticket,
             step: Step::Root,
             leftovers: Vec::new(),
+            damaged: Vec::new(),
         }
     }
 
@@ -164,29 +190,67 @@ impl Recovery {
                     }
                 }
                 segments.sort_unstable();
-                if segments.is_empty() {
-                    return self.open(io, identity, State::default(), Joint::START, Vec::new());
-                }
-                let reader = reader(&identity, &segments, 0, None);
-                let reading = Reading {
+                self.ticket = io.outbox.disk(DiskOp::List {
+                    dir: FileName::new(checkpoint::DIR),
+                });
+                self.step = Step::CheckpointList(Found {
                     identity,
                     segments,
-                    nth: 0,
-                    reader,
-                    offset: 0,
-                    tail: Vec::new(),
-                    state: State::default(),
-                };
-                self.read(io, Box::new(reading))
+                    checkpoints: Vec::new(),
+                });
+                Ok(Recovered::Going(self))
             }
-            Step::Segment(reading) => {
+            Step::CheckpointList(ref found) => {
+                let mut found = found.clone();
+                let listed = match result {
+                    // Before the first one was made.
+                    Err(DiskError::NotFound) => Vec::new(),
+                    other => entries(other, "checkpoint/")?,
+                };
+                for entry in listed {
+                    match checkpoint::checkpoint_seq(&entry.name) {
+                        Some(seq) if entry.is_file => found.checkpoints.push(seq),
+                        _ if checkpoint::is_unfinished(&entry.name) => {
+                            let file =
+                                FileName::new(&format!("{}/{}", checkpoint::DIR, entry.name));
+                            self.leftovers.push(file);
+                        }
+                        _ => tracing::warn!(
+                            name = entry.name,
+                            "a file in the directory of checkpoints is none; left alone"
+                        ),
+                    }
+                }
+                found.checkpoints.sort_unstable();
+                self.load(io, found, Vec::new())
+            }
+            Step::Checkpoint(loading) => {
                 let Self {
-                    ticket, leftovers, ..
+                    ticket,
+                    leftovers,
+                    damaged,
+                    ..
                 } = *self;
                 let going = Box::new(Self {
                     ticket,
                     step: Step::Root,
                     leftovers,
+                    damaged,
+                });
+                going.load_on(io, loading, result)
+            }
+            Step::Segment(reading) => {
+                let Self {
+                    ticket,
+                    leftovers,
+                    damaged,
+                    ..
+                } = *self;
+                let going = Box::new(Self {
+                    ticket,
+                    step: Step::Root,
+                    leftovers,
+                    damaged,
                 });
                 going.read_on(io, reading, result)
             }
@@ -249,11 +313,178 @@ impl Recovery {
                 dir: FileName::new(""),
             },
         ];
-        self.open(io, identity, State::default(), Joint::START, log_dir)
+        let found = Found {
+            identity,
+            segments: Vec::new(),
+            checkpoints: Vec::new(),
+        };
+        self.open(io, found, State::default(), Joint::START, log_dir)
+    }
+
+    /// Begins to read the newest checkpoint; without one, the log from its first record on.
+    fn load(
+        mut self: Box<Self>,
+        io: &mut Io,
+        found: Found,
+        damaged: Vec<String>,
+    ) -> Result<Recovered, Fault> {
+        let Some(newest) = found.checkpoints.last().copied() else {
+            let whole = found
+                .segments
+                .first()
+                .is_none_or(|first| *first == LogSeq(1));
+            if !damaged.is_empty() && (!whole || found.segments.is_empty()) {
+                return Err(Fault {
+                    kind: FaultKind::Corrupt,
+                    what: format!(
+                        "no checkpoint can be used, and the log does not begin with its first record: {}",
+                        damaged.join("; ")
+                    ),
+                    help: Some("restore a checkpoint from the backup; nothing was changed".into()),
+                });
+            }
+            return self.begin_log(io, found, State::default());
+        };
+        let file = finished(newest);
+        let loader = Loader::new(file.to_string(), found.identity.cluster);
+        self.ticket = io.outbox.disk(DiskOp::Read {
+            file,
+            offset: 0,
+            len: READ_BYTES,
+        });
+        self.step = Step::Checkpoint(Box::new(Loading {
+            found,
+            loader,
+            offset: 0,
+            damaged,
+        }));
+        Ok(Recovered::Going(self))
+    }
+
+    fn load_on(
+        mut self: Box<Self>,
+        io: &mut Io,
+        mut loading: Box<Loading>,
+        result: DiskResult,
+    ) -> Result<Recovered, Fault> {
+        let newest = *loading.found.checkpoints.last().expect("it is being read");
+        let fed = match result {
+            Ok(DiskDone::Data(bytes)) => {
+                let more = if bytes.len() < READ_BYTES {
+                    More::Ends
+                } else {
+                    More::Follows
+                };
+                loading.offset += bytes.len() as u64;
+                let fed = loading.loader.feed(&bytes, more);
+                fed.map_err(|damage| damage.to_string())
+            }
+            Ok(DiskDone::Done | DiskDone::Entries(_) | DiskDone::Space { .. }) => {
+                panic!("a read gives data")
+            }
+            Err(error) => Err(format!("cannot read {}: {error}", finished(newest))),
+        };
+        match fed {
+            Ok(None) => {
+                self.ticket = io.outbox.disk(DiskOp::Read {
+                    file: finished(newest),
+                    offset: loading.offset,
+                    len: READ_BYTES,
+                });
+                self.step = Step::Checkpoint(loading);
+                Ok(Recovered::Going(self))
+            }
+            Ok(Some((state, summary))) if state.seq == newest => {
+                probe::hit(Probe::CheckpointLoaded);
+                tracing::info!(seq = %newest, entries = summary.entries, "a checkpoint was loaded");
+                self.begin_log(io, loading.found, state)
+            }
+            wrong => {
+                let why = match wrong {
+                    Err(why) => why,
+                    Ok(_) => format!(
+                        "{} is of another record than its name says",
+                        finished(newest)
+                    ),
+                };
+                probe::hit(Probe::CheckpointDamaged);
+                tracing::error!(
+                    why,
+                    "a checkpoint is damaged: an older one is tried, with more of the log"
+                );
+                let Loading {
+                    mut found,
+                    mut damaged,
+                    ..
+                } = *loading;
+                found.checkpoints.pop();
+                damaged.push(why);
+                self.damaged.push(newest);
+                self.load(io, found, damaged)
+            }
+        }
+    }
+
+    /// Begins to read the log where it goes on behind a state.
+    fn begin_log(
+        self: Box<Self>,
+        io: &mut Io,
+        found: Found,
+        state: State,
+    ) -> Result<Recovered, Fault> {
+        if found.segments.is_empty() && state.seq == LogSeq(0) {
+            return self.open(io, found, state, Joint::START, Vec::new());
+        }
+        let nth = match found
+            .segments
+            .iter()
+            .rposition(|first| *first <= state.seq.next())
+        {
+            Some(nth) => nth,
+            // The reader says what is wrong with a first segment that is not the first.
+            None if state.seq == LogSeq(0) => 0,
+            None => {
+                let goes_on = found.segments.first().map_or_else(
+                    || "log/ has no record".to_owned(),
+                    |first| format!("log/ begins with record {first}"),
+                );
+                return Err(Fault {
+                    kind: FaultKind::Corrupt,
+                    what: format!(
+                        "a part of the log is missing: the checkpoint ends with record {}, and {goes_on}",
+                        state.seq
+                    ),
+                    help: Some(
+                        "restore the log from the backup or a mirror; nothing was changed".into(),
+                    ),
+                });
+            }
+        };
+        let reader = if state.seq == LogSeq(0) {
+            reader(&found, nth, None)
+        } else {
+            let file = format!("{DIR}/{}", segment_name(found.segments[nth]));
+            let cluster = found.identity.cluster;
+            SegmentReader::behind_checkpoint(
+                file,
+                cluster,
+                found.segments[nth],
+                follows(&found, nth),
+            )
+        };
+        let reading = Reading {
+            found,
+            nth,
+            reader,
+            offset: 0,
+            tail: Vec::new(),
+            state,
+        };
+        self.read(io, Box::new(reading))
     }
 
     fn read(mut self: Box<Self>, io: &mut Io, reading: Box<Reading>) -> Result<Recovered, Fault> {
-        let file = log_file(&segment_name(reading.segments[reading.nth]));
+        let file = log_file(&segment_name(reading.found.segments[reading.nth]));
         self.ticket = io.outbox.disk(DiskOp::Read {
             file,
             offset: reading.offset,
@@ -269,7 +500,7 @@ impl Recovery {
         mut reading: Box<Reading>,
         result: DiskResult,
     ) -> Result<Recovered, Fault> {
-        let name = segment_name(reading.segments[reading.nth]);
+        let name = segment_name(reading.found.segments[reading.nth]);
         let bytes = data(result, &format!("{DIR}/{name}"))?;
         assert!(
             bytes.len() <= READ_BYTES,
@@ -281,7 +512,7 @@ impl Recovery {
             More::Follows
         };
         reading.offset += bytes.len() as u64;
-        if reading.nth + 1 == reading.segments.len() {
+        if reading.nth + 1 == reading.found.segments.len() {
             reading.tail.push(bytes.clone());
         }
         let state = &mut reading.state;
@@ -301,19 +532,32 @@ impl Recovery {
         if reading.nth > 1 {
             probe::hit(Probe::SegmentsJoined);
         }
-        if reading.nth < reading.segments.len() {
-            reading.reader = reader(&reading.identity, &reading.segments, reading.nth, Some(end));
+        if reading.nth < reading.found.segments.len() {
+            reading.reader = reader(&reading.found, reading.nth, Some(end));
             reading.offset = 0;
             return self.read(io, reading);
         }
         let Reading {
-            identity,
+            mut found,
             state,
             tail,
             ..
         } = *reading;
-        if identity.seen.0 > state.epoch {
-            let (seen, found) = (identity.seen.0, state.epoch);
+        if end.joint.seq <= state.seq {
+            return Err(Fault {
+                kind: FaultKind::Corrupt,
+                what: format!(
+                    "a part of the log is missing: the checkpoint ends with record {}, and the log goes on to record {} only",
+                    state.seq,
+                    end.joint.seq.0 - 1
+                ),
+                help: Some(
+                    "restore the log from the backup or a mirror; nothing was changed".into(),
+                ),
+            });
+        }
+        if found.identity.seen.0 > state.epoch {
+            let (seen, found) = (found.identity.seen.0, state.epoch);
             return Err(Fault {
                 kind: FaultKind::Corrupt,
                 what: format!(
@@ -336,6 +580,7 @@ impl Recovery {
         }
         if batches == 0 {
             probe::hit(Probe::EmptySegmentRemoved);
+            found.segments.pop();
         }
         let durable = match batches {
             0 => vec![
@@ -352,18 +597,23 @@ impl Recovery {
             }],
             _ => anew(&name, tail, bad.offset),
         };
-        self.open(io, identity, state, joint, durable)
+        self.open(io, found, state, joint, durable)
     }
 
     /// Raises the boot, opens the segment of this epoch.
     fn open(
         mut self: Box<Self>,
         io: &mut Io,
-        identity: Identity,
+        found: Found,
         mut state: State,
         joint: Joint,
         first: Vec<DiskOp>,
     ) -> Result<Recovered, Fault> {
+        let Found {
+            identity,
+            segments,
+            checkpoints,
+        } = found;
         if state.seq == LogSeq(0) && identity.seen.0 > Epoch(0) {
             return Err(Fault {
                 kind: FaultKind::Corrupt,
@@ -409,6 +659,17 @@ impl Recovery {
         }
         let leftovers = self.leftovers.drain(..);
         let mut ops: VecDeque<DiskOp> = leftovers.map(|file| DiskOp::Remove { file }).collect();
+        if !self.damaged.is_empty() {
+            // They may not be taken for good ones by somebody else, and are kept for who wants to look.
+            let damaged = self.damaged.drain(..).map(finished);
+            ops.extend(damaged.map(|from| DiskOp::Rename {
+                to: FileName::new(&format!("{from}{}", checkpoint::DAMAGED)),
+                from,
+            }));
+            ops.push_back(DiskOp::SyncDir {
+                dir: FileName::new(checkpoint::DIR),
+            });
+        }
         ops.extend(first);
         ops.extend([
             DiskOp::Create {
@@ -445,11 +706,18 @@ impl Recovery {
             DiskOp::SyncDir { dir } if *dir == log => !planted::is(Bug::FirstSegmentUnnamed),
             _ => true,
         });
-        let commit = Commit::new(identity.cluster, &io.config.limits, &header, bytes);
+        let commit = Commit::new(
+            identity.cluster,
+            &io.config.limits,
+            &header,
+            bytes,
+            segments,
+        );
         let opened = Box::new(Loaded {
             identity,
             state,
             log: commit,
+            checkpoints,
             epoch,
         });
         let op = ops.pop_front().expect("a start has operations");
@@ -501,22 +769,24 @@ fn anew(name: &str, tail: Vec<Bytes>, end: u64) -> Vec<DiskOp> {
     ops
 }
 
-fn reader(
-    identity: &Identity,
-    segments: &[LogSeq],
-    nth: usize,
-    before: Option<SegmentEnd>,
-) -> SegmentReader {
-    let follows = if nth + 1 == segments.len() {
+fn follows(found: &Found, nth: usize) -> Follows {
+    if nth + 1 == found.segments.len() {
         Follows::Nothing
     } else {
         Follows::Segment
-    };
-    let file = format!("{DIR}/{}", segment_name(segments[nth]));
-    SegmentReader::new(file, identity.cluster, before, follows)
+    }
+}
+
+fn reader(found: &Found, nth: usize, before: Option<SegmentEnd>) -> SegmentReader {
+    let file = format!("{DIR}/{}", segment_name(found.segments[nth]));
+    SegmentReader::new(file, found.identity.cluster, before, follows(found, nth))
 }
 
 fn replay(state: &mut State, logged: &Logged) -> Result<(), String> {
+    if logged.seq <= state.seq {
+        // The checkpoint has it.
+        return Ok(());
+    }
     let skips = planted::is(Bug::ReplaySkipsRecord);
     if skips && logged.seq.0.is_multiple_of(7) {
         return Ok(());

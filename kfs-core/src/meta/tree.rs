@@ -45,6 +45,15 @@ impl Tree {
             .take_while(move |(key, _)| key.parent == parent)
             .map(|(key, file)| (&key.name, *file))
     }
+    /// All entries behind this key, in the order of their keys.
+    pub(crate) fn behind(&self, key: Option<Key>) -> impl Iterator<Item = (&Key, &FileId)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.0.range((from, Bound::Unbounded))
+    }
+    /// The key of the last entry.
+    pub(crate) fn last(&self) -> Option<&Key> {
+        self.0.get_max().map(|(key, _)| key)
+    }
     /// All entries, in the order of their keys.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &FileId)> {
         self.0.iter()

@@ -439,6 +439,7 @@ enum ClientCall<'a> {
     Read(u64, u64, u64),
     Status,
     Disconnect,
+    Checkpoint,
 }
 
 impl TracedCall for client::Call {
@@ -481,6 +482,7 @@ impl TracedCall for client::Call {
             } => ClientCall::Read(handle.0, *offset, *len as u64),
             Self::Status => ClientCall::Status,
             Self::Disconnect => ClientCall::Disconnect,
+            Self::Checkpoint => ClientCall::Checkpoint,
         };
         (put(head, &call), body)
     }
@@ -529,6 +531,7 @@ impl TracedCall for client::Call {
             },
             ClientCall::Status => Self::Status,
             ClientCall::Disconnect => Self::Disconnect,
+            ClientCall::Checkpoint => Self::Checkpoint,
         })
     }
 }
@@ -612,6 +615,10 @@ impl TracedEvent for client::Event {
                 hash.word(7);
                 hash.encoded(status);
             }
+            Self::Checkpoint(made) => {
+                hash.word(9);
+                hash.encoded(made);
+            }
             Self::Failed(failure) => {
                 hash.word(8);
                 hash.encoded(&failure.status);
@@ -673,6 +680,7 @@ impl Configuration {
                     replication,
                     min_replicas,
                     cluster,
+                    checkpoint_every,
                 } = config.clone();
                 let limits = limits.into();
                 put(
@@ -685,6 +693,7 @@ impl Configuration {
                         replication,
                         min_replicas,
                         cluster,
+                        checkpoint_every,
                     },
                 )
             }
@@ -744,6 +753,7 @@ impl Configuration {
                     replication: code.replication,
                     min_replicas: code.min_replicas,
                     cluster: code.cluster,
+                    checkpoint_every: code.checkpoint_every,
                 };
                 (Self::Meta(config), code.geometry)
             }
@@ -819,6 +829,7 @@ struct MetaCode {
     replication: u8,
     min_replicas: u8,
     cluster: Option<ClusterId>,
+    checkpoint_every: Option<Duration>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -8,12 +8,13 @@ use crate::ids::{
 };
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
+use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A place in the tree: a directory, and a path from it (`a/b`, no leading slash; empty: the directory itself).
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct At {
     /// Where the path begins.
     pub dir: FileId,
@@ -29,6 +30,14 @@ impl At {
             dir: FileId::ROOT,
             path: path.into(),
         }
+    }
+}
+
+impl fmt::Debug for At {
+    /// With the path as text: nobody reads lists of bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = String::from_utf8_lossy(&self.path);
+        write!(f, "At({}, {path:?})", self.dir)
     }
 }
 
@@ -294,6 +303,8 @@ pub enum QueryOp {
     },
     /// The state of the cluster.
     Status,
+    /// A checkpoint is made, unless the newest one has everything; answered when it is there.
+    Checkpoint,
 }
 
 /// Answers [`Query`].
@@ -321,6 +332,17 @@ pub enum Answer {
     Located(Located),
     /// To `Status`.
     Status(ClusterStatus),
+    /// To `Checkpoint`.
+    Checkpoint(CheckpointMade),
+}
+
+/// A checkpoint that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CheckpointMade {
+    /// The record that it ends with.
+    pub seq: LogSeq,
+    /// Of the state in it; `None`: it was there before, and was not read again.
+    pub hash: Option<u64>,
 }
 
 /// The attributes of a file or directory.
@@ -433,8 +455,19 @@ pub struct ClusterStatus {
     pub min_replicas: u8,
     /// Why mutations are refused, if they are.
     pub read_only: Option<String>,
+    /// What there is of checkpoints.
+    pub checkpoint: Box<CheckpointStatus>,
     /// Every server that ever joined.
     pub servers: Vec<ServerStatus>,
+}
+
+/// What there is of checkpoints.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct CheckpointStatus {
+    /// The record that the newest one ends with; `None`: there is none yet.
+    pub newest: Option<LogSeq>,
+    /// Why the last one that was begun could not be made, if so.
+    pub failed: Option<String>,
 }
 
 /// One chunkserver of [`ClusterStatus`].

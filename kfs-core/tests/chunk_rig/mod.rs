@@ -324,6 +324,8 @@ pub struct Rules {
     pub unreachable: BTreeSet<SocketAddr>,
     /// The next body sent from this server to another is damaged.
     pub damage_next: Option<usize>,
+    /// What is sent to a server that paused the link is not taken from the sender until it reads again.
+    pub back_pressure: bool,
 }
 
 /// The meta server of the test.
@@ -343,6 +345,9 @@ pub struct MetaSide {
     terms: u64,
 }
 
+/// A message at a server, and on which link.
+type Arriving = (usize, LinkId, Msg);
+
 pub struct World {
     pub servers: Vec<Server>,
     pub meta: MetaSide,
@@ -355,6 +360,9 @@ pub struct World {
     pub trace: Vec<String>,
     queue: VecDeque<Happening>,
     held: Vec<(String, Happening)>,
+    paused: BTreeSet<(usize, LinkId)>,
+    /// By the end that does not read: what waits at the other end, and who sent it.
+    stuck: BTreeMap<(usize, LinkId), VecDeque<Arriving>>,
     pieces: u64,
 }
 
@@ -385,6 +393,8 @@ impl World {
             trace: Vec::new(),
             queue: VecDeque::new(),
             held: Vec::new(),
+            paused: BTreeSet::new(),
+            stuck: BTreeMap::new(),
             pieces: 0,
         };
         for server in 0..servers {
@@ -607,6 +617,9 @@ impl World {
         }
         self.run();
     }
+    pub fn is_paused(&self, server: usize, link: LinkId) -> bool {
+        self.paused.contains(&(server, link))
+    }
     pub fn holds(&self, what: &str) -> bool {
         self.held.iter().any(|(held, _)| held.contains(what))
     }
@@ -711,8 +724,18 @@ impl World {
                 }
                 self.trace.push(format!("{server}: close {}", link.0));
             }
-            Output::Pause { link } => self.trace.push(format!("{server}: pause {}", link.0)),
-            Output::Resume { link } => self.trace.push(format!("{server}: resume {}", link.0)),
+            Output::Pause { link } => {
+                self.trace.push(format!("{server}: pause {}", link.0));
+                assert!(self.paused.insert((server, link)), "paused once");
+            }
+            Output::Resume { link } => {
+                self.trace.push(format!("{server}: resume {}", link.0));
+                assert!(self.paused.remove(&(server, link)), "it was paused");
+                let stuck = self.stuck.remove(&(server, link)).unwrap_or_default();
+                for (sender, theirs, msg) in stuck {
+                    self.deliver(sender, theirs, msg);
+                }
+            }
             Output::Event { id, event } => self.servers[server].events.push((id, event)),
             Output::Halt { fault } => self.servers[server].fault = Some(fault),
         }
@@ -744,6 +767,13 @@ impl World {
         let Some(end) = self.servers[server].links.get(&link).copied() else {
             return;
         };
+        if let End::Server(other, theirs) = end
+            && self.rules.back_pressure
+            && self.paused.contains(&(other, theirs))
+        {
+            let stuck = self.stuck.entry((other, theirs)).or_default();
+            return stuck.push_back((server, link, msg));
+        }
         if !self.rules.no_credit.contains(&server) {
             self.input(
                 server,

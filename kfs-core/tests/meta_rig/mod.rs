@@ -43,6 +43,7 @@ pub fn config() -> Config {
         replication: 3,
         min_replicas: 2,
         cluster: None,
+        checkpoint_every: None,
     }
 }
 

@@ -24,6 +24,7 @@ const CHUNK_PORT: u16 = 22_000;
 const CHUNK_HTTP_PORT: u16 = 22_080;
 const REPLICATION: u8 = 3;
 const MIN_REPLICAS: u8 = 2;
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What a meta server is started with.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct MetaConfig {
     pub timing: Timing,
     /// The cluster the data directory must belong to.
     pub cluster: Option<ClusterId>,
+    /// How often a checkpoint is made; `None`: never.
+    pub checkpoint_every: Option<Duration>,
     /// A new file that everything it is told is recorded in; `None`: nothing is.
     pub record: Option<PathBuf>,
     /// Bounds of queues.
@@ -61,6 +64,7 @@ impl MetaConfig {
             min_replicas: MIN_REPLICAS,
             timing: Timing::REAL,
             cluster: None,
+            checkpoint_every: Some(CHECKPOINT_EVERY),
             record: None,
             limits: Limits::REAL,
         }
@@ -148,6 +152,9 @@ pub struct MetaFlags {
     /// Chunks of removed files stay in trash/ for this long [default: 1h]
     #[arg(long, value_name = "DURATION", env = "KFS_TRASH_GRACE", value_parser = parse_duration)]
     trash_grace: Option<Duration>,
+    /// A checkpoint of the namespace is made this often; 0s: never by itself [default: 1h]
+    #[arg(long, value_name = "DURATION", env = "KFS_CHECKPOINT_EVERY", value_parser = parse_duration)]
+    checkpoint_every: Option<Duration>,
     /// The cluster that the data directory must belong to: an empty one is then refused, not formatted
     #[arg(long, value_name = "ID", env = "KFS_CLUSTER_ID")]
     cluster_id: Option<ClusterId>,
@@ -227,7 +234,8 @@ impl CommonFlags {
 }
 
 const COMMON_KEYS: [&str; 5] = ["data", "http", "listen", "log", "record"];
-const META_KEYS: [&str; 7] = [
+const META_KEYS: [&str; 8] = [
+    "checkpoint-every",
     "cluster-id",
     "heartbeat",
     "log-json",
@@ -265,6 +273,9 @@ impl MetaFlags {
             trash_grace: trash_grace.unwrap_or(Timing::REAL.trash_grace),
             ..Timing::REAL
         };
+        let checkpoint_every =
+            file.or("checkpoint-every", self.checkpoint_every, parse_duration)?;
+        let checkpoint_every = checkpoint_every.unwrap_or(CHECKPOINT_EVERY);
         let cluster = file.or("cluster-id", self.cluster_id, str::parse)?;
         let record = file.or("record", self.common.record.clone(), path)?;
         let logging = self.common.logging(&mut file)?;
@@ -289,6 +300,7 @@ impl MetaFlags {
             min_replicas,
             timing,
             cluster,
+            checkpoint_every: (!checkpoint_every.is_zero()).then_some(checkpoint_every),
             record,
             limits: Limits::REAL,
         };

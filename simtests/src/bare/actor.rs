@@ -8,7 +8,7 @@ use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
 use crate::workload::is_unexpected;
-use crate::workload::job::{Author, End, Fill, Job, OWNER, ReadHow, SHARED_DIRS};
+use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
 use kfs_core::client::{Call, Event, Handle};
 use kfs_core::ids::FileId;
 use kfs_core::wire::Status;
@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 const LOOK_AGAIN_NS: u64 = 100_000_000;
 /// How often it asks.
 const LOOKS_MAX: u32 = 200;
+const MS: u64 = 1_000_000;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -54,6 +55,10 @@ enum Doing {
     Preparing(u64),
     Job(usize, Stage),
     Idle,
+    /// Waits for so many acks, for so many milliseconds at most.
+    Awaiting(u64, u64),
+    /// Does nothing for a while in the middle of a job.
+    Resting(usize, Stage),
     Looking(u32),
     Auditing(Stage),
     Done,
@@ -90,6 +95,7 @@ struct Reading {
 #[derive(Clone, Debug)]
 enum Then {
     Ranges(VecDeque<(u64, u64)>),
+    Looks(VecDeque<Look>),
     /// From there on, in steps of so many bytes.
     Steps(u64, u64),
 }
@@ -141,6 +147,12 @@ impl Actor {
         matches!(self.doing, Doing::Done)
     }
 
+    /// How many of its jobs it has begun.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.next_job
+    }
+
     /// What the auditor could not read, if anything.
     ///
     /// # Errors
@@ -164,6 +176,14 @@ impl Actor {
                 Some(event) => self.go_on(schedule, record, job, stage, event),
                 None => self.next_job(schedule, record),
             },
+            Doing::Awaiting(acks, ms) => self.await_acks(schedule, record, acks, ms),
+            Doing::Resting(job, Stage::Filling(handle, step)) => {
+                self.fill(schedule, job, handle, step, None)
+            }
+            Doing::Resting(job, Stage::Reading(reading)) => {
+                self.read(record, reading, |stage| Doing::Job(job, stage))
+            }
+            Doing::Resting(..) => self.next_job(schedule, record),
             Doing::Looking(times) => self.look(times, event),
             Doing::Auditing(stage) => match event {
                 Some(event) => self.audit(record, stage, event),
@@ -217,8 +237,9 @@ impl Actor {
             }
             Job::Idle { ms } => {
                 self.doing = Doing::Idle;
-                return Next::Wait(ms * 1_000_000);
+                return Next::Wait(ms * MS);
             }
+            Job::Await { acks, ms } => return self.await_acks(schedule, record, *acks, *ms),
             Job::Mkdir { name, parents } => {
                 let call = Call::Mkdir {
                     at: at(name),
@@ -229,6 +250,15 @@ impl Actor {
             }
         };
         self.wants(number, stage, call)
+    }
+
+    /// Waits on, or goes on with the next job.
+    fn await_acks(&mut self, schedule: &Schedule, record: &mut Record, acks: u64, ms: u64) -> Next {
+        if ms == 0 || record.counts.acked >= acks {
+            return self.next_job(schedule, record);
+        }
+        self.doing = Doing::Awaiting(acks, ms - 1);
+        Next::Wait(MS)
     }
 
     fn wants(&mut self, job: usize, stage: Stage, call: Call) -> Next {
@@ -341,6 +371,12 @@ impl Actor {
             job: u32::try_from(number).expect("an actor has few jobs"),
         };
         let job = &self.jobs(schedule)[number];
+        if let Job::Put { fill, .. } | Job::Write { fill, .. } = job
+            && let (Some(Fill::Idle { ms }), None) = (fill.get(step), failed)
+        {
+            self.doing = Doing::Resting(number, Stage::Filling(handle, step + 1));
+            return Next::Wait(ms * MS);
+        }
         let write = |offset, data| Call::Write {
             handle,
             offset,
@@ -349,9 +385,10 @@ impl Actor {
         let call = match job {
             _ if failed.is_some() => None,
             Job::Put { fill, .. } | Job::Write { fill, .. } => {
-                fill.get(step).map(|step| match *step {
-                    Fill::Bytes { at, len } => write(at, author.bytes(at, len)),
-                    Fill::Sync => Call::Sync(handle),
+                fill.get(step).and_then(|step| match *step {
+                    Fill::Bytes { at, len } => Some(write(at, author.bytes(at, len))),
+                    Fill::Sync => Some(Call::Sync(handle)),
+                    Fill::Idle { .. } => None,
                 })
             }
             Job::Overwrite { synced, from, .. } => match (step, synced) {
@@ -384,6 +421,16 @@ impl Actor {
         mut reading: Reading,
         doing: impl Fn(Stage) -> Doing,
     ) -> Next {
+        if let Then::Looks(looks) = &mut reading.then
+            && let Some(Look::Idle { ms }) = looks.front().copied()
+        {
+            looks.pop_front();
+            self.doing = match doing(Stage::Reading(reading)) {
+                Doing::Job(job, stage) => Doing::Resting(job, stage),
+                other => other,
+            };
+            return Next::Wait(ms * MS);
+        }
         let Some((offset, len)) = reading.then.next(reading.size) else {
             let handle = reading.handle;
             self.doing = doing(Stage::Closing);
@@ -533,6 +580,7 @@ impl Reading {
                     .map(|(permille, len)| (attrs.size * permille / 1_000, *len))
                     .collect(),
             ),
+            ReadHow::Looks(looks) => Then::Looks(looks.clone().into()),
         };
         Self {
             handle,
@@ -570,6 +618,10 @@ impl Then {
     fn next(&mut self, size: u64) -> Option<(u64, u64)> {
         match self {
             Self::Ranges(ranges) => ranges.pop_front(),
+            Self::Looks(looks) => match looks.pop_front()? {
+                Look::At { at, len } => Some((at, len)),
+                Look::Idle { .. } => None,
+            },
             Self::Steps(at, step) => (*at < size).then_some((*at, *step)),
         }
     }

@@ -262,7 +262,9 @@ impl Story {
     /// Tells it, and makes sure that all is well without any damage.
     fn tell(blocks: &Blocks) -> Result<Self, Violation> {
         let mut schedule = (blocks.scenario.draw)(blocks.seed);
-        let is_told = told::ALL.iter().any(|one| one.name == blocks.scenario.name);
+        let is_told = told::basics::ALL
+            .iter()
+            .any(|one| one.name == blocks.scenario.name);
         if !is_told {
             schedule.faults.clear();
             schedule.loss_permille = 0;

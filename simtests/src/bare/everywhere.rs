@@ -400,7 +400,7 @@ impl Search<'_> {
 
 /// The power of a part of the cluster fails and comes back. What is left of the disk in focus is given, or drawn
 /// as that of the others.
-fn crash(
+pub(super) fn crash(
     sim: &mut Sim,
     blast: Blast,
     policy: Policy,

@@ -170,9 +170,25 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A cluster whose servers have just been switched on.
+    /// A cluster whose servers have just been switched on, with empty disks.
     #[must_use]
-    pub fn new(schedule: Arc<Schedule>, mut record: Record) -> Self {
+    pub fn new(schedule: Arc<Schedule>, record: Record) -> Self {
+        let disks = vec![DiskModel::new(DISK_BYTES); schedule.servers];
+        let mut sim = Self::dark(schedule, record, disks);
+        for server in 0..sim.servers() {
+            sim.start(server);
+        }
+        sim
+    }
+
+    /// A cluster whose servers are off, with these disks.
+    ///
+    /// # Panics
+    /// If there is not one disk for each server.
+    #[must_use]
+    pub fn dark(schedule: Arc<Schedule>, mut record: Record, disks: Vec<DiskModel>) -> Self {
+        assert_eq!(disks.len(), schedule.servers, "each server has a disk");
+        let mut disks = disks.into_iter();
         record.overseer = Some(Box::new(Overseer::new(&schedule, ON_THEIR_WAY)));
         let seed = schedule.seed;
         let clients = schedule.clients.len();
@@ -182,9 +198,9 @@ impl Sim {
         let nodes = (0..roles.len())
             .map(|node| {
                 let name = name_of(&schedule, node);
-                let disk = (node < schedule.servers).then(|| {
+                let disk = disks.next().map(|model| {
                     let draws = Keyed::new(seed, &format!("disk of {name}"));
-                    Disk::new(DiskModel::new(DISK_BYTES), draws, schedule.speed)
+                    Disk::new(model, draws, schedule.speed)
                 });
                 Node {
                     name: name.into(),
@@ -220,8 +236,7 @@ impl Sim {
                 farewell: None,
             })
             .collect();
-        let servers = schedule.servers;
-        let mut sim = Self {
+        Self {
             schedule,
             now: 0,
             heap: Heap::default(),
@@ -237,11 +252,7 @@ impl Sim {
             put_aside: BTreeMap::new(),
             striking: Vec::new(),
             armed: BTreeMap::new(),
-        };
-        for server in 0..servers {
-            sim.start(server);
         }
-        sim
     }
 
     /// Simulated time, in nanoseconds.
@@ -574,6 +585,7 @@ impl Sim {
                 replication: schedule.replication,
                 min_replicas: 2,
                 cluster: None,
+                checkpoint_every: None,
             })))
         } else {
             Process::Chunk(Box::new(chunk::Chunk::new(chunk::Config {

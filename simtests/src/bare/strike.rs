@@ -150,10 +150,8 @@ impl Sim {
         };
         if struck {
             self.ailing.extend(fault.ails());
-            for server in fault.hurts() {
-                self.hurt.insert(server);
-                self.record.contents.log_hurt |= server == 0;
-            }
+            self.hurt.extend(fault.hurts());
+            self.record.struck(fault);
             *self.faults.entry(fault.kind()).or_default() += 1;
             self.record.remark(|| format!("FAULT {fault:?}"));
             let clients = fault.clients().into_iter();

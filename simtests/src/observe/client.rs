@@ -121,7 +121,7 @@ impl ClientObserver {
                 record.session_ends(client);
                 Called::Other
             }
-            Call::Abandon(_) | Call::Status => Called::Other,
+            Call::Abandon(_) | Call::Status | Call::Checkpoint => Called::Other,
         }
     }
 

@@ -4,6 +4,7 @@
 use super::overseer::{Overseen, Overseer, Whose};
 use super::telling::Telling;
 use crate::disk::DiskModel;
+use crate::fault::Fault;
 use crate::oracle::contents::{Contents, Last};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
@@ -160,7 +161,8 @@ impl Record {
         self.counts.events += 1;
         self.remark(|| format!("    {name} -> {}", shorten(output, LINE_MAX)));
         if let Output::Send { msg, .. } = output {
-            self.sent(msg.head.name());
+            let kind = msg.head.name();
+            self.sent(kind);
         }
         if let Some(telling) = &mut self.telling {
             telling.output(self.now_ns, name, output);
@@ -197,6 +199,21 @@ impl Record {
     pub fn server_starts(&mut self, server: usize, disk: &DiskModel) {
         let server = u32::try_from(server).expect("a run has few servers");
         self.oversee(|overseer, _| overseer.starts(server, disk));
+    }
+
+    /// A fault has struck: what follows from it is no breach of a promise.
+    pub fn struck(&mut self, fault: &Fault) {
+        self.contents.log_hurt |= fault.hurts().contains(&0);
+        for server in fault.ails() {
+            self.disk_hurt(server);
+        }
+    }
+
+    /// A server's disk fails, or is changed behind its back.
+    pub fn disk_hurt(&mut self, server: usize) {
+        if let Some(overseer) = &mut self.overseer {
+            overseer.hurt(u32::try_from(server).expect("a run has few servers"));
+        }
     }
 
     fn oversee(&mut self, look: impl FnOnce(&mut Overseer, Tick) -> Result<(), Violation>) {

@@ -3,7 +3,9 @@
 //! To be called after every event, or every so many: it costs as much as there are links. The slack that is
 //! allowed is what the machines document and no more: a room or a link is full when it is over its limit, so
 //! it may be over it by the last piece; and a link that is paused brings what was on its way: one piece that
-//! its reader has in hand, and what stands in the driver's queue ([`OnTheirWay`]).
+//! its reader has in hand, and what stands in the driver's queue ([`OnTheirWay`]). That queue is all links',
+//! but it fills anew for each link that nobody paused yet because no piece had come on it. The head of a chain
+//! refuses what would be too much, so its bound depends on no driver.
 use super::Violation;
 use kfs_core::chunk;
 use kfs_core::client::{self, PIECE_COST};
@@ -68,21 +70,21 @@ pub fn chunk(
 ) -> Result<(), Violation> {
     let judge = Judge { whose };
     let piece = geometry.piece_bytes as usize;
-    let late = |links: usize| piece * (on_their_way.0 + links.max(1));
+    // A link that is gone may have left as much as any other.
+    let links = bounds.links.len().max(1);
+    let late = links * (on_their_way.0 + 1);
     for room in &bounds.rooms {
         let what = format!("bytes of pieces at position {}", room.position);
-        // The piece that filled it, one in hand on each other link, and those in the driver's queue.
-        let most = limits.piece_buffer_bytes + late(room.links);
+        let most = limits.piece_bytes_max(geometry, room.position, late);
         judge.most(&what, room.bytes, most)?;
     }
-    let (mut reads, mut links) = (0, 0);
+    let mut reads = 0;
     for link in &bounds.links {
-        links += 1;
         reads += link.reads;
         judge.most("reads of one link", link.reads, limits.link_requests)?;
         // Of answers that carry no bytes there is one for each message that came.
         let small = link.messages * HEAD_BYTES_MAX;
-        let rooms = limits.piece_buffer_bytes + late(bounds.links.len());
+        let rooms = limits.piece_bytes_max(geometry, 1, late);
         let most = (limits.link_unsent_bytes + piece).max(rooms) + small;
         judge.most("bytes on their way out on one link", link.bytes, most)?;
     }
@@ -195,7 +197,7 @@ mod tests {
         chunk::Bounds {
             rooms: vec![chunk::Room {
                 position: 0,
-                bytes: 1_000 + 2 * 128,
+                bytes: 1_000 + 3 * 128,
                 links: 1,
             }],
             links: vec![chunk::Load {
@@ -238,6 +240,26 @@ mod tests {
             let seen = judge(&bounds).unwrap_err();
             assert!(seen.what.contains(what), "{seen}");
         }
+    }
+
+    #[test]
+    fn the_head_of_a_chain_holds_no_more_whatever_the_driver_brings() {
+        let judge = |position, bytes| {
+            let bounds = chunk::Bounds {
+                rooms: vec![chunk::Room {
+                    position,
+                    bytes,
+                    links: 1,
+                }],
+                ..chunk::Bounds::default()
+            };
+            chunk("server 1", &bounds, &LIMITS, GEOMETRY, OnTheirWay::DRIVE)
+        };
+        let piece = 128;
+        judge(0, 2_000 + piece).unwrap();
+        judge(0, 2_000 + piece + 1).unwrap_err();
+        judge(1, 1_000 + piece * (1 + 33)).unwrap();
+        judge(1, 1_000 + piece * (1 + 33) + 1).unwrap_err();
     }
 
     #[test]

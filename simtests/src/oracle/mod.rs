@@ -8,16 +8,17 @@
 //! | O2 | D1, D3, D5: every byte names its writer; none is lost, none is old | [`contents`] | writes, reads, sizes |
 //! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] | reads and disks, at rest |
 //! | O4 | D2: replicas are equal at rest | [`equal`] | disks and the state, at rest |
-//! | O5 | N1, N2, D1: the state holds, ids and versions are used once | [`meta`] | states that the log gives, at rest |
+//! | O5 | N1, N2, D1: the state holds, ids and versions are used once; one write grant at most | [`meta`] | states and messages of the running machines; the log, at rest |
+//! | O5 | N1: temporary files go with their session | [`temporary`] | the log, at rest |
 //! | O6 | N1: the tree is a map, and the reference namespace | [`names`], and tests beside the tree | the state, when a run ends |
-//! | O7 | N3: the log is the state | [`log`] | the meta server's disk, at rest; in `bare` its machine |
+//! | O7 | N3: the log is the state | [`log`] | the meta server's disk at each of its starts and at rest, and what its machine had |
+//! | O8 | N3, D2: nothing acked is ever deleted | [`deleted`] | orders and disk operations of the running machines |
 //! | O9 | L: whoever works is done, and everybody is ready, some time after the last fault | the ends of runs | |
+//! | O10 | F: queues, tables and memory have bounds | [`bounds`] | the machines, after every input |
+//! | O11 | F: counters are what was done; no damage is reported where none was made, and none is taken | [`counters`], `observe::overseer` | the running machines and their messages; of `world`, links that met no frame |
 //! | O12 | F: the status is the truth | [`status`] | the status (of `bare`), the state and disks, at rest |
 //! | O13 | the same seed gives the same events | `sim twice` | |
-//!
-//! Judged by their own tests only, because no run feeds them yet: one write grant at most ([`meta`], O5), nothing
-//! acked is ever deleted ([`deleted`], O8), bounds of queues and memory ([`bounds`], O10), counters are what was
-//! injected ([`counters`], O11).
+//! | O14 | every rare path was taken | `paths` | a long sweep, at its end |
 pub mod bounds;
 pub mod contents;
 pub mod counters;
@@ -27,9 +28,12 @@ pub mod log;
 pub mod meta;
 pub mod names;
 pub mod order;
+#[cfg(madsim)]
+pub mod paths;
 pub mod replicas;
 pub mod rest;
 pub mod status;
+pub mod temporary;
 pub mod wing_gong;
 
 use std::fmt;

@@ -6,7 +6,7 @@
 //! It looks at disks as they are and at the meta server's machine, and asks nobody anything.
 use super::equal::{self, Closed, Shelf};
 use super::meta::StateHistory;
-use super::{Violation, log, names, order, status, wing_gong};
+use super::{Violation, log, names, order, status, temporary, wing_gong};
 use crate::disk::DiskModel;
 use crate::observe::record::Record;
 use kfs_core::identity::Identity;
@@ -64,6 +64,7 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
         history.observe(&earlier, earlier.seq())?;
     }
+    temporary::check(&records, &logged)?;
     let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
     let how = |file| {

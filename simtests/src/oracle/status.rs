@@ -310,6 +310,7 @@ mod tests {
             replication: 2,
             min_replicas: 1,
             read_only: None,
+            checkpoint: Box::default(),
             servers: vec![server(1), server(2)],
         }
     }

@@ -21,7 +21,7 @@ impl Scenario {
     /// All there are.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        drawn::ALL.into_iter().chain(told::ALL).collect()
+        drawn::ALL.into_iter().chain(told::all()).collect()
     }
     /// The scenario of this name.
     #[must_use]
@@ -34,5 +34,23 @@ impl Scenario {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         (self.draw)(0).class == Class::Clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_scenario_names_a_server_or_a_client_that_is_not_there() {
+        let mut names = BTreeSet::new();
+        for scenario in Scenario::all() {
+            assert!(names.insert(scenario.name), "{} is twice", scenario.name);
+            for seed in 1..200 {
+                let drawn = (scenario.draw)(seed).check();
+                assert_eq!(drawn, Ok(()), "{} {seed}", scenario.name);
+            }
+        }
     }
 }

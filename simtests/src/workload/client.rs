@@ -2,7 +2,7 @@
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::is_unexpected;
-use super::job::{Author, End, Fill, Job, OWNER, ReadHow, SHARED_DIRS};
+use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
 use crate::keyed::Keyed;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
@@ -137,6 +137,16 @@ impl Actor {
                 tokio::time::sleep(Duration::from_millis(*ms)).await;
                 Ok(())
             }
+            Job::Await { acks, ms } => {
+                let heard = || self.record.lock().counts.acked;
+                for _ in 0..*ms {
+                    if heard() >= *acks {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Ok(())
+            }
             Job::Mkdir { name, parents } => kfs.mkdir(name.as_bytes(), *parents, OWNER).await,
         }
     }
@@ -160,6 +170,16 @@ impl Actor {
                     read_checked(&self.record, reader, size * permille / 1_000, *len).await?;
                 }
             }
+            ReadHow::Looks(looks) => {
+                for look in looks {
+                    match *look {
+                        Look::At { at, len } => {
+                            read_checked(&self.record, reader, at, len).await?;
+                        }
+                        Look::Idle { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -170,6 +190,7 @@ async fn fill_in(writer: &mut Writer, author: Author, fill: &[Fill]) -> Step {
         match *step {
             Fill::Bytes { at, len } => writer.write_at(at, author.bytes(at, len)).await?,
             Fill::Sync => writer.sync().await?,
+            Fill::Idle { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
     }
     Ok(())

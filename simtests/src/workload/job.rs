@@ -84,6 +84,13 @@ pub enum Job {
         /// How long.
         ms: u64,
     },
+    /// Nothing is done until so many acks were heard by all clients together.
+    Await {
+        /// How many.
+        acks: u64,
+        /// How long at most, in milliseconds: who was to hear them may be dead.
+        ms: u64,
+    },
     /// A directory is made.
     Mkdir {
         /// Its name.
@@ -105,6 +112,11 @@ pub enum Fill {
     },
     /// All that was written is synced.
     Sync,
+    /// The file stays open, and nothing is done for so many milliseconds.
+    Idle {
+        /// How long.
+        ms: u64,
+    },
 }
 
 /// How a file that was written is let go of.
@@ -125,6 +137,25 @@ pub enum ReadHow {
     Steps(u64),
     /// These ranges: offset in thousandths of the size, and bytes.
     Ranges(Vec<(u64, u64)>),
+    /// One look after another, while the file may be written on.
+    Looks(Vec<Look>),
+}
+
+/// One look at a file that stays open.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Look {
+    /// These bytes.
+    At {
+        /// In the file, in bytes.
+        at: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// Nothing is done for so many milliseconds.
+    Idle {
+        /// How long.
+        ms: u64,
+    },
 }
 
 /// How often actors do what.

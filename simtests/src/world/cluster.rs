@@ -433,6 +433,7 @@ async fn serve(
             replication: setup.replication,
             min_replicas: 2,
             cluster: None,
+            checkpoint_every: None,
         });
         let (_caller, calls) = kfs_drive::calls(|_| {});
         let machine = Tapped::new(machine, observer, record.clone(), name.clone());

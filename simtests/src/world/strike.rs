@@ -209,9 +209,8 @@ impl Cluster {
         let mut state = self.state();
         state.ailing.extend(fault.ails());
         state.hurt.extend(fault.hurts());
-        if fault.hurts().contains(&0) {
-            self.record.lock().contents.log_hurt = true;
-        }
+        drop(state);
+        self.record.lock().struck(fault);
     }
 
     /// Between the two sides of a part of the site, in both directions.

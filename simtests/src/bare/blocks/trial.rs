@@ -114,6 +114,7 @@ pub(super) fn attempt(story: &Story, case: &Case) -> Tried {
         sim.kill(case.server);
     }
     let intact = bytes(sim.disk(case.server), &case.block);
+    sim.record.disk_hurt(case.server);
     let injected = sim.disk_mut(case.server).inject(&story.fault(case));
     let armed = match injected {
         Injected::Armed(id) => Some(id),
@@ -334,6 +335,7 @@ impl Trial<'_> {
         let fault = bytes_unreadable(file);
         let before = self.sim.clone();
         for server in &others {
+            self.sim.record.disk_hurt(*server);
             self.sim.disk_mut(*server).inject(&fault);
         }
         let audited = self.audited()?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) fn sweep(args: FaultsArgs, shared: Shared) -> ExitCode {
     let scenarios: Vec<Scenario> = match args.scenario.as_deref() {
         None if args.only.is_some() => return usage("--only needs a scenario"),
-        None => told::ALL.to_vec(),
+        None => told::basics::ALL.to_vec(),
         Some(name) => {
             let name = name.strip_prefix("bare:").unwrap_or(name);
             match Scenario::named(name) {

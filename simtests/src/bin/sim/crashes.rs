@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) fn everywhere(args: EverywhereArgs, shared: Shared) -> ExitCode {
     let scenarios: Vec<Scenario> = match args.scenario.as_deref() {
-        None => told::ALL.to_vec(),
+        None => told::basics::ALL.to_vec(),
         Some(name) => {
             let name = name.strip_prefix("bare:").unwrap_or(name);
             match Scenario::named(name) {

@@ -13,6 +13,8 @@ mod blocks;
 #[cfg(madsim)]
 mod crashes;
 #[cfg(madsim)]
+mod exhaustive;
+#[cfg(madsim)]
 mod failures;
 #[cfg(madsim)]
 mod mistakes;
@@ -22,6 +24,8 @@ mod options;
 mod report;
 #[cfg(madsim)]
 mod runs;
+#[cfg(madsim)]
+mod scale;
 
 #[cfg(madsim)]
 fn main() -> std::process::ExitCode {
@@ -38,6 +42,8 @@ fn main() -> std::process::ExitCode {
         What::Planted(hunt) => mistakes::planted(hunt, shared),
         What::CrashEverywhere(everywhere) => crashes::everywhere(everywhere, shared),
         What::FaultsSweep(faults) => blocks::sweep(faults, shared),
+        What::Exhaustive(args) => exhaustive::exhaustive(args, shared),
+        What::Scale(args) => scale::scale(args, shared),
         What::Shrink(shrink) => failures::shrink(shrink, shared),
         What::Draw(draw) => failures::draw(draw, shared),
         What::Replay { file } => runs::replay(&file, shared),

@@ -64,6 +64,11 @@ pub(super) enum What {
     /// Damages each block of each file on disk, one at a time, in four ways, while its server runs and while it is
     /// down; after each, everything that was acked is read back.
     FaultsSweep(FaultsArgs),
+    /// Every short sequence of operations on two directories and two files, with a crash at every disk operation
+    /// of the last one.
+    Exhaustive(ExhaustiveArgs),
+    /// Many servers with many chunks come up, say hello, and do so again after a power loss of everything.
+    Scale(ScaleArgs),
     /// Makes a failing run smaller; writes a .sched file to run again and a test to paste.
     Shrink(ShrinkArgs),
     /// Draws a run of a .sched file, or of a scenario and a seed, as one page.
@@ -104,6 +109,9 @@ pub(super) struct SweepArgs {
     /// Begins no run after so many minutes.
     #[arg(long)]
     pub(super) minutes: Option<u64>,
+    /// Plants this mistake.
+    #[arg(long, value_parser = bug)]
+    pub(super) planted: Option<Bug>,
 }
 
 #[derive(Args, Debug)]
@@ -144,6 +152,25 @@ pub(super) struct EverywhereArgs {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct ExhaustiveArgs {
+    /// Operations of a sequence, at most.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub(super) depth: u32,
+    /// Only every so-manieth sequence.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) every: u64,
+    /// Only the sequence of this number.
+    #[arg(long)]
+    pub(super) only: Option<u64>,
+    /// When exactly things happen.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Plants this mistake.
+    #[arg(long, value_parser = bug)]
+    pub(super) planted: Option<Bug>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct FaultsArgs {
     /// Such as `write`, or `bare:files`, whose faults are left out; all that tell a story, if it is left out.
     pub(super) scenario: Option<String>,
@@ -165,6 +192,25 @@ pub(super) struct FaultsArgs {
     /// Plants this mistake.
     #[arg(long, value_parser = bug)]
     pub(super) planted: Option<Bug>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ScaleArgs {
+    /// Chunkservers.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) servers: u64,
+    /// Replicas of each of them.
+    #[arg(long, default_value_t = 1_000)]
+    pub(super) chunks: u64,
+    /// Replicas of each chunk.
+    #[arg(long, default_value_t = 3)]
+    pub(super) replication: u8,
+    /// Chunks of each file.
+    #[arg(long, default_value_t = 1)]
+    pub(super) file_chunks: u64,
+    /// When exactly things happen.
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
 }
 
 #[derive(Args, Debug)]

@@ -128,7 +128,7 @@ pub(super) fn sweep(args: SweepArgs, shared: Shared) -> ExitCode {
     let sweep = Sweep {
         kinds,
         seeds: args.seeds,
-        bug: None,
+        bug: args.planted,
         jobs: shared.jobs,
         longest: args
             .minutes
@@ -153,6 +153,12 @@ pub(super) fn sweep(args: SweepArgs, shared: Shared) -> ExitCode {
         print(&document);
     } else {
         print_totals(&swept.totals);
+        let (taken, due, never) = swept.rare_paths(&sweep.kinds);
+        let mut rare = format!("{taken} of {due} were taken");
+        if !never.is_empty() {
+            rare = format!("{rare}; never: {}", never.join(", "));
+        }
+        line("rare paths", &rare);
         line(
             "speed",
             &format!(

@@ -4,6 +4,7 @@ use crate::disk::DiskModel;
 use crate::oracle::bounds;
 use crate::oracle::counters::{self, Injected};
 use crate::oracle::{Tick, Violation};
+use kfs_core::block::crc;
 use kfs_core::chunk::{Call, Chunk, Event};
 use kfs_core::ids::{ChunkId, PieceNumber, Ticket};
 use kfs_core::limits::HEADER_BYTES;
@@ -23,6 +24,8 @@ pub(super) struct ServerSeen {
     writes: BTreeMap<Ticket, u64>,
     /// Pieces that it said are written everywhere: it may say so again.
     acked: BTreeSet<(ChunkId, PieceNumber)>,
+    /// Pieces of which the last that came was not what its sender summed.
+    changed: BTreeSet<(ChunkId, PieceNumber)>,
     injected: Injected,
 }
 
@@ -35,19 +38,38 @@ impl ServerSeen {
         }
     }
 
-    fn sends(&mut self, msg: &Msg) {
+    fn receives(&mut self, msg: &Msg) {
+        let (piece, sums) = match &msg.head {
+            Head::WritePiece(head) => ((head.chunk, head.piece), &head.sums),
+            Head::ChainPiece(head) => ((head.chunk, head.piece), &head.sums),
+            _ => return,
+        };
+        if crc(&msg.body) == sums.crc {
+            self.changed.remove(&piece);
+        } else {
+            self.changed.insert(piece);
+            self.injected.pieces_changed += 1;
+        }
+    }
+
+    fn sends(&mut self, msg: &Msg) -> Result<(), Violation> {
         match &msg.head {
             Head::RangeRead(read) if read.outcome.is_ok() => {
                 self.injected.ranges_sent += 1;
                 self.injected.bytes_sent += msg.body.len() as u64;
             }
             Head::PieceDone(done) if done.outcome.is_ok() => {
+                if self.changed.contains(&(done.chunk, done.piece)) {
+                    let what = format!("a piece that was changed on its way is acked: {done:?}");
+                    return Err(Violation::new("O11", "D2", what));
+                }
                 self.acked.insert((done.chunk, done.piece));
                 self.injected.pieces_acked = self.acked.len() as u64;
             }
             Head::ChainSynced(synced) if synced.outcome.is_ok() => self.injected.syncs_passed += 1,
             _ => {}
         }
+        Ok(())
     }
 }
 
@@ -66,7 +88,10 @@ impl Overseen for Chunk {
             overseer.collector.started(server, now.mono, paths);
         }
         match input {
-            Input::Received { link, msg } => overseer.grants.received(server, *link, msg),
+            Input::Received { link, msg } => {
+                seen.receives(msg);
+                overseer.grants.received(server, *link, msg);
+            }
             Input::Disk { ticket, result } => {
                 if let Some(bytes) = seen.writes.remove(ticket)
                     && result.is_ok()
@@ -106,7 +131,14 @@ impl Overseen for Chunk {
                 if let Head::Hello(hello) = &msg.head {
                     overseer.instances.insert(hello.instance, server);
                 }
-                overseer.servers.entry(server).or_default().sends(msg);
+                if matches!(msg.head, Head::ReportDamage(_)) && !overseer.hurt.contains(&server) {
+                    let what = format!(
+                        "{} reports damage, and none was made: {:?}",
+                        whose.name, msg.head
+                    );
+                    return Err(Violation::new("O11", "F", what));
+                }
+                overseer.servers.entry(server).or_default().sends(msg)?;
                 overseer.collector.server_sent(server, msg);
                 if overseer.hurt.contains(&0) {
                     return Ok(());

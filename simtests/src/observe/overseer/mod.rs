@@ -172,8 +172,8 @@ impl Overseer {
         Ok(())
     }
 
-    /// A server's disk is changed behind its back, now or soon: rotten, swapped, or as it was some time ago. What
-    /// follows from that is no breach of what is checked here.
+    /// A server's disk fails, or is changed behind its back, now or soon: rotten, swapped, or as it was some time
+    /// ago. What follows from that is no breach of what is checked here.
     pub fn hurt(&mut self, server: u32) {
         self.hurt.insert(server);
     }
@@ -223,33 +223,5 @@ impl Overseen for Client {
             limits, geometry, ..
         } = overseer.setup;
         bounds::client(whose.name, &self.bounds(), &limits, geometry)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::run::{Kind, Run};
-    use kfs_core::planted::Bug;
-    use std::sync::Arc;
-
-    #[test]
-    fn explore() {
-        for (blocks, slow) in [(1, 1), (1, 20), (2, 20), (4, 20)] {
-            for bug in [None, Some(Bug::FullRoomUnpaused)] {
-                for seed in 1..60 {
-                    let kind = Kind::named("bare:files").unwrap();
-                    let mut run = Run::of(kind, seed);
-                    let mut schedule = (*run.schedule).clone();
-                    schedule.limits.piece_buffer_bytes =
-                        schedule.geometry.block_bytes as usize * blocks;
-                    schedule.speed.write_us *= slow;
-                    run.schedule = Arc::new(schedule);
-                    run.bug = bug;
-                    if let Some(violation) = run.execute().violation {
-                        println!("{blocks} {slow} {bug:?} {seed} {violation}");
-                    }
-                }
-            }
-        }
     }
 }

@@ -1,12 +1,11 @@
-//! Scenarios that tell a story: the same clients, jobs and faults in every run, small enough to be crashed
-//! everywhere; the seed draws only how long everything takes.
-use super::Scenario;
+//! The stories that are crashed everywhere: small, and with hardly a fault of their own.
+use super::{mkdir, one, plan, put, read, small, write};
 use crate::fault::{Fault, Planned, Trigger};
-use crate::keyed::Keyed;
-use crate::schedule::{Class, ClientPlan, Schedule, Speed};
-use crate::workload::job::{End, Fill, Job, ReadHow};
-use kfs_core::limits::{Geometry, Limits, Timing};
-use kfs_core::wire::client_meta::{Parents, RenameMode};
+use crate::scenario::Scenario;
+use crate::schedule::Schedule;
+use crate::workload::job::Job;
+use kfs_core::limits::{Limits, Timing};
+use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
@@ -110,98 +109,3 @@ pub const ALL: [Scenario; 5] = [
         },
     },
 ];
-
-/// A cluster of three chunkservers with small chunks, fast enough that a run takes a second or two.
-fn small(seed: u64) -> Schedule {
-    let block = 256;
-    let mut draws = Keyed::new(seed, "setup");
-    Schedule {
-        seed,
-        class: Class::Live,
-        servers: 4,
-        replication: 3,
-        geometry: Geometry {
-            block_bytes: 256,
-            chunk_blocks: 8,
-            piece_bytes: 512,
-        },
-        limits: Limits {
-            piece_buffer_bytes: 16 * block,
-            link_unsent_bytes: 16 * block,
-            link_requests: 64,
-            chunk_tables: 4,
-            log_batch_bytes: 8 << 10,
-            log_first_segment_bytes: 64 << 10,
-            log_segment_bytes: 64 << 10,
-            write_window_bytes: 16 * block,
-            sync_every_bytes: 4 * block,
-            read_ahead_bytes: 8 * block,
-        },
-        timing: Timing {
-            heartbeat: Duration::from_millis(200),
-            serve_lease: Duration::from_millis(1_500),
-            trash_grace: Duration::from_secs(2),
-            session_idle: Duration::from_secs(12),
-        },
-        latency_us: draws.pick(&[(50, 400), (200, 2_000)]),
-        loss_permille: 0,
-        speed: Speed {
-            read_us: 500,
-            write_us: 300,
-            sync_us: draws.pick(&[2_000, 8_000]),
-        },
-        buggify_permille: 0,
-        clients: Vec::new(),
-        faults: Vec::new(),
-    }
-}
-
-fn one(jobs: Vec<Job>) -> Vec<ClientPlan> {
-    vec![plan(jobs)]
-}
-fn plan(jobs: Vec<Job>) -> ClientPlan {
-    ClientPlan { actors: vec![jobs] }
-}
-fn mkdir(name: &str) -> Job {
-    Job::Mkdir {
-        name: name.into(),
-        parents: Parents::MustExist,
-    }
-}
-fn read(name: &str) -> Job {
-    Job::Read {
-        name: name.into(),
-        how: ReadHow::Steps(400),
-    }
-}
-fn put(name: &str, size: u64) -> Job {
-    Job::Put {
-        temp: format!("{name}.tmp{size}"),
-        name: name.into(),
-        mode: RenameMode::Replace,
-        fill: fill(&[Some(size)]),
-    }
-}
-/// So many bytes behind one another, and syncs between.
-fn write(name: &str, steps: &[Option<u64>]) -> Job {
-    Job::Write {
-        name: name.into(),
-        fill: fill(steps),
-        end: End::Close,
-        failed: End::Close,
-    }
-}
-fn fill(steps: &[Option<u64>]) -> Vec<Fill> {
-    let mut at = 0;
-    let mut filled = Vec::new();
-    for step in steps {
-        match step {
-            Some(len) => {
-                filled.push(Fill::Bytes { at, len: *len });
-                at += len;
-            }
-            None => filled.push(Fill::Sync),
-        }
-    }
-    filled
-}

@@ -1,0 +1,151 @@
+//! Scenarios that tell a story: the same clients, jobs and faults in every run; the seed draws only how long
+//! everything takes, and when exactly a fault strikes.
+//!
+//! Each is an execution that breaks a promise in a design that looks right, and is made so that a mistake in the
+//! rule that it is about shows within a few dozen seeds ([`crate::planted::made_for`]).
+mod answers;
+pub mod basics;
+mod chunks;
+mod holes;
+mod log;
+mod names;
+mod rare;
+
+use super::Scenario;
+use crate::disk::Policy;
+use crate::fault::{Fault, Planned, Site, Trigger};
+use crate::keyed::Keyed;
+use crate::schedule::{Class, ClientPlan, Schedule, Speed};
+use crate::workload::job::{End, Fill, Job, ReadHow};
+use kfs_core::limits::{Geometry, Limits, Timing};
+use kfs_core::wire::client_meta::{Parents, RenameMode};
+use std::time::Duration;
+
+/// All of them.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    basics::ALL
+        .into_iter()
+        .chain(answers::ALL)
+        .chain(log::ALL)
+        .chain(names::ALL)
+        .chain(chunks::ALL)
+        .chain(holes::ALL)
+        .chain(rare::ALL)
+        .collect()
+}
+
+/// A cluster of three chunkservers with small chunks, fast enough that a run takes a second or two.
+fn small(seed: u64) -> Schedule {
+    let block = 256;
+    let mut draws = Keyed::new(seed, "setup");
+    Schedule {
+        seed,
+        class: Class::Live,
+        servers: 4,
+        replication: 3,
+        geometry: Geometry {
+            block_bytes: 256,
+            chunk_blocks: 8,
+            piece_bytes: 512,
+        },
+        limits: Limits {
+            piece_buffer_bytes: 16 * block,
+            link_unsent_bytes: 16 * block,
+            link_requests: 64,
+            chunk_tables: 4,
+            log_batch_bytes: 8 << 10,
+            log_first_segment_bytes: 64 << 10,
+            log_segment_bytes: 64 << 10,
+            write_window_bytes: 16 * block,
+            sync_every_bytes: 4 * block,
+            read_ahead_bytes: 8 * block,
+        },
+        timing: Timing {
+            heartbeat: Duration::from_millis(200),
+            serve_lease: Duration::from_millis(1_500),
+            trash_grace: Duration::from_secs(2),
+            session_idle: Duration::from_secs(12),
+        },
+        latency_us: draws.pick(&[(50, 400), (200, 2_000)]),
+        loss_permille: 0,
+        speed: Speed {
+            read_us: 500,
+            write_us: 300,
+            sync_us: draws.pick(&[2_000, 8_000]),
+        },
+        buggify_permille: 0,
+        clients: Vec::new(),
+        faults: Vec::new(),
+    }
+}
+
+fn one(jobs: Vec<Job>) -> Vec<ClientPlan> {
+    vec![plan(jobs)]
+}
+fn plan(jobs: Vec<Job>) -> ClientPlan {
+    ClientPlan { actors: vec![jobs] }
+}
+fn mkdir(name: &str) -> Job {
+    Job::Mkdir {
+        name: name.into(),
+        parents: Parents::MustExist,
+    }
+}
+fn read(name: &str) -> Job {
+    Job::Read {
+        name: name.into(),
+        how: ReadHow::Steps(400),
+    }
+}
+fn put(name: &str, size: u64) -> Job {
+    Job::Put {
+        temp: format!("{name}.tmp{size}"),
+        name: name.into(),
+        mode: RenameMode::Replace,
+        fill: fill(&[Some(size)]),
+    }
+}
+/// So many bytes behind one another, and syncs between.
+fn write(name: &str, steps: &[Option<u64>]) -> Job {
+    Job::Write {
+        name: name.into(),
+        fill: fill(steps),
+        end: End::Close,
+        failed: End::Close,
+    }
+}
+fn fill(steps: &[Option<u64>]) -> Vec<Fill> {
+    let mut at = 0;
+    let mut filled = Vec::new();
+    for step in steps {
+        match step {
+            Some(len) => {
+                filled.push(Fill::Bytes { at, len: *len });
+                at += len;
+            }
+            None => filled.push(Fill::Sync),
+        }
+    }
+    filled
+}
+
+/// What a seed draws in a story, beside how long everything takes.
+fn draws_of(seed: u64) -> Keyed {
+    Keyed::new(seed, "story")
+}
+fn planned(trigger: Trigger, fault: Fault, lasts_ms: u64) -> Planned {
+    Planned {
+        trigger,
+        fault,
+        lasts_ms,
+    }
+}
+/// The power of these servers and clients fails; what it leaves is drawn.
+fn dark(servers: &[usize], clients: &[usize], draws: &mut Keyed) -> Fault {
+    let site = Site {
+        servers: servers.to_vec(),
+        clients: clients.to_vec(),
+    };
+    Fault::PowerLoss(site, draws.pick(&Policy::ALL))
+}
