@@ -18,7 +18,7 @@ pub(super) const ALL: [Scenario; 1] = [Scenario {
     draw: |seed| {
         let mut jobs = vec![hole_filled("/d0/hole"), Job::Idle { ms: 1_200 }];
         // Each finds the replicas in another order.
-        jobs.extend((0..6).map(|_| read("/d0/hole")));
+        jobs.extend((0..12).map(|_| read("/d0/hole")));
         let slot = Spot {
             under: "chunks/".into(),
             // The second sync of a chunk writes the first slot.
@@ -39,7 +39,7 @@ pub(super) const ALL: [Scenario; 1] = [Scenario {
 
 /// Two blocks with one between them that is written last.
 fn hole_filled(name: &str) -> Job {
-    let block = |nth| Fill::Bytes {
+    let block = |nth: u64| Fill::Bytes {
         at: nth * 256,
         len: 256,
     };
