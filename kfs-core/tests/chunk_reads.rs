@@ -9,6 +9,8 @@ use chunk_rig::*;
 use kfs_core::ids::*;
 use kfs_core::limits::{HEADER_BYTES, Limits};
 use kfs_core::machine::{DiskError, Input};
+use kfs_core::wire::chunk_meta::Verdict;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::{Head, Status};
 
 const C: ChunkId = ChunkId(5);
@@ -225,6 +227,36 @@ fn an_older_header_of_the_same_length_makes_no_hole_of_what_was_written_since() 
     let refusal = world.read(0, C, 4 * 256, 10, len).unwrap_err();
     assert_eq!(refusal.status, Status::NotServed);
     assert_eq!(world.damage(), [(0, C, None)]);
+}
+
+#[test]
+fn the_newest_header_rotted_while_the_server_was_down_makes_no_hole_of_what_was_synced_since() {
+    let (mut world, link, all) = synced();
+    let len = all.len() as u64;
+    world.write(0, link, C, 3, 4 * 256, &bytes(256, 3));
+    world.sync(0, link, C, 3);
+    world.run();
+    let wseq = WriteSeq(3);
+    let log = Durable { len, wseq };
+    assert_eq!(world.syncs_answered().last(), Some(&Ok(log)));
+    world.inbox.clear();
+    // The newest header is in slot A; the older one in B knows a hole there.
+    world.servers[0].disk.get_mut(PATH)[100] ^= 1;
+    for (verdict, served) in [
+        (Verdict::Damaged { log }, false),
+        // It would be a mistake of the meta server.
+        (Verdict::Keep { log }, false),
+        // The log had not heard of the second sync yet: the reader has.
+        (keep(len), true),
+    ] {
+        world.meta.verdicts.insert((C, VERSION), verdict);
+        world.start(0);
+        world.run();
+        let read = world.read_at(0, C, (4 * 256, 10), log);
+        assert_eq!(read.unwrap_err().status, Status::NotServed, "{verdict:?}");
+        let read = world.read(0, C, 0, 10, len);
+        assert_eq!(read.is_ok(), served, "{verdict:?}");
+    }
 }
 
 #[test]

@@ -1015,16 +1015,25 @@ impl World {
         len: u32,
         log_len: u64,
     ) {
+        self.ask_at(server, link, chunk, (offset, len), logged(log_len));
+    }
+    pub fn ask_at(
+        &mut self,
+        server: usize,
+        link: LinkId,
+        chunk: ChunkId,
+        (offset, len): (u64, u32),
+        log: Durable,
+    ) {
         let ask = ReadRange {
             chunk,
             version: VERSION,
             offset,
             len,
-            log: logged(log_len),
+            log,
         };
         self.send(server, link, Msg::new(offset, ask));
     }
-    /// Reads, and checks the sums that came with the bytes.
     pub fn read(
         &mut self,
         server: usize,
@@ -1033,8 +1042,18 @@ impl World {
         len: u32,
         log_len: u64,
     ) -> Result<Bytes, Refusal> {
+        self.read_at(server, chunk, (offset, len), logged(log_len))
+    }
+    /// Reads, and checks the sums that came with the bytes.
+    pub fn read_at(
+        &mut self,
+        server: usize,
+        chunk: ChunkId,
+        (offset, len): (u64, u32),
+        log: Durable,
+    ) -> Result<Bytes, Refusal> {
         let link = self.client(server);
-        self.ask(server, link, chunk, offset, len, log_len);
+        self.ask_at(server, link, chunk, (offset, len), log);
         self.run();
         let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
             .into_iter()
