@@ -21,7 +21,7 @@ pub const LOCATE_PAGE_MAX: usize = 64;
 /// Chunks in one batch of an inventory.
 pub const INVENTORY_BATCH: usize = 1_024;
 /// Chunks that one size report may name.
-pub const SIZE_BASIS_MAX: usize = 4_096;
+pub const SIZE_BASIS_MAX: usize = 2_048;
 /// The most replicas of a file.
 pub const REPLICATION_MAX: u8 = 16;
 /// Sessions in the piece table of a chunk header.

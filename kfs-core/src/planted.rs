@@ -163,6 +163,9 @@ bugs! {
     /// A replica shorter than the log says serves nothing.
     ShortReplicaServed, "short-replica-served", "D5",
         "a replica shorter than the log says is kept, and served with zeros";
+    /// A replica older than the log says serves nothing, also if it is as long.
+    OlderHeaderServed, "older-header-served", "D5",
+        "a replica whose header is older than the sync in the log is kept, and its holes served as zeros";
 
     // Chunks on disk.
 

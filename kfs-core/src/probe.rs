@@ -125,8 +125,10 @@ probes! {
     ReplicaStale, "replica-stale";
     /// A replica that the log does not know: kept.
     ReplicaUnknown, "replica-unknown-kept";
-    /// A replica shorter than the log says.
+    /// A replica shorter or older than the log says.
     ReplicaDamaged, "replica-damaged";
+    /// A replica that was told to be kept lacks what a size report says is synced.
+    ReplicaOutgrown, "replica-outgrown";
     /// A server has told of damage.
     DamageReported, "damage-reported";
 

@@ -10,6 +10,7 @@ use kfs_core::ids::*;
 use kfs_core::limits::{HEADER_BYTES, Limits};
 use kfs_core::machine::{DiskError, Input};
 use kfs_core::wire::chunk_meta::Verdict;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::{Head, Status};
 
 const C: ChunkId = ChunkId(5);
@@ -34,10 +35,7 @@ fn synced() -> (World, LinkId, Vec<u8>) {
 }
 
 fn reload(world: &mut World, len: u64) {
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: len });
+    world.meta.verdicts.insert((C, VERSION), keep(len));
     world.restart(0);
     assert!(world.is_ready(0));
 }
@@ -232,6 +230,36 @@ fn an_older_header_of_the_same_length_makes_no_hole_of_what_was_written_since() 
 }
 
 #[test]
+fn the_newest_header_rotted_while_the_server_was_down_makes_no_hole_of_what_was_synced_since() {
+    let (mut world, link, all) = synced();
+    let len = all.len() as u64;
+    world.write(0, link, C, 3, 4 * 256, &bytes(256, 3));
+    world.sync(0, link, C, 3);
+    world.run();
+    let wseq = WriteSeq(3);
+    let log = Durable { len, wseq };
+    assert_eq!(world.syncs_answered().last(), Some(&Ok(log)));
+    world.inbox.clear();
+    // The newest header is in slot A; the older one in B knows a hole there.
+    world.servers[0].disk.get_mut(PATH)[100] ^= 1;
+    for (verdict, served) in [
+        (Verdict::Damaged { log }, false),
+        // It would be a mistake of the meta server.
+        (Verdict::Keep { log }, false),
+        // The log had not heard of the second sync yet: the reader has.
+        (keep(len), true),
+    ] {
+        world.meta.verdicts.insert((C, VERSION), verdict);
+        world.start(0);
+        world.run();
+        let read = world.read_at(0, C, (4 * 256, 10), log);
+        assert_eq!(read.unwrap_err().status, Status::NotServed, "{verdict:?}");
+        let read = world.read(0, C, 0, 10, len);
+        assert_eq!(read.is_ok(), served, "{verdict:?}");
+    }
+}
+
+#[test]
 fn a_read_of_a_block_with_a_write_on_its_way_waits_for_it() {
     let mut world = World::up(2);
     world.create(&[0, 1], C);
@@ -409,7 +437,7 @@ fn tables_of_chunks_at_rest_are_few_and_read_again_when_needed() {
         world
             .meta
             .verdicts
-            .insert((ChunkId(chunk), VERSION), Verdict::Keep { log_len: 100 });
+            .insert((ChunkId(chunk), VERSION), keep(100));
     }
     world.run();
     world.restart(0);
@@ -516,7 +544,7 @@ fn headers_being_read_count_as_reads_of_the_disk() {
         world.create(&[0], ChunkId(chunk));
         world.write(0, link, ChunkId(chunk), 1, 0, &bytes(100, 1));
         world.sync(0, link, ChunkId(chunk), 1);
-        let keep = Verdict::Keep { log_len: 100 };
+        let keep = keep(100);
         world.meta.verdicts.insert((ChunkId(chunk), VERSION), keep);
     }
     world.run();

@@ -217,10 +217,7 @@ fn the_boot_is_raised_durably_before_the_hello() {
 #[test]
 fn what_is_found_is_said_with_what_its_header_says() {
     let mut world = with_a_chunk();
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), keep(300));
     world.start(0);
     world.run();
     let [said] = &inventories(&world)[..] else {
@@ -257,11 +254,11 @@ fn nothing_is_served_before_its_verdict() {
 #[test]
 fn each_verdict_does_what_it_says_and_no_more() {
     for (verdict, served, stays) in [
-        (Verdict::Keep { log_len: 300 }, true, true),
-        (Verdict::Keep { log_len: 0 }, true, true),
+        (keep(300), true, true),
+        (keep(0), true, true),
         // It would be a mistake of the meta server: what is shorter than the log is not served all the same.
-        (Verdict::Keep { log_len: 301 }, false, true),
-        (Verdict::Damaged { log_len: 400 }, false, true),
+        (keep(301), false, true),
+        (damaged(400), false, true),
         (Verdict::Unknown, false, true),
         (Verdict::Stale, false, false),
     ] {
@@ -298,11 +295,7 @@ fn a_bad_header_is_said_as_such_and_never_served_or_moved() {
     let file = world.servers[0].disk.get_mut("chunks/1000.5.9");
     file[..usize::try_from(HEADER_BYTES).unwrap()].fill(0);
     world.servers[0].disk.put("chunks/1000.6.9", b"short");
-    for verdict in [
-        Verdict::Unknown,
-        Verdict::Damaged { log_len: 300 },
-        Verdict::Keep { log_len: 0 },
-    ] {
+    for verdict in [Verdict::Unknown, damaged(300), keep(0)] {
         world.meta.verdicts.insert((C, VERSION), verdict);
         world.meta.heard.clear();
         world.restart(0);
@@ -324,10 +317,7 @@ fn a_bad_header_is_said_as_such_and_never_served_or_moved() {
 fn a_newer_header_that_rotted_shows_the_older_length_and_the_meta_server_hears_it() {
     let mut world = with_a_chunk();
     world.servers[0].disk.get_mut("chunks/1000.5.9")[8_192 + 32] ^= 1;
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Damaged { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), damaged(300));
     world.start(0);
     world.run();
     assert_eq!(
@@ -350,10 +340,7 @@ fn a_file_under_another_chunks_name_is_a_bad_header() {
         .to_vec();
     world.servers[0].disk.put("chunks/1000.6.9", &bytes);
     world.servers[0].disk.put("chunks/999.5.9", &bytes);
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), keep(300));
     world.start(0);
     world.run();
     let items = &inventories(&world)[0].items;
@@ -642,10 +629,7 @@ fn a_lost_meta_server_stops_neither_reads_nor_writes_and_nothing_is_scanned_agai
     world.run();
     assert_eq!(world.piece_done(2), Some(Ok(())));
     world.rules.unreachable.clear();
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), keep(300));
     world.pass(Duration::from_secs(3));
     assert!(world.status(0).serving);
     assert!(world.traced("list").is_empty() && world.traced(" 0+16384").is_empty());
@@ -670,10 +654,7 @@ fn a_lost_meta_server_stops_neither_reads_nor_writes_and_nothing_is_scanned_agai
 #[test]
 fn damage_is_said_again_at_the_next_hello() {
     let mut world = with_a_chunk();
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), keep(300));
     world.start(0);
     world.run();
     world.servers[0].disk.get_mut("chunks/1000.5.9")[usize::try_from(HEADER_BYTES).unwrap()] ^= 1;
@@ -710,10 +691,7 @@ fn verdicts_on_something_else_end_the_term() {
             "nothing is done by it"
         );
         assert!(!world.status(0).serving);
-        world
-            .meta
-            .verdicts
-            .insert((ChunkId(1), VERSION), Verdict::Keep { log_len: 0 });
+        world.meta.verdicts.insert((ChunkId(1), VERSION), keep(0));
         world.pass(Duration::from_secs(2));
         assert!(world.status(0).serving);
     }

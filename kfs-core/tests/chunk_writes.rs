@@ -700,10 +700,7 @@ fn a_replica_that_restarted_takes_no_pieces_and_says_so() {
     world.write(0, link, C, 1, 0, &bytes(300, 1));
     world.sync(0, link, C, 1);
     world.run();
-    world
-        .meta
-        .verdicts
-        .insert((C, VERSION), Verdict::Keep { log_len: 300 });
+    world.meta.verdicts.insert((C, VERSION), keep(300));
     world.restart(1);
     world.write(0, link, C, 2, 512, &bytes(300, 2));
     world.run();

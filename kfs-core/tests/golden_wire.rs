@@ -24,6 +24,11 @@ const HEAD: &str = "\
 # Never edited: kfs-core/tests/golden_wire.rs adds to it when told to. Layout: docs/formats/wire.md.
 ";
 
+const DURABLE: Durable = Durable {
+    len: 65_537,
+    wseq: WriteSeq(1_000),
+};
+
 fn file() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire_v1.txt")
 }
@@ -266,7 +271,7 @@ fn samples() -> Vec<(String, Msg)> {
         index: 1,
         chunk: CHUNK,
         version: VERSION,
-        synced_len: 65_537,
+        synced: DURABLE,
     };
     let set_size = |writer| MutateOp::SetSize {
         file: FILE,
@@ -403,7 +408,7 @@ fn samples() -> Vec<(String, Msg)> {
         index: 1,
         chunk: CHUNK,
         version: VERSION,
-        log_len: 65_537,
+        log: DURABLE,
         replicas: vec![Place {
             addr: "[::1]:22000".parse().expect("an address"),
             ..place(1)
@@ -567,9 +572,14 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         none(),
     );
     let verdicts = [
-        Verdict::Keep { log_len: 65_537 },
+        Verdict::Keep { log: DURABLE },
         Verdict::Stale,
-        Verdict::Damaged { log_len: 1 << 26 },
+        Verdict::Damaged {
+            log: Durable {
+                len: 1 << 26,
+                ..DURABLE
+            },
+        },
         Verdict::Unknown,
     ]
     .map(|verdict| (CHUNK, VERSION, verdict))
@@ -742,7 +752,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         "ok",
         SyncDone {
             chunk,
-            outcome: Ok(65_537),
+            outcome: Ok(DURABLE),
         }
         .into(),
         none(),
@@ -796,7 +806,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
             version,
             offset: 2,
             len: 6,
-            log_len: 65_537,
+            log: DURABLE,
         }
         .into(),
         none(),

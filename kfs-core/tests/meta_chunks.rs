@@ -308,7 +308,7 @@ fn a_size_rests_on_what_was_synced_and_on_nothing_else() {
     let lens: Vec<_> = located
         .chunks
         .iter()
-        .map(|chunk| (chunk.index, chunk.log_len))
+        .map(|chunk| (chunk.index, chunk.log.len))
         .collect();
     assert_eq!(lens, [(0, CHUNK), (2, 5)]);
     rig.mutate(&mut client, remove("f")).unwrap();

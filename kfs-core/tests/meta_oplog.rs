@@ -15,6 +15,7 @@ use kfs_core::meta::key::{Key, Name};
 use kfs_core::meta::oplog::*;
 use kfs_core::meta::record::*;
 use kfs_core::time::UnixNanos;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::{Keep, Ownership, WriterStays};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -111,10 +112,24 @@ fn records() -> Vec<Logged> {
             chunk: ChunkId(id(5)),
         }
         .into(),
+        ChunkOpened {
+            file: FileId(id(4)),
+            index: 1,
+            chunk: ChunkId(id(7)),
+            version: Version(id(8)),
+            members: vec![ServerIndex(1)],
+        }
+        .into(),
         SizeSet {
             file: FileId(id(4)),
-            size: 0,
-            synced: vec![],
+            size: (64 << 20) + 70_000,
+            synced: vec![(
+                1,
+                Durable {
+                    len: 70_000,
+                    wseq: WriteSeq(300),
+                },
+            )],
             writer: WriterStays::Closed,
             time,
         }
@@ -224,11 +239,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(13), false)
+        (2, LogSeq(14), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(12));
+    assert_eq!(state.seq(), LogSeq(13));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -301,11 +316,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (12, 1, 0)
+        (13, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 13, 12)
+        (0, 14, 13)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

@@ -11,6 +11,7 @@ use kfs_core::health::Health;
 use kfs_core::ids::*;
 use kfs_core::machine::Input;
 use kfs_core::wire::chunk_meta::*;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
 use kfs_core::wire::{Head, Role, Status};
 use meta_rig::*;
@@ -116,7 +117,7 @@ fn a_replica_is_kept_stale_damaged_or_unknown() {
         version: Version::issued(Epoch(1), 999_999),
         ..kept.clone()
     };
-    let log_len = 1_000;
+    let log = durable(1_000);
     let bad = |item: InventoryItem| InventoryItem {
         state: ReplicaState::BadHeader,
         incarnation: Incarnation(0),
@@ -127,22 +128,22 @@ fn a_replica_is_kept_stale_damaged_or_unknown() {
         (
             "as the log has it",
             item(file, &kept, incarnation, 1_000),
-            Verdict::Keep { log_len },
+            Verdict::Keep { log },
         ),
         (
             "longer than the log",
             item(file, &kept, incarnation, 4_096),
-            Verdict::Keep { log_len },
+            Verdict::Keep { log },
         ),
         (
             "shorter than the log",
             item(file, &kept, incarnation, 999),
-            Verdict::Damaged { log_len },
+            Verdict::Damaged { log },
         ),
         (
             "ours, unreadable",
             bad(item(file, &kept, incarnation, 0)),
-            Verdict::Damaged { log_len },
+            Verdict::Damaged { log },
         ),
         (
             "of another file",
@@ -388,4 +389,89 @@ fn before_the_state_is_loaded_everybody_is_told_to_come_again() {
     let link = rig.open_link(Role::Client);
     refused(rig.open_session(link, None, 1), Status::Busy);
     refused(rig.stat(link, ""), Status::Busy);
+}
+
+/// The same, with this as its last write.
+fn at_write(item: InventoryItem, wseq: u64) -> InventoryItem {
+    let wseq = WriteSeq(wseq);
+    InventoryItem { wseq, ..item }
+}
+fn synced_at(grant: &Grant, len: u64, wseq: u64) -> SyncedChunk {
+    let wseq = WriteSeq(wseq);
+    SyncedChunk {
+        synced: Durable { len, wseq },
+        ..synced(grant, len)
+    }
+}
+
+#[test]
+fn a_replica_that_is_as_long_as_the_log_says_and_older_is_damaged() {
+    let mut rig = Rig::fresh();
+    let mut servers = [rig.server(1), rig.server(2), rig.server(3)];
+    let mut client = rig.client(1);
+    let file = rig.create(&mut client, "f");
+    let all: Vec<Server> = servers.to_vec();
+    let grant = rig
+        .allocate(&mut client, &all.iter().collect::<Vec<_>>(), file, 0)
+        .unwrap();
+    let report = set_size(file, 1_000, vec![synced_at(&grant, 1_000, 5)]);
+    rig.mutate(&mut client, report).unwrap();
+    // A late report of an earlier sync takes nothing back.
+    let late = close(file, 1_000, vec![synced_at(&grant, 1_000, 4)]);
+    rig.mutate(&mut client, late).unwrap();
+    rig.restart();
+    let log = Durable {
+        len: 1_000,
+        wseq: WriteSeq(5),
+    };
+    let incarnation = servers[0].incarnation;
+    let table = [
+        (4, 1_000, Verdict::Damaged { log }),
+        (4, 4_096, Verdict::Damaged { log }),
+        (5, 999, Verdict::Damaged { log }),
+        (5, 1_000, Verdict::Keep { log }),
+        // A sync that nobody has reported yet.
+        (6, 1_000, Verdict::Keep { log }),
+    ];
+    for (wseq, len, verdict) in table {
+        (servers[0].hello.boot, servers[0].hello.instance) =
+            (servers[0].hello.boot.next(), Instance(5));
+        let item = at_write(item(file, &grant, incarnation, len), wseq);
+        assert_eq!(
+            rig.join(&mut servers[0], vec![item]),
+            [verdict],
+            "{len} bytes at write {wseq}"
+        );
+    }
+}
+
+#[test]
+fn a_size_report_that_comes_after_the_hello_of_a_replica_without_its_sync_damages_it() {
+    let mut rig = Rig::fresh();
+    let servers = [rig.server(1), rig.server(2), rig.server(3)];
+    let mut client = rig.client(1);
+    let file = rig.create(&mut client, "f");
+    let all: Vec<&Server> = servers.iter().collect();
+    let grant = rig.allocate(&mut client, &all, file, 0).unwrap();
+    let first = set_size(file, 1_000, vec![synced_at(&grant, 1_000, 4)]);
+    rig.mutate(&mut client, first).unwrap();
+    // The second sync was acked by all; before it is reported, one restarts and has lost it.
+    for (nth, wseq) in [(0, 4), (1, 5)] {
+        let mut back = servers[nth].clone();
+        (back.hello.boot, back.hello.instance) = (back.hello.boot.next(), Instance(5));
+        let item = at_write(item(file, &grant, back.incarnation, 1_000), wseq);
+        let verdicts = rig.join(&mut back, vec![item]);
+        assert!(
+            matches!(verdicts[..], [Verdict::Keep { .. }]),
+            "{verdicts:?}"
+        );
+    }
+    assert_eq!(rig.locate(client.link, file).chunks[0].absent, 0);
+    let second = close(file, 1_000, vec![synced_at(&grant, 1_000, 5)]);
+    rig.mutate(&mut client, second).unwrap();
+    let chunk = rig.locate(client.link, file).chunks[0].clone();
+    let left: Vec<_> = chunk.replicas.iter().map(|place| place.node).collect();
+    assert_eq!((left.len(), chunk.absent), (2, 1));
+    assert!(!left.contains(&servers[0].place().node), "{left:?}");
+    assert_eq!(rig.status(client.link).replicas_damaged, 1);
 }

@@ -36,6 +36,7 @@ pub const fn made_for(bug: Bug) -> &'static [&'static str] {
         Bug::PieceUnverified => &["bits-flip-on-their-way-to-heads"],
         Bug::ReadTailOnlySynced => &["sync-fails-and-power-is-lost"],
         Bug::ShortReplicaServed => &["newer-header-rots"],
+        Bug::OlderHeaderServed => &["hole-filled-and-header-rots"],
         Bug::FullRoomTaken => &["many-writers-one-head"],
         _ => &[],
     }

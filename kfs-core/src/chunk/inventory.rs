@@ -8,6 +8,7 @@ use crate::buggify::{self, Site};
 use crate::ids::{FileId, Incarnation, LinkId, WriteSeq};
 use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{InventoryItem, ReplicaState};
+use crate::wire::client_chunk::Durable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ pub(super) enum Standing {
     Unconfirmed,
     /// Confirmed by a verdict, or made in this process.
     Served,
-    /// Its committed length is shorter than the log's.
+    /// It is shorter or older than the log says.
     Damaged,
     /// The meta server does not know it.
     Unknown,
@@ -74,6 +75,13 @@ impl Replica {
             len,
             standing,
             broken: None,
+        }
+    }
+    /// How far it is durable.
+    pub(super) const fn durable(&self) -> Durable {
+        Durable {
+            len: self.len,
+            wseq: self.wseq,
         }
     }
     /// What is said of it, by whether it is being written.

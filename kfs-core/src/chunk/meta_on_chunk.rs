@@ -492,11 +492,7 @@ impl Chunk {
         };
         let standing = match verdict {
             _ if replica.standing == Standing::BadHeader => Standing::BadHeader,
-            Verdict::Keep { log_len }
-                if log_len <= replica.len || planted::is(Bug::ShortReplicaServed) =>
-            {
-                Standing::Served
-            }
+            Verdict::Keep { log } if replica.durable().covers(log) => Standing::Served,
             Verdict::Keep { .. } | Verdict::Damaged { .. } => Standing::Damaged,
             Verdict::Unknown => Standing::Unknown,
             Verdict::Stale => return,

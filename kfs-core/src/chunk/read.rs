@@ -173,17 +173,17 @@ impl Chunk {
         if let Err(why) = self.fits(ask.offset, u64::from(ask.len)) {
             return refuse(Status::BadRequest, format!("a read of {id}: {why}"));
         }
-        if ask.log_len > replica.len && !planted::is(Bug::ShortReplicaServed) {
+        if !replica.durable().covers(ask.log) {
             let why = format!(
-                "{id} has {} committed bytes on {who}, the log says {}",
-                replica.len, ask.log_len
+                "{id} has {} committed bytes at write {} on {who}, the log says {} at write {}",
+                replica.len, replica.wseq, ask.log.len, ask.log.wseq
             );
             return refuse(Status::NotServed, why);
         }
-        if ask.offset + u64::from(ask.len) > ask.log_len {
+        if ask.offset + u64::from(ask.len) > ask.log.len {
             let why = format!(
                 "{id} is served up to {}, not {} bytes from {}",
-                ask.log_len, ask.len, ask.offset
+                ask.log.len, ask.len, ask.offset
             );
             return refuse(Status::NotServed, why);
         }

@@ -12,7 +12,7 @@ use crate::ids::{ClusterId, LinkId, PieceNumber, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
-use crate::wire::client_chunk::{ChainSync, ChainSynced, SyncChunk, SyncDone};
+use crate::wire::client_chunk::{ChainSync, ChainSynced, Durable, SyncChunk, SyncDone};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -89,6 +89,12 @@ impl Cut {
             stage: Stage::Writes,
         }
     }
+    const fn durable(&self) -> Durable {
+        Durable {
+            len: self.len,
+            wseq: self.wseq,
+        }
+    }
 }
 
 impl Chunk {
@@ -116,7 +122,7 @@ impl Chunk {
         };
         if let Some(synced) = synced.filter(|synced| head.up_to <= synced.piece) {
             probe::hit(Probe::SyncDoneBefore);
-            return self.send(link, sync_done(request, id, Ok(synced.len)));
+            return self.send(link, sync_done(request, id, Ok(synced.durable)));
         }
         let writing = self.writing.get_mut(&id).expect("it was just found");
         if writing.asks.len() >= self.config.limits.link_requests {
@@ -139,7 +145,11 @@ impl Chunk {
     pub(super) fn ack_written(&mut self, id: ReplicaId) {
         let writing = self.writing.get(&id).expect("it was just found");
         if writing.position == 0 {
-            self.answer_syncs(id, writing.last_piece, writing.table.end());
+            let durable = Durable {
+                len: writing.table.end(),
+                wseq: writing.applied,
+            };
+            self.answer_syncs(id, writing.last_piece, durable);
         }
     }
 
@@ -350,8 +360,8 @@ impl Chunk {
         );
         (replica.wseq, replica.len) = (cut.wseq, cut.len);
         if planted::is(Bug::HeadAcksEarly) && writing.position == 0 {
-            let (piece, len) = (cut.piece, cut.len);
-            self.answer_syncs(id, piece, len);
+            let (piece, durable) = (cut.piece, cut.durable());
+            self.answer_syncs(id, piece, durable);
         }
         self.sync_ends(id);
     }
@@ -410,11 +420,10 @@ impl Chunk {
             let writing = self.writing.get_mut(&id).expect("answers break no chain");
             writing.synced = Some(Synced {
                 piece: cut.piece,
-                wseq: cut.wseq,
-                len: cut.len,
+                durable: cut.durable(),
             });
             if writing.position == 0 {
-                self.answer_syncs(id, cut.piece, cut.len);
+                self.answer_syncs(id, cut.piece, cut.durable());
             } else if let Some(link) = writing.upstream {
                 let (chunk, version, wseq) = (id.chunk, id.version, cut.wseq);
                 self.send(
@@ -436,14 +445,14 @@ impl Chunk {
         self.park_if_full(id);
     }
 
-    fn answer_syncs(&mut self, id: ReplicaId, piece: PieceNumber, len: u64) {
+    fn answer_syncs(&mut self, id: ReplicaId, piece: PieceNumber, durable: Durable) {
         let writing = self.writing.get_mut(&id).expect("it was just found");
         let covered: Vec<_> = writing
             .asks
             .extract_if(.., |ask| ask.up_to <= piece)
             .collect();
         for ask in covered {
-            self.send(ask.link, sync_done(ask.request, id, Ok(len)));
+            self.send(ask.link, sync_done(ask.request, id, Ok(durable)));
         }
     }
 
@@ -486,7 +495,7 @@ fn at_work(syncs: &mut VecDeque<Cut>) -> Option<&mut Cut> {
     syncs.iter_mut().find(|cut| cut.stage != Stage::Durable)
 }
 
-fn sync_done(request: u64, id: ReplicaId, outcome: Result<u64, Refusal>) -> Msg {
+fn sync_done(request: u64, id: ReplicaId, outcome: Result<Durable, Refusal>) -> Msg {
     Msg::new(
         request,
         SyncDone {

@@ -18,7 +18,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
-use crate::wire::client_chunk::{PieceDone, WritePiece};
+use crate::wire::client_chunk::{Durable, PieceDone, WritePiece};
 use crate::wire::client_meta::Place;
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -87,8 +87,7 @@ pub(super) struct Piece {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Synced {
     pub piece: PieceNumber,
-    pub wseq: WriteSeq,
-    pub len: u64,
+    pub durable: Durable,
 }
 
 /// A piece that was checked.
@@ -125,7 +124,7 @@ impl Writing {
     pub(super) fn is_at_rest(&self) -> bool {
         let synced = self
             .synced
-            .is_some_and(|synced| synced.wseq == self.applied);
+            .is_some_and(|synced| synced.durable.wseq == self.applied);
         let idle = self.pieces.is_empty()
             && self.syncs.is_empty()
             && self.asks.is_empty()

@@ -8,6 +8,7 @@ use crate::limits::{Geometry, LOCATE_PAGE_MAX};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::rng::Rng;
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::Located;
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
@@ -41,8 +42,9 @@ pub(super) enum Place {
 pub(super) struct Spot {
     pub(super) chunk: ChunkId,
     pub(super) version: Version,
-    /// Bytes that the log gives it: what the file's size does, as far as they were ever written.
-    pub(super) log_len: u64,
+    /// What the log has of it: the bytes that the file's size gives it, as far as they were ever written, and
+    /// the last write that is synced.
+    pub(super) log: Durable,
     /// In the order in which they are to be tried.
     pub(super) replicas: Vec<SocketAddr>,
     /// Replicas that cannot be read from now.
@@ -131,7 +133,7 @@ impl Places {
             self.known.retain(|index, place| match place {
                 Place::Hole => false,
                 Place::At(_) if planted::is(Bug::GrownPlacesKept) => true,
-                Place::At(spot) => spot.log_len == geometry.chunk_len(size, *index),
+                Place::At(spot) => spot.log.len == geometry.chunk_len(size, *index),
             });
         }
         // Whether `count` counts indexes or chunks, every chunk below this end is in the answer.
@@ -146,9 +148,13 @@ impl Places {
             let spot = Spot {
                 chunk: places.chunk,
                 version: places.version,
-                log_len: places
-                    .log_len
-                    .min(geometry.chunk_len(self.size, places.index)),
+                log: Durable {
+                    len: places
+                        .log
+                        .len
+                        .min(geometry.chunk_len(self.size, places.index)),
+                    ..places.log
+                },
                 replicas,
                 absent: places.absent,
             };

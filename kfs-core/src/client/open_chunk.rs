@@ -11,11 +11,11 @@ use super::write::{Identity, PIECE_COST};
 use super::{Errand, Failure, Reach, backoff};
 use crate::block::{Sums, spans};
 use crate::buggify::{self, Site};
-use crate::ids::{ChunkId, PieceNumber};
+use crate::ids::{ChunkId, PieceNumber, WriteSeq};
 use crate::limits::Geometry;
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::client_chunk::{PieceDone, SyncChunk, SyncDone, WritePiece};
+use crate::wire::client_chunk::{Durable, PieceDone, SyncChunk, SyncDone, WritePiece};
 use crate::wire::client_meta::{Grant, SyncedChunk};
 use crate::wire::{Refusal, Status};
 use bytes::Bytes;
@@ -56,13 +56,13 @@ pub(super) struct OpenChunk {
     /// Where the last byte written ends, and bytes written in all.
     end: u64,
     filled: u64,
-    /// What syncs have covered: where its last byte ends, and the length the replicas said.
+    /// What syncs have covered: where its last byte ends, and what the replicas said.
     synced_end: u64,
-    synced_len: Option<u64>,
+    durable: Option<Durable>,
     /// Weight of pieces that a sync has covered since this was last asked.
     released: usize,
-    /// The length that a size report has given it.
-    pub(super) named: Option<u64>,
+    /// What the last size report that named it has said of it.
+    pub(super) named: Option<Durable>,
     line: Line,
     /// When the head last got something done, or was first asked to.
     progress: Instant,
@@ -112,7 +112,7 @@ impl OpenChunk {
             end: 0,
             filled: 0,
             synced_end: 0,
-            synced_len: None,
+            durable: None,
             released: 0,
             named: None,
             line: Line::Good,
@@ -131,17 +131,17 @@ impl OpenChunk {
     }
     /// Whether a sync has covered everything; a chunk that nothing was written to is not synced.
     pub(super) fn is_synced(&self) -> bool {
-        self.pieces.is_empty() && self.sync.is_none() && self.synced_len.is_some()
+        self.pieces.is_empty() && self.sync.is_none() && self.durable.is_some()
     }
     /// What a size report says of it.
     pub(super) fn synced(&self) -> Option<SyncedChunk> {
         let grant = self.grant.as_ref()?;
-        let synced_len = self.synced_len?;
+        let synced = self.durable?;
         Some(SyncedChunk {
             index: self.index,
             chunk: grant.chunk,
             version: grant.version,
-            synced_len,
+            synced,
         })
     }
     /// As [`Self::synced`], once nothing more can be written to it.
@@ -346,8 +346,8 @@ impl OpenChunk {
             return Ok(());
         };
         let up_to = sync.up_to;
-        let len = match done.outcome {
-            Ok(len) => len,
+        let durable = match done.outcome {
+            Ok(durable) => durable,
             Err(refusal) => return self.refused(now, refusal, who, reach),
         };
         let covered = self.pieces.iter().take_while(|piece| piece.number <= up_to);
@@ -356,9 +356,12 @@ impl OpenChunk {
             .max()
             .unwrap_or(0);
         let end = end.max(self.synced_end);
-        if !self.is_granted(done.chunk) || len < end || len > who.geometry.chunk_bytes() {
+        let Durable { len, wseq } = durable;
+        let before = self.durable.unwrap_or_default().wseq;
+        let fits = len >= end && len <= who.geometry.chunk_bytes();
+        if !self.is_granted(done.chunk) || !fits || wseq == WriteSeq(0) || wseq < before {
             let what = format!(
-                "says {len} bytes of {} are durable where {end} were synced",
+                "says {len} bytes of {} are durable at write {wseq} where {end} were synced, at write {before} before",
                 done.chunk
             );
             return Err(self.confused(who, &what));
@@ -377,7 +380,7 @@ impl OpenChunk {
                 .expect("a sync covers what was sent");
         }
         self.synced_end = end;
-        self.synced_len = Some(len);
+        self.durable = Some(durable);
         self.sync = None;
         self.progressed(now);
         Ok(())

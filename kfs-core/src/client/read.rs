@@ -547,7 +547,7 @@ impl Piece {
                 return Ok(());
             }
             // Past what the log gives the chunk, up to where the file goes on with the next one.
-            Some(Place::At(spot)) if spot.log_len <= self.offset => {
+            Some(Place::At(spot)) if spot.log.len <= self.offset => {
                 self.step = Step::Done {
                     bytes: zeros.slice(..self.len as usize),
                     from: None,
@@ -556,7 +556,7 @@ impl Piece {
             }
             Some(Place::At(spot)) => spot,
         };
-        let rest = u32::try_from(spot.log_len - self.offset).unwrap_or(u32::MAX);
+        let rest = u32::try_from(spot.log.len - self.offset).unwrap_or(u32::MAX);
         self.due = self.len.min(rest);
         self.copies = spot.replicas.len() + spot.absent as usize;
         if let Some(addr) = spot
@@ -570,7 +570,7 @@ impl Piece {
                 version: spot.version,
                 offset: self.offset,
                 len: self.due,
-                log_len: spot.log_len,
+                log: spot.log,
             };
             let (read, piece) = to;
             let errand = Errand::Range { read, piece };

@@ -17,7 +17,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Status;
-use crate::wire::client_chunk::{PieceDone, SyncDone};
+use crate::wire::client_chunk::{Durable, PieceDone, SyncDone};
 use crate::wire::client_meta::{Done, MutateOp, SyncedChunk, WriterStays};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -69,8 +69,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Report {
     size: u64,
-    /// Index and length of each chunk it names.
-    chunks: Vec<(u64, u64)>,
+    /// Each chunk it names, by index, and what it says of it.
+    chunks: Vec<(u64, Durable)>,
     writer: WriterStays,
 }
 
@@ -273,11 +273,11 @@ impl Writer {
             Ok(_) => {
                 assert!(self.reported <= report.size, "a size never falls");
                 self.reported = report.size;
-                for (index, len) in &report.chunks {
+                for (index, durable) in &report.chunks {
                     if let Some((_, named)) = self.full.get_mut(index) {
                         *named = Named::Yes;
                     } else if let Some(chunk) = self.open.get_mut(index) {
-                        chunk.named = Some(*len);
+                        chunk.named = Some(*durable);
                     }
                 }
                 let closed = report.writer == WriterStays::Closed;
@@ -561,7 +561,7 @@ impl Writer {
             chunk.send(now, rule, &self.who, reach);
             syncing |= chunk.is_syncing();
             if let Some(synced) = chunk.full_and_synced(self.who.geometry) {
-                settled.push((*index, synced, chunk.named == Some(synced.synced_len)));
+                settled.push((*index, synced, chunk.named == Some(synced.synced)));
             }
         }
         for (index, synced, named) in settled {
@@ -608,7 +608,7 @@ impl Writer {
         fresh.truncate(SIZE_BASIS_MAX);
         let size = match fresh.last() {
             Some(chunk) if !all => (chunk.index * self.who.geometry.chunk_bytes()
-                + chunk.synced_len)
+                + chunk.synced.len)
                 .clamp(self.reported, self.end),
             _ => self.end,
         };
@@ -619,7 +619,7 @@ impl Writer {
         };
         let chunks = fresh
             .iter()
-            .map(|chunk| (chunk.index, chunk.synced_len))
+            .map(|chunk| (chunk.index, chunk.synced))
             .collect();
         let op = MutateOp::SetSize {
             file: self.who.file,
@@ -652,7 +652,7 @@ impl Writer {
         let open = self.open.range(..=last).filter_map(|(_, chunk)| {
             chunk
                 .synced()
-                .filter(|synced| chunk.named != Some(synced.synced_len))
+                .filter(|synced| chunk.named != Some(synced.synced))
         });
         let mut chunks: Vec<SyncedChunk> = full.chain(open).collect();
         chunks.sort_by_key(|chunk| chunk.index);

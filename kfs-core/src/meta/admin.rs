@@ -39,10 +39,10 @@ impl Serving {
             .state
             .chunks
             .range((file, first)..=(file, u64::MAX))
-            .map(|((_, index), chunk)| (*index, chunk, self.state.log_len(file, *index, chunk)))
-            .filter(|(_, _, log_len)| *log_len > 0)
+            .map(|((_, index), chunk)| (*index, chunk, self.state.logged(file, *index, chunk)))
+            .filter(|(_, _, log)| log.len > 0)
             .take(count)
-            .map(|(index, chunk, log_len)| {
+            .map(|(index, chunk, log)| {
                 let replicas: Vec<Place> = chunk
                     .members
                     .iter()
@@ -60,7 +60,7 @@ impl Serving {
                     index,
                     chunk: chunk.chunk,
                     version: chunk.version,
-                    log_len,
+                    log,
                     replicas,
                     absent,
                 }

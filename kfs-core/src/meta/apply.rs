@@ -377,7 +377,7 @@ fn size_set(state: &mut State, r: &SizeSet, freed: &mut Vec<Freed>) -> Step {
             .chunks
             .get_mut(&at)
             .ok_or("it rests on a chunk that is not there")?;
-        chunk.synced = chunk.synced.max(Some(*synced));
+        chunk.synced = Some(chunk.synced.unwrap_or_default().max(*synced));
         state.unnamed.remove(&at);
     }
     match r.writer {

@@ -7,6 +7,7 @@
 //! fewer copies than wanted, and nothing is unavailable.
 use super::state::State;
 use crate::ids::ChunkId;
+use crate::wire::client_chunk::Durable;
 use std::collections::BTreeMap;
 
 /// Copies of all chunks that files own.
@@ -33,8 +34,8 @@ enum Holds {
 }
 
 impl Holds {
-    fn synced(synced: Option<u64>) -> Self {
-        if synced.unwrap_or(0) > 0 {
+    fn synced(synced: Option<Durable>) -> Self {
+        if synced.unwrap_or_default().len > 0 {
             Self::Bytes
         } else {
             Self::Nothing
@@ -64,7 +65,7 @@ impl ChunkMap {
         self.count(copies, 1);
     }
     /// A size report rests on it.
-    pub(crate) fn synced(&mut self, chunk: ChunkId, synced: Option<u64>) {
+    pub(crate) fn synced(&mut self, chunk: ChunkId, synced: Option<Durable>) {
         self.change(chunk, |copies| copies.holds = Holds::synced(synced));
     }
     /// No file owns it any more.
@@ -130,6 +131,12 @@ impl ChunkMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::WriteSeq;
+
+    const fn durable(len: u64) -> Option<Durable> {
+        let wseq = WriteSeq(len);
+        Some(Durable { len, wseq })
+    }
 
     #[test]
     fn counts_follow_every_gain_and_loss() {
@@ -137,7 +144,7 @@ mod tests {
         for (chunk, wanted) in [(1, 2), (2, 1)] {
             map.opened(ChunkId(chunk), wanted);
             assert_eq!(map.unavailable(), chunk - 1);
-            map.synced(ChunkId(chunk), Some(1));
+            map.synced(ChunkId(chunk), durable(1));
         }
         assert_eq!((map.under_replicated(), map.unavailable()), (2, 2));
         map.gained(ChunkId(1));
@@ -155,9 +162,9 @@ mod tests {
         let mut map = ChunkMap::default();
         map.opened(ChunkId(1), 2);
         assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
-        map.synced(ChunkId(1), Some(0));
+        map.synced(ChunkId(1), durable(0));
         assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));
-        map.synced(ChunkId(1), Some(1));
+        map.synced(ChunkId(1), durable(1));
         assert_eq!((map.under_replicated(), map.unavailable()), (1, 1));
         map.gained(ChunkId(1));
         assert_eq!((map.under_replicated(), map.unavailable()), (1, 0));

@@ -510,6 +510,11 @@ impl Serving {
         for (index, _) in &report.synced {
             if let Some(chunk) = self.state.chunks.get(&(report.file, *index)) {
                 self.copies.synced(chunk.chunk, chunk.synced);
+                let log = self.state.logged(report.file, *index, chunk);
+                for member in chunk.members.iter() {
+                    self.roster
+                        .outgrown(*member, chunk.chunk, log, &mut self.copies);
+                }
             }
         }
     }
@@ -517,12 +522,13 @@ impl Serving {
     /// A file was closed: its chunks take what was written to them, not the whole that was promised. So a
     /// burst of small files does not use up the room of its servers before they next count it.
     fn settle(&mut self, report: &SizeSet) {
-        for (index, len) in &report.synced {
+        for (index, synced) in &report.synced {
             let Some(chunk) = self.state.chunks.get(&(report.file, *index)) else {
                 continue;
             };
             for member in chunk.members.iter() {
-                self.roster.settle(*member, chunk.chunk, HEADER_BYTES + len);
+                let bytes = HEADER_BYTES + synced.len;
+                self.roster.settle(*member, chunk.chunk, bytes);
             }
         }
     }

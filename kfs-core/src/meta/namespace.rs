@@ -8,11 +8,12 @@ use super::record::{
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
-use crate::ids::{FileId, ID_LIMIT, SessionId};
+use crate::ids::{FileId, ID_LIMIT, SessionId, WriteSeq};
 use crate::limits::{LIST_PAGE_MAX, REPLICATION_MAX, SIZE_BASIS_MAX};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{
     At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
 };
@@ -257,7 +258,7 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
             index,
             chunk,
             version,
-            synced_len,
+            synced,
         } = *synced;
         let standing = state.chunks.get(&(file, index));
         if standing.is_none_or(|standing| (standing.chunk, standing.version) != (chunk, version)) {
@@ -265,13 +266,14 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
                 "it rests on chunk {chunk} version {version}, which is not its chunk {index}"
             )));
         }
-        if synced_len > geometry.chunk_bytes() {
+        let Durable { len, wseq } = synced;
+        if len > geometry.chunk_bytes() || (len > 0) != (wseq > WriteSeq(0)) {
             return Err(bad(format!(
-                "chunk {chunk} cannot be synced to {synced_len} bytes"
+                "chunk {chunk} cannot be synced to {len} bytes at write {wseq}"
             )));
         }
-        let len = named.entry(index).or_insert(synced_len);
-        *len = synced_len.max(*len);
+        let both = named.entry(index).or_insert(synced);
+        *both = synced.max(*both);
     }
     // A report below the size in the log is an old one: it raises nothing.
     let size = size.max(current);
@@ -292,7 +294,8 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
             )));
         }
         if let Some(chunk) = state.chunks.get(&(file, last)) {
-            let synced = chunk.synced.max(named.get(&last).copied()).unwrap_or(0);
+            let before = chunk.synced.unwrap_or_default().len;
+            let synced = named.get(&last).map_or(0, |synced| synced.len).max(before);
             if geometry.chunk_len(size, last) > synced {
                 return Err(bad(format!(
                     "{size} bytes need more of chunk {last} than the {synced} that are synced"

@@ -10,6 +10,7 @@ use crate::ids::{
 };
 use crate::limits::{Geometry, PATH_BYTES_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Keep, Ownership, WriterStays};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,8 @@ pub const CRC_BYTES: usize = 4;
 /// The most bytes of a record.
 pub const RECORD_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes that one chunk of a size report takes at most: two varints.
-const SIZED_BYTES_MAX: usize = 15;
+/// Bytes that one chunk of a size report takes at most: three varints.
+const SIZED_BYTES_MAX: usize = 26;
 const _: () = assert!(FIXED_BYTES + SIZE_BASIS_MAX * SIZED_BYTES_MAX + 64 <= RECORD_BYTES_MAX);
 // Each component of a path takes a name's length, an id of at most 10 bytes, and had a slash.
 const _: () = assert!(FIXED_BYTES + PATH_BYTES_MAX / 2 * 12 + 64 <= RECORD_BYTES_MAX);
@@ -178,7 +179,7 @@ pub struct SizeSet {
     /// Never below the size before.
     pub size: u64,
     /// Chunks it rests on, by index, and how far each is synced.
-    pub synced: Vec<(u64, u64)>,
+    pub synced: Vec<(u64, Durable)>,
     /// Whether the session goes on writing.
     pub writer: WriterStays,
     /// Of the change.
@@ -353,6 +354,7 @@ fn decode_all<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::WriteSeq;
 
     fn logged(record: impl Into<Record>) -> Logged {
         let by = By {
@@ -391,7 +393,11 @@ mod tests {
     #[test]
     fn the_largest_size_report_fits_a_record() {
         let chunk_bytes_max = 1_024 * u64::from(u32::MAX);
-        let synced = vec![(u64::MAX >> 8, chunk_bytes_max); SIZE_BASIS_MAX];
+        let all = Durable {
+            len: chunk_bytes_max,
+            wseq: WriteSeq(u64::MAX),
+        };
+        let synced = vec![(u64::MAX >> 1, all); SIZE_BASIS_MAX];
         let size = SizeSet {
             file: FileId(u64::MAX),
             size: u64::MAX,

@@ -13,6 +13,7 @@ use crate::wire::chunk_meta::{
     Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
     ReportDamage, SayHello, Verdict, Verdicts, Welcome,
 };
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::Place;
 use crate::wire::{Msg, Refusal, Status};
 use core::net::{IpAddr, SocketAddr};
@@ -51,6 +52,8 @@ pub(super) struct Heard {
     pub(super) confirmed: BTreeSet<ChunkId>,
     /// What it has and cannot serve whole.
     pub(super) damaged: BTreeSet<ChunkId>,
+    /// How far it has what is at rest there and is still written by the log: a report may yet go past it.
+    resting: BTreeMap<ChunkId, Durable>,
     /// Replicas it has that are not of this log.
     pub(super) unknown: u64,
 }
@@ -136,6 +139,27 @@ impl Roster {
             copies.lost(chunk);
         }
     }
+    /// The log has this of a chunk now. A replica that restarted meanwhile, with less, is damaged: its server
+    /// was told to keep it before the log had heard of the sync that it lost.
+    pub(super) fn outgrown(
+        &mut self,
+        server: ServerIndex,
+        chunk: ChunkId,
+        log: Durable,
+        copies: &mut ChunkMap,
+    ) {
+        let Some(heard) = self.heard.get_mut(&server) else {
+            return;
+        };
+        if heard.resting.get(&chunk).is_none_or(|has| has.covers(log)) {
+            return;
+        }
+        probe::hit(Probe::ReplicaOutgrown);
+        tracing::warn!(%server, %chunk, ?log, "a replica lacks what was synced: it is damaged");
+        heard.resting.remove(&chunk);
+        heard.damaged.insert(chunk);
+        self.unconfirm(server, chunk, copies);
+    }
     /// A chunk takes so many bytes and no more, as far as its server has not counted it yet.
     pub(super) fn settle(&mut self, server: ServerIndex, chunk: ChunkId, bytes: u64) {
         let heard = self.heard.get_mut(&server);
@@ -155,6 +179,7 @@ impl Roster {
             return false;
         };
         heard.damaged.remove(&chunk);
+        heard.resting.remove(&chunk);
         heard.promised.remove(&chunk);
         heard.connection().is_some()
     }
@@ -169,6 +194,7 @@ impl Roster {
         }
         heard.confirmed.clear();
         heard.damaged.clear();
+        heard.resting.clear();
         heard.unknown = 0;
         heard.standing = Standing::Down;
         Some(connection.link)
@@ -312,6 +338,7 @@ impl Serving {
             promised: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            resting: BTreeMap::new(),
             unknown: 0,
         };
         self.roster.heard.insert(index, heard);
@@ -452,12 +479,17 @@ impl Serving {
                 .get_mut(&server)
                 .expect("a server in a term was heard");
             match verdict {
-                Verdict::Keep { .. } => self.roster.confirm(server, item.chunk, &mut self.copies),
+                Verdict::Keep { .. } => {
+                    if item.state == ReplicaState::Good && self.state.is_written(item.file) {
+                        heard.resting.insert(item.chunk, item.durable());
+                    }
+                    self.roster.confirm(server, item.chunk, &mut self.copies);
+                }
                 Verdict::Stale => probe::hit(Probe::ReplicaStale),
-                Verdict::Damaged { log_len } => {
+                Verdict::Damaged { log } => {
                     probe::hit(Probe::ReplicaDamaged);
                     heard.damaged.insert(item.chunk);
-                    tracing::warn!(%server, chunk = %item.chunk, log_len, len = item.len, "a replica is damaged");
+                    tracing::warn!(%server, chunk = %item.chunk, ?log, has = ?item.durable(), "a replica is damaged");
                 }
                 Verdict::Unknown => {
                     probe::hit(Probe::ReplicaUnknown);
@@ -549,17 +581,15 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
         let chunk = state.chunks.get(at).expect("an owner has its chunk");
         let ours =
             at.0 == item.file && chunk.version == item.version && chunk.members.contains(&server);
-        let log_len = state.log_len(at.0, at.1, chunk);
+        let log = state.logged(at.0, at.1, chunk);
         return match item.state {
             _ if !ours => Verdict::Unknown,
-            _ if log_len == 0 && planted::is(Bug::UnreadReplicaStale) => Verdict::Stale,
-            ReplicaState::Writing | ReplicaState::Good
-                if item.len >= log_len || planted::is(Bug::ShortReplicaServed) =>
-            {
-                Verdict::Keep { log_len }
+            _ if log.len == 0 && planted::is(Bug::UnreadReplicaStale) => Verdict::Stale,
+            ReplicaState::Writing | ReplicaState::Good if item.durable().covers(log) => {
+                Verdict::Keep { log }
             }
             ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => {
-                Verdict::Damaged { log_len }
+                Verdict::Damaged { log }
             }
         };
     }

@@ -11,6 +11,7 @@ use crate::ids::{
 };
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Attrs, Done, Kind};
 use core::fmt::Debug;
 use imbl::{OrdMap, OrdSet};
@@ -98,7 +99,7 @@ pub(crate) struct ChunkState {
     /// Which request of the file's writer made it: if that one is asked again, nobody was told of it.
     pub(crate) opened_by: RequestNumber,
     /// How far size reports say it is synced; `None` before one has named it.
-    pub(crate) synced: Option<u64>,
+    pub(crate) synced: Option<Durable>,
 }
 
 /// A chunk that a file owns, as the log has it, for who looks at a state from outside.
@@ -115,9 +116,9 @@ pub struct Owned {
     /// The chain, head first.
     pub members: Arc<[ServerIndex]>,
     /// How far size reports say it is synced; `None` before one has named it.
-    pub synced: Option<u64>,
-    /// How many of its bytes readers may see.
-    pub log_len: u64,
+    pub synced: Option<Durable>,
+    /// How many of its bytes readers may see, and which writes every replica has.
+    pub log: Durable,
     /// How many replicas its file asks for.
     pub wanted: u8,
 }
@@ -450,7 +451,7 @@ impl State {
             version: chunk.version,
             members: Arc::clone(&chunk.members),
             synced: chunk.synced,
-            log_len: self.log_len(file, index, chunk),
+            log: self.logged(file, index, chunk),
             wanted: self.replication(file),
         }
     }
@@ -554,6 +555,10 @@ impl State {
             .get(&self.epoch)
             .map_or(Incarnation(0), |epoch| epoch.incarnation)
     }
+    /// Whether some session may write a file: the size and the syncs that the log has of it may grow.
+    pub(crate) fn is_written(&self, file: FileId) -> bool {
+        self.writers.contains_key(&file)
+    }
     /// Whether a session may write a file.
     pub(crate) fn is_writing(&self, session: SessionId) -> bool {
         let of_session = (session, FileId(0))..=(session, FileId(u64::MAX));
@@ -563,15 +568,18 @@ impl State {
     pub(crate) fn files(&self) -> u64 {
         self.inodes.len() as u64 - self.directories
     }
-    /// How many bytes of a chunk readers may see: what the file's size gives it, as far as it was synced.
-    pub(crate) fn log_len(&self, file: FileId, index: u64, chunk: &ChunkState) -> u64 {
+    /// How many bytes of a chunk readers may see: what the file's size gives it, as far as it was synced; and
+    /// the last write of that sync. A replica that does not cover it is damaged.
+    pub(crate) fn logged(&self, file: FileId, index: u64, chunk: &ChunkState) -> Durable {
         let size = match self.inodes.get(&file).map(|inode| &inode.node) {
             Some(Node::File { size, .. }) => *size,
             Some(Node::Directory { .. }) | None => 0,
         };
-        self.geometry()
-            .chunk_len(size, index)
-            .min(chunk.synced.unwrap_or(0))
+        let synced = chunk.synced.unwrap_or_default();
+        Durable {
+            len: self.geometry().chunk_len(size, index).min(synced.len),
+            ..synced
+        }
     }
     /// How many replicas a file asks for.
     pub(crate) fn replication(&self, file: FileId) -> u8 {

@@ -1,6 +1,7 @@
 //! Chunkserver and meta server: hello, inventory, heartbeats, orders.
 //!
 //! The chunkserver dials. Everything after the welcome names the term; what names another term is dropped.
+use super::client_chunk::Durable;
 use super::client_meta::Place;
 use super::status::Refusal;
 use crate::ids::{
@@ -100,6 +101,17 @@ pub struct InventoryItem {
     pub state: ReplicaState,
 }
 
+impl InventoryItem {
+    /// How far it is durable.
+    #[must_use]
+    pub const fn durable(&self) -> Durable {
+        Durable {
+            len: self.len,
+            wseq: self.wseq,
+        }
+    }
+}
+
 /// See [`InventoryItem`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ReplicaState {
@@ -125,17 +137,17 @@ pub struct Verdicts {
 /// What becomes of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It is served, up to this length.
+    /// It is served, up to the log's length.
     Keep {
-        /// What the file's size in the log gives the chunk, in bytes.
-        log_len: u64,
+        /// What the file's size in the log gives the chunk, and up to which write it is synced.
+        log: Durable,
     },
     /// No file owns it: moved to `trash/`.
     Stale,
-    /// Its committed length is shorter than the log's: served to nobody, left where it is.
+    /// It is shorter or older than the log says: served to nobody, left where it is.
     Damaged {
-        /// What the log says, in bytes.
-        log_len: u64,
+        /// What the log says.
+        log: Durable,
     },
     /// Not from this log, or not as this log has it: left where it is, served to nobody.
     Unknown,

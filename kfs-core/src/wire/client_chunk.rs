@@ -5,7 +5,35 @@
 use super::status::Refusal;
 use crate::block::Sums;
 use crate::ids::{ChunkId, PieceNumber, SessionId, Version, WriteSeq};
+use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
+
+/// How far a chunk is durable, or has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Durable {
+    /// The committed length, in bytes.
+    pub len: u64,
+    /// Every write up to it is in data and sums. The head numbers the writes, so it is the same on all replicas.
+    pub wseq: WriteSeq,
+}
+
+impl Durable {
+    /// Whether nothing of `other` is missing. The length alone does not tell: a write into a hole leaves it.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        let long = self.len >= other.len;
+        let new = self.wseq >= other.wseq || planted::is(Bug::OlderHeaderServed);
+        (long && new) || planted::is(Bug::ShortReplicaServed)
+    }
+    /// What covers both, of one chunk.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            len: self.len.max(other.len),
+            wseq: self.wseq.max(other.wseq),
+        }
+    }
+}
 
 /// Client → head: write this. The body is the bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -88,8 +116,8 @@ pub struct SyncChunk {
 pub struct SyncDone {
     /// Of the sync.
     pub chunk: ChunkId,
-    /// The committed length, in bytes, durable on every replica.
-    pub outcome: Result<u64, Refusal>,
+    /// What is durable on every replica.
+    pub outcome: Result<Durable, Refusal>,
 }
 
 /// Down the chain: make everything up to `wseq` durable.
@@ -129,9 +157,9 @@ pub struct ReadRange {
     pub offset: u64,
     /// In bytes, at least 1, at most one piece.
     pub len: u32,
-    /// How many bytes the log's file size gives the chunk, as the meta server told the client.
-    /// Nothing past it is served; a replica whose committed length is shorter serves nothing.
-    pub log_len: u64,
+    /// What the log has of the chunk, as the meta server told the client. Nothing past its length is served;
+    /// a replica that does not cover it serves nothing.
+    pub log: Durable,
 }
 
 /// Answers [`ReadRange`]; the body is the bytes. Carries its request id.

@@ -1,6 +1,7 @@
 //! Client and meta server: the namespace, sessions, where chunks are.
 //!
 //! Every answer carries the [`LogSeq`] of the state it was made from: its place in the one total order.
+use super::client_chunk::Durable;
 use super::status::Refusal;
 use crate::ids::{
     ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, RequestNumber, SessionId, Version,
@@ -216,8 +217,8 @@ pub struct SyncedChunk {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
-    /// In bytes, as its replicas said.
-    pub synced_len: u64,
+    /// As its replicas said.
+    pub synced: Durable,
 }
 
 /// Answers [`Mutate`].
@@ -409,8 +410,8 @@ pub struct ChunkPlaces {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
-    /// How many bytes the file's size gives it.
-    pub log_len: u64,
+    /// How many bytes the file's size gives it, and up to which write it is synced.
+    pub log: Durable,
     /// Servers that are up and whose replica is confirmed: the ones to read from.
     pub replicas: Vec<Place>,
     /// How many replicas are not there to read from now: server down, not confirmed yet, or damaged.

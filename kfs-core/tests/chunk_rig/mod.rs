@@ -51,6 +51,19 @@ pub fn name(chunk: ChunkId) -> ChunkName {
         version: VERSION,
     }
 }
+/// What the log has of a chunk of so many bytes, at the least.
+pub fn logged(len: u64) -> Durable {
+    let wseq = WriteSeq(u64::from(len > 0));
+    Durable { len, wseq }
+}
+pub fn keep(log_len: u64) -> Verdict {
+    let log = logged(log_len);
+    Verdict::Keep { log }
+}
+pub fn damaged(log_len: u64) -> Verdict {
+    let log = logged(log_len);
+    Verdict::Damaged { log }
+}
 /// Bytes that tell where they are from.
 pub fn bytes(len: usize, salt: u8) -> Bytes {
     (0..len)
@@ -979,12 +992,19 @@ impl World {
             })
     }
     /// Answers to syncs, in order.
-    pub fn syncs_done(&self) -> Vec<Result<u64, Refusal>> {
+    pub fn syncs_answered(&self) -> Vec<Result<Durable, Refusal>> {
         let outcome = |(.., msg): &(usize, LinkId, Msg)| match &msg.head {
             Head::SyncDone(done) => Some(done.outcome.clone()),
             _ => None,
         };
         self.inbox.iter().filter_map(outcome).collect()
+    }
+    /// The lengths that answers to syncs say, in order.
+    pub fn syncs_done(&self) -> Vec<Result<u64, Refusal>> {
+        let answers = self.syncs_answered().into_iter();
+        answers
+            .map(|answer| answer.map(|durable| durable.len))
+            .collect()
     }
     pub fn ask(
         &mut self,
@@ -995,16 +1015,25 @@ impl World {
         len: u32,
         log_len: u64,
     ) {
+        self.ask_at(server, link, chunk, (offset, len), logged(log_len));
+    }
+    pub fn ask_at(
+        &mut self,
+        server: usize,
+        link: LinkId,
+        chunk: ChunkId,
+        (offset, len): (u64, u32),
+        log: Durable,
+    ) {
         let ask = ReadRange {
             chunk,
             version: VERSION,
             offset,
             len,
-            log_len,
+            log,
         };
         self.send(server, link, Msg::new(offset, ask));
     }
-    /// Reads, and checks the sums that came with the bytes.
     pub fn read(
         &mut self,
         server: usize,
@@ -1013,8 +1042,18 @@ impl World {
         len: u32,
         log_len: u64,
     ) -> Result<Bytes, Refusal> {
+        self.read_at(server, chunk, (offset, len), logged(log_len))
+    }
+    /// Reads, and checks the sums that came with the bytes.
+    pub fn read_at(
+        &mut self,
+        server: usize,
+        chunk: ChunkId,
+        (offset, len): (u64, u32),
+        log: Durable,
+    ) -> Result<Bytes, Refusal> {
         let link = self.client(server);
-        self.ask(server, link, chunk, offset, len, log_len);
+        self.ask_at(server, link, chunk, (offset, len), log);
         self.run();
         let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox)
             .into_iter()

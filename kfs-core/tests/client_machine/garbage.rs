@@ -4,13 +4,13 @@ use crate::rig::{GEOMETRY, OWNER, bytes, chunk, limits, meta_addr, place, refusa
 use kfs_core::block::{Sums, crc};
 use kfs_core::client::{Call, Client, Config, Event, Handle};
 use kfs_core::ids::{
-    CallId, ChunkId, ClusterId, FileId, LinkId, LogSeq, PieceNumber, SessionId, Version,
+    CallId, ChunkId, ClusterId, FileId, LinkId, LogSeq, PieceNumber, SessionId, Version, WriteSeq,
 };
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::{CloseReason, Input, Machine, Output};
 use kfs_core::rng::Rng;
 use kfs_core::time::{Instant, Now, UnixNanos};
-use kfs_core::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
+use kfs_core::wire::client_chunk::{Durable, PieceDone, RangeRead, SyncDone};
 use kfs_core::wire::client_meta::{
     Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, Keep, Kind, Located, Mutated, Parents,
     QueryOp, RenameMode, Renewed, SessionGrant, SessionOpened,
@@ -234,7 +234,8 @@ impl Chance {
                 let outcome = if self.one_in(12) {
                     Err(self.refusal())
                 } else {
-                    Ok(len)
+                    let wseq = WriteSeq(if self.one_in(9) { 0 } else { len });
+                    Ok(Durable { len, wseq })
                 };
                 SyncDone {
                     chunk: sync.chunk,
@@ -274,7 +275,10 @@ impl Chance {
             index,
             chunk: chunk(self.below(50)),
             version: Version(1),
-            log_len: self.number(),
+            log: Durable {
+                len: self.number(),
+                wseq: WriteSeq(self.number()),
+            },
             replicas: (0..self.below(4) as u16).map(place).collect(),
             absent: self.number() as u32,
         }

@@ -1,5 +1,7 @@
 //! Reads: replicas that refuse, lie, are silent or gone; holes; several chunks; time.
-use crate::rig::{GEOMETRY, Rig, TIMEOUT, VERSION, bytes, chunk, limits, place, refusal, server};
+use crate::rig::{
+    GEOMETRY, Rig, TIMEOUT, VERSION, bytes, chunk, durable, limits, place, refusal, server,
+};
 use bytes::Bytes;
 use kfs_core::block::Sums;
 use kfs_core::client::{Call, Event, Handle};
@@ -51,7 +53,7 @@ fn second_try(mut rig: Rig, id: CallId, first: u16) {
     assert_ne!(n, first);
     let (request, range) = rig.sent_read(link);
     assert_eq!(
-        (range.chunk, range.version, range.log_len),
+        (range.chunk, range.version, range.log.len),
         (chunk(0), VERSION, 1_500)
     );
     assert_eq!((range.offset, range.len), (0, 1_500));
@@ -275,7 +277,7 @@ fn a_read_over_several_chunks_and_a_hole_comes_in_order_however_it_arrives() {
     let mut asked: Vec<_> = (0..rig.sends.len()).map(|_| rig.sent_read(link)).collect();
     let ranges: Vec<_> = asked
         .iter()
-        .map(|(_, r)| (r.chunk, r.offset, r.len, r.log_len))
+        .map(|(_, r)| (r.chunk, r.offset, r.len, r.log.len))
         .collect();
     let (first, third) = (chunk(0), chunk(2));
     assert_eq!(
@@ -366,11 +368,11 @@ fn a_chunk_shorter_than_its_share_ends_in_zeros_and_is_not_asked_for_more() {
     let (mut rig, meta, handle) = Rig::reading(6_000);
     let id = read(&mut rig, handle, 0, 5_500);
     let (request, _) = rig.sent_query(meta);
-    let places = |index, log_len| ChunkPlaces {
+    let places = |index, len| ChunkPlaces {
         index,
         chunk: chunk(index),
         version: VERSION,
-        log_len,
+        log: durable(len),
         replicas: vec![place(1)],
         absent: 0,
     };
@@ -383,7 +385,7 @@ fn a_chunk_shorter_than_its_share_ends_in_zeros_and_is_not_asked_for_more() {
     let (link, _) = any_up(&mut rig);
     for (len, log_len) in [(1_300, 1_300), (500, 1_000)] {
         let (request, range) = rig.sent_read(link);
-        assert_eq!((range.len, range.log_len), (len, log_len));
+        assert_eq!((range.len, range.log.len), (len, log_len));
         rig.range(link, request, &range, bytes(0, len as usize));
     }
     let (parts, _) = data(&mut rig, id);

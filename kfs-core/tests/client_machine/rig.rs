@@ -3,13 +3,13 @@ use bytes::Bytes;
 use kfs_core::block::Sums;
 use kfs_core::client::{Call, Client, Config, Event, Failure, Handle};
 use kfs_core::ids::{
-    CallId, ChunkId, ClusterId, FileId, LinkId, LogSeq, NodeId, SessionId, Version,
+    CallId, ChunkId, ClusterId, FileId, LinkId, LogSeq, NodeId, SessionId, Version, WriteSeq,
 };
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::{CloseReason, Input, Machine, Output};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::client_chunk::{
-    PieceDone, RangeRead, ReadRange, SyncChunk, SyncDone, WritePiece,
+    Durable, PieceDone, RangeRead, ReadRange, SyncChunk, SyncDone, WritePiece,
 };
 use kfs_core::wire::client_meta::{
     Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, Keep, Kind, Located, Mutate, MutateOp,
@@ -32,6 +32,12 @@ pub(crate) const OWNER: Ownership = Ownership {
 };
 pub(crate) const SESSION: SessionId = SessionId(77);
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What one write of so many bytes leaves.
+pub(crate) fn durable(len: u64) -> Durable {
+    let wseq = WriteSeq(u64::from(len > 0));
+    Durable { len, wseq }
+}
 
 pub(crate) fn meta_addr() -> SocketAddr {
     "127.0.0.1:20000".parse().unwrap()
@@ -318,7 +324,7 @@ impl Rig {
             request,
             SyncDone {
                 chunk,
-                outcome: Ok(len),
+                outcome: Ok(durable(len)),
             },
         );
     }
@@ -441,7 +447,7 @@ impl Rig {
                 index: *index,
                 chunk: chunk(*index),
                 version: VERSION,
-                log_len: GEOMETRY.chunk_len(size, *index),
+                log: durable(GEOMETRY.chunk_len(size, *index)),
                 replicas: servers.iter().map(|n| place(*n)).collect(),
                 absent: *absent,
             })

@@ -1,13 +1,14 @@
 //! Writes: pieces and their edges, the window, syncs, lost links, broken chains, size reports.
 use crate::rig::{
-    GEOMETRY, Rig, SESSION, TIMEOUT, ToHead, VERSION, bytes, chunk, limits, place, refusal, server,
+    GEOMETRY, Rig, SESSION, TIMEOUT, ToHead, VERSION, bytes, chunk, durable, limits, place,
+    refusal, server,
 };
 use bytes::Bytes;
 use kfs_core::block::Sums;
 use kfs_core::client::{Call, Handle};
-use kfs_core::ids::{CallId, FileId, LinkId, LogSeq};
+use kfs_core::ids::{CallId, FileId, LinkId, LogSeq, WriteSeq};
 use kfs_core::limits::Limits;
-use kfs_core::wire::client_chunk::{PieceDone, SyncDone};
+use kfs_core::wire::client_chunk::{Durable, PieceDone, SyncDone};
 use kfs_core::wire::client_meta::{Done, Grant, MutateOp, SessionOpened, SyncedChunk, WriterStays};
 use kfs_core::wire::{Head, Role, Status};
 use std::time::Duration;
@@ -68,7 +69,7 @@ fn synced(index: u64, synced_len: u64) -> SyncedChunk {
         index,
         chunk: chunk(index),
         version: VERSION,
-        synced_len,
+        synced: durable(synced_len),
     }
 }
 
@@ -321,6 +322,54 @@ fn a_refused_sync_fails_the_file() {
         },
     );
     assert_eq!(rig.failed(close).status, Status::NotServed);
+}
+
+/// Writes, syncs, and lets the head say what is durable; gives the call of the sync.
+fn write_and_sync(rig: &mut Rig, handle: Handle, at: (u64, usize), says: (u64, u64)) -> CallId {
+    let written = write(rig, handle, at.0, at.1);
+    rig.done(written);
+    let call = rig.call(Call::Sync(handle));
+    // The next chunk is asked for ahead: not here.
+    rig.sends
+        .retain(|(_, msg)| !matches!(msg.head, Head::Mutate(_)));
+    let wseq = WriteSeq(says.1);
+    for one in rig.sent_to_heads() {
+        match one {
+            ToHead::Piece(link, request, piece, _) => rig.piece_done(link, request, &piece),
+            ToHead::Sync(link, request, sync) => {
+                let (chunk, len) = (sync.chunk, says.0);
+                let outcome = Ok(Durable { len, wseq });
+                rig.say(link, request, SyncDone { chunk, outcome });
+            }
+        }
+    }
+    call
+}
+
+#[test]
+fn a_sync_of_a_hole_is_reported_though_the_file_is_as_long_as_before() {
+    let (mut rig, meta, handle, _) = one_piece(wide());
+    for (at, wseq) in [((3_000, 1_000), 2), ((2_000, 1_000), 3)] {
+        let call = write_and_sync(&mut rig, handle, at, (4_000, wseq));
+        let (request, size, basis, _) = size_report(&mut rig, meta);
+        assert_eq!((size, basis[0].synced.len), (4_000, 4_000));
+        assert_eq!(basis[0].synced.wseq, WriteSeq(wseq));
+        rig.mutated(meta, request, Ok(Done::Ok));
+        rig.done(call);
+    }
+}
+
+#[test]
+fn a_head_whose_syncs_go_back_to_an_earlier_write_is_not_believed() {
+    for wseq in [0, 1] {
+        let (mut rig, meta, handle, _) = one_piece(wide());
+        let call = write_and_sync(&mut rig, handle, (2_000, 1_000), (3_000, 2));
+        let (request, ..) = size_report(&mut rig, meta);
+        rig.mutated(meta, request, Ok(Done::Ok));
+        rig.done(call);
+        let call = write_and_sync(&mut rig, handle, (3_000, 500), (3_500, wseq));
+        assert_eq!(rig.failed(call).status, Status::Protocol, "write {wseq}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kfs_core::machine::*;
 use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::chunk_meta::*;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
 use kfs_core::wire::{Head, Msg, Peer, Refusal, Role, Status};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -605,6 +606,12 @@ pub fn item(file: FileId, grant: &Grant, incarnation: Incarnation, len: u64) -> 
     }
 }
 
+/// What one write of so many bytes leaves.
+pub fn durable(len: u64) -> Durable {
+    let wseq = WriteSeq(u64::from(len > 0));
+    Durable { len, wseq }
+}
+
 pub fn synced(grant: &Grant, synced_len: u64) -> SyncedChunk {
     let Grant {
         index,
@@ -616,7 +623,7 @@ pub fn synced(grant: &Grant, synced_len: u64) -> SyncedChunk {
         index,
         chunk,
         version,
-        synced_len,
+        synced: durable(synced_len),
     }
 }
 

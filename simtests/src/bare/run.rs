@@ -154,7 +154,7 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
     let geometry = sim.schedule.geometry;
     let mut verified = 0;
     for (located, there) in sim.record.located.values() {
-        if located.log_len == 0 {
+        if located.log.len == 0 {
             continue;
         }
         let mut held = 0;

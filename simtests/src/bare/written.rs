@@ -23,6 +23,7 @@ use kfs_core::meta::record::{
     SessionEnded, SessionOpened, SizeSet,
 };
 use kfs_core::time::UnixNanos;
+use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::{Keep, WriterStays};
 use std::ops::Range;
 use std::sync::Arc;
@@ -366,7 +367,11 @@ impl Written {
                     members: self.servers_of(nth).map(index_of).collect(),
                 },
             );
-            synced.push((chunk.index, chunk.len));
+            let all = Durable {
+                len: chunk.len,
+                wseq: WRITES,
+            };
+            synced.push((chunk.index, all));
         }
         log.record(
             next(),
@@ -381,6 +386,8 @@ impl Written {
     }
 }
 
+/// Each chunk was written at once.
+const WRITES: WriteSeq = WriteSeq(1);
 /// When everything was written: 2025-12-31.
 const TIME: UnixNanos = UnixNanos(1_767_139_200_000_000_000);
 

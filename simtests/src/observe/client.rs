@@ -191,7 +191,7 @@ impl ClientObserver {
                     index: chunk.index,
                     chunk: chunk.chunk,
                     version: chunk.version,
-                    log_len: chunk.log_len,
+                    log: chunk.log,
                 };
                 record
                     .located

@@ -128,7 +128,7 @@ impl ShadowCollector {
                 "D2",
                 format!(
                     "at {at} server {server} is ordered to delete chunk {chunk} version {version}; file {} owns it at {}, with {} bytes to be read",
-                    owned.file, owned.version, owned.log_len
+                    owned.file, owned.version, owned.log.len
                 ),
             )),
         }
@@ -267,9 +267,10 @@ impl ShadowCollector {
 mod tests {
     use super::*;
     use crate::oracle::meta::tests::{chunk_id, removed, state, version, with_a_file};
-    use kfs_core::ids::{Epoch, Term};
+    use kfs_core::ids::{Epoch, Term, WriteSeq};
     use kfs_core::machine::FileName;
     use kfs_core::wire::chunk_meta::{ChunkCreated, DeleteChunks, Verdicts};
+    use kfs_core::wire::client_chunk::Durable;
 
     const TERM: Term = Term {
         epoch: Epoch(1),
@@ -331,7 +332,11 @@ mod tests {
         };
         let stale = verdicts(Verdict::Stale);
         assert!(collector.meta_sent(1, &stale, &owning, 2).is_err());
-        let kept = verdicts(Verdict::Keep { log_len: 100 });
+        let log = Durable {
+            len: 100,
+            wseq: WriteSeq(1),
+        };
+        let kept = verdicts(Verdict::Keep { log });
         assert!(collector.meta_sent(1, &kept, &owning, 3).is_ok());
         assert!(collector.meta_sent(1, &stale, &freed(), 4).is_ok());
     }

@@ -146,7 +146,7 @@ fn everybody_is_there(
     closed: impl Fn(FileId) -> Closed,
     hurt: impl Fn(&str, &str) -> bool,
 ) -> Result<(), Violation> {
-    for owned in state.chunks().filter(|owned| owned.log_len > 0) {
+    for owned in state.chunks().filter(|owned| owned.log.len > 0) {
         let name = (owned.file, owned.chunk, owned.version);
         let path = format!("chunks/{}.{}.{}", owned.file, owned.chunk, owned.version);
         let mut first: Option<&Copy<'_>> = None;
@@ -160,13 +160,16 @@ fn everybody_is_there(
             let copies = chunks.get(&name);
             let copy =
                 copies.and_then(|copies| copies.iter().find(|copy| copy.shelf.name == shelf.name));
-            let Some(copy) = copy.filter(|copy| copy.slot.len >= owned.log_len) else {
+            let Some(copy) = copy.filter(|copy| copy.slot.has_all(owned.log)) else {
                 let found = copy.map_or("nothing readable".into(), |copy| {
-                    format!("{} bytes committed", copy.slot.len)
+                    format!(
+                        "{} bytes committed at write {}",
+                        copy.slot.len, copy.slot.wseq
+                    )
                 });
                 let what = format!(
-                    "{}, {path}: {found}; {} bytes are in the log",
-                    shelf.name, owned.log_len
+                    "{}, {path}: {found}; {} bytes at write {} are in the log",
+                    shelf.name, owned.log.len, owned.log.wseq
                 );
                 return Err(Violation::new("O4", "D2", what));
             };

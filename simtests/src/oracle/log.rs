@@ -83,7 +83,7 @@ pub fn checkpoints(disk: &DiskModel, records: &[Logged]) -> Result<(), Violation
         let loaded = loaded.map_err(|damage| wrong(damage.to_string()))?;
         let (loaded, _) = loaded.ok_or_else(|| wrong("it has no end".into()))?;
         let up_to = records.iter().take_while(|logged| logged.seq <= seq);
-        let replayed = State::replay(up_to).map_err(|misfit| wrong(misfit))?;
+        let replayed = State::replay(up_to).map_err(&wrong)?;
         if let Some(difference) = loaded.difference(&replayed) {
             return Err(wrong(format!("against the log: {difference}")));
         }

@@ -320,7 +320,7 @@ impl Grants {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use kfs_core::ids::{Boot, ClusterId, Instance, NodeId, RequestNumber, ServerIndex};
+    use kfs_core::ids::{Boot, ClusterId, Instance, NodeId, RequestNumber, ServerIndex, WriteSeq};
     use kfs_core::limits::Geometry;
     use kfs_core::meta::key::{Key, Name};
     use kfs_core::meta::record::{
@@ -328,7 +328,7 @@ pub(super) mod tests {
         SessionOpened, SizeSet,
     };
     use kfs_core::time::UnixNanos;
-    use kfs_core::wire::client_chunk::{PieceDone, WritePiece};
+    use kfs_core::wire::client_chunk::{Durable, PieceDone, WritePiece};
     use kfs_core::wire::client_meta::{Keep, Ownership, WriterStays};
 
     pub(in crate::oracle) const GEOMETRY: Geometry = Geometry {
@@ -401,10 +401,14 @@ pub(super) mod tests {
         .into()
     }
     pub(in crate::oracle) fn sized(file: u64, size: u64) -> Record {
+        let synced = Durable {
+            len: size,
+            wseq: WriteSeq(1),
+        };
         SizeSet {
             file: file_id(file),
             size,
-            synced: vec![(0, size)],
+            synced: vec![(0, synced)],
             writer: WriterStays::Closed,
             time: UnixNanos(2),
         }

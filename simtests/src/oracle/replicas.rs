@@ -5,6 +5,7 @@ use super::{Tick, Violation};
 use crate::disk::DiskModel;
 use kfs_core::ids::{ChunkId, FileId, Version};
 use kfs_core::limits::Geometry;
+use kfs_core::wire::client_chunk::Durable;
 
 const DATA_AT: usize = 16_384;
 const SLOT_BYTES: usize = 8_192;
@@ -20,8 +21,8 @@ pub struct Located {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
-    /// What the file's size gives it.
-    pub log_len: u64,
+    /// What the file's size gives it, and the last write that every replica has.
+    pub log: Durable,
 }
 
 /// Checks one server's replica of a chunk, if it has one. Gives the bytes compared.
@@ -40,7 +41,7 @@ pub fn check(
         file,
         chunk,
         version,
-        log_len,
+        log,
         ..
     } = *located;
     let path = format!("chunks/{file}.{chunk}.{version}");
@@ -55,10 +56,10 @@ pub fn check(
     if slot.ids != ids {
         return Err(bad(format!("the header names {:?}", slot.ids)));
     }
-    if slot.len < log_len {
-        let committed = slot.len;
+    if !slot.has_all(log) {
         return Err(bad(format!(
-            "{committed} bytes are committed, {log_len} are in the log"
+            "{} bytes are committed at write {}, {} at write {} are in the log",
+            slot.len, slot.wseq, log.len, log.wseq
         )));
     }
     let block_bytes = geometry.block_bytes as usize;
@@ -83,7 +84,7 @@ pub fn check(
             )));
         }
     }
-    let seen_len = usize::try_from(log_len).expect("chunks fit in memory");
+    let seen_len = usize::try_from(log.len).expect("chunks fit in memory");
     let seen = Seen {
         file,
         size: u64::MAX,
@@ -94,7 +95,7 @@ pub fn check(
         came: now,
     };
     contents.compare(&seen, &format!("{server}'s disk"))?;
-    Ok(Some(log_len))
+    Ok(Some(log.len))
 }
 
 /// A slot of a chunk header.
@@ -129,6 +130,10 @@ impl Slot {
             .enumerate()
             .filter_map(|(nth, slot)| Self::read(slot?, nth as u64));
         valid.max_by_key(|slot| slot.generation)
+    }
+    /// Whether nothing is missing of what the log says is synced.
+    pub(super) const fn has_all(&self, log: Durable) -> bool {
+        self.len >= log.len && self.wseq >= log.wseq.0
     }
     /// The blocks that have a sum.
     pub(super) fn blocks(&self) -> impl Iterator<Item = usize> {

@@ -30,7 +30,7 @@ pub struct Truth {
     pub under_replicated: BTreeSet<ChunkId>,
     /// Of those, the ones without any, of which something was ever synced: of another one nothing can be missed.
     pub unavailable: BTreeSet<ChunkId>,
-    /// Replicas, by server, that are shorter than the log says or have no header.
+    /// Replicas, by server, that are shorter or older than the log says or have no header.
     pub damaged: BTreeSet<(ServerIndex, ChunkId)>,
     /// Replicas, by server, that have a bad block under a good header.
     pub rotten: BTreeSet<(ServerIndex, ChunkId)>,
@@ -118,7 +118,7 @@ impl Truth {
             if had < usize::from(owned.wanted) {
                 truth.under_replicated.insert(owned.chunk);
             }
-            if had == 0 && owned.synced.unwrap_or(0) > 0 {
+            if had == 0 && owned.synced.unwrap_or_default().len > 0 {
                 truth.unavailable.insert(owned.chunk);
             }
         }
@@ -215,7 +215,7 @@ impl Truth {
 /// A member's replica is served if nothing that readers may see is missing.
 fn fate_of_ours(owned: &Owned, slot: Option<&Slot>) -> Fate {
     match slot {
-        Some(slot) if slot.len >= owned.log_len => Fate::Served,
+        Some(slot) if slot.has_all(owned.log) => Fate::Served,
         Some(_) | None => Fate::Damaged,
     }
 }
@@ -340,6 +340,14 @@ mod tests {
         short.agrees(&said(1, 1, 1, 0, 2)).unwrap();
         assert!(short.agrees(&said(1, 0, 1, 0, 2)).is_err());
         assert!(short.agrees(&said(1, 1, 0, 0, 2)).is_err());
+    }
+
+    #[test]
+    fn a_replica_that_is_as_long_and_older_than_the_log_is_damaged() {
+        let older = disk(&[(path(), chunk_file(NAME(), &bytes(100), 0))]);
+        let truth = truth(&[whole(), older]);
+        truth.agrees(&said(1, 0, 1, 0, 2)).unwrap();
+        assert!(truth.agrees(&said(0, 0, 0, 0, 2)).is_err());
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u
     let mut verified = 0;
     for (located, there) in record.located.values() {
         // A temporary file whose session ended since it was read: the oracle of names judges that.
-        if located.log_len == 0 || logged.attrs(located.file).is_none() {
+        if located.log.len == 0 || logged.attrs(located.file).is_none() {
             continue;
         }
         let found = cluster.look(|server, disk| {

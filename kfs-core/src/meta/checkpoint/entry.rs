@@ -11,6 +11,7 @@ use crate::meta::key::Key;
 use crate::meta::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::planted::{self, Bug};
 use crate::time::UnixNanos;
+use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::Done;
 use core::ops::Bound;
 use imbl::OrdMap;
@@ -135,7 +136,7 @@ pub struct ChunkEntry {
     /// Which request of the file's writer made it.
     pub opened_by: RequestNumber,
     /// How far size reports say it is synced.
-    pub synced: Option<u64>,
+    pub synced: Option<Durable>,
 }
 
 /// A file that goes with its session.

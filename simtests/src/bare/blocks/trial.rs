@@ -379,7 +379,7 @@ impl Trial<'_> {
         let located = self.sim.record.located.values();
         let mut located = located.map(|(located, _)| located);
         let Some(located) = located
-            .find(|one| (one.chunk, one.version) == (name.chunk, name.version) && one.log_len > 0)
+            .find(|one| (one.chunk, one.version) == (name.chunk, name.version) && one.log.len > 0)
         else {
             return Ok(());
         };

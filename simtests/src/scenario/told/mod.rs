@@ -7,6 +7,7 @@ mod answers;
 pub mod basics;
 mod chunks;
 mod disks;
+mod holes;
 mod log;
 mod names;
 mod rare;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(log::ALL)
         .chain(names::ALL)
         .chain(chunks::ALL)
+        .chain(holes::ALL)
         .chain(rare::ALL)
         .collect()
 }
