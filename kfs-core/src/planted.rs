@@ -72,9 +72,6 @@ bugs! {
     /// It has all that replay needs.
     CheckpointForgetsResults, "checkpoint-forgets-results", "N4",
         "a checkpoint holds sessions without the results that were remembered for them";
-    /// A checkpoint has its name when the log is durable as far as it goes.
-    CheckpointAheadOfLog, "checkpoint-ahead-of-log", "N3",
-        "a checkpoint gets its name before the log is durable as far as it goes";
     /// The log is kept from the older checkpoint on.
     LogPrunedByNewest, "log-pruned-by-newest", "N3",
         "all of the log that the newest checkpoint stands for is removed, though the older one needs it";

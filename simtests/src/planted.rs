@@ -37,6 +37,7 @@ pub const fn made_for(bug: Bug) -> &'static [&'static str] {
         Bug::ReadTailOnlySynced => &["sync-fails-and-power-is-lost"],
         Bug::ShortReplicaServed => &["newer-header-rots"],
         Bug::OlderHeaderServed => &["hole-filled-and-header-rots"],
+        Bug::LogPrunedByNewest => &["newest-checkpoint-rots"],
         Bug::FullRoomTaken => &["many-writers-one-head"],
         _ => &[],
     }

@@ -178,9 +178,8 @@ impl Checkpoints {
         let Some(making) = &mut self.making else {
             return;
         };
-        let early = planted::is(Bug::CheckpointAheadOfLog);
         if let Step::Waiting(summary) = making.step
-            && (making.seq <= durable || early)
+            && making.seq <= durable
         {
             making.ticket = Some(outbox.disk(DiskOp::Rename {
                 from: unfinished(making.seq),

@@ -239,6 +239,8 @@ impl Fault {
     pub fn hurts(&self) -> Vec<ServerNumber> {
         match self {
             Self::Disk(server, fault) if spot::hurts(fault) => vec![*server],
+            // Another one stands behind a checkpoint.
+            Self::Spoil(0, spot, _) if spot.under.starts_with("checkpoint/") => Vec::new(),
             Self::Spoil(server, _, damage) if *damage != Damage::Unreadable => vec![*server],
             Self::SetBack(server, _) => vec![*server],
             // What the copy was given while it ran is gone with it.

@@ -18,9 +18,12 @@ use crate::outcome::Totals;
 use crate::run::caught;
 use bytes::Bytes;
 use kfs_core::chunk::name::{CHUNKS, ChunkName};
+use kfs_core::ids::LogSeq;
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::machine::{DiskOp, FileName, SyncMode};
 use kfs_core::meta::Meta;
+use kfs_core::meta::checkpoint::format::checkpoint_seq;
+use kfs_core::meta::oplog::segment_first;
 use kfs_core::meta::state::State;
 use std::time::Duration;
 
@@ -149,6 +152,11 @@ pub(super) fn attempt(story: &Story, case: &Case) -> Tried {
     }
 }
 
+/// The first record of the segment of this path.
+fn segment_of(path: &str) -> Option<LogSeq> {
+    segment_first(path.strip_prefix("log/")?)
+}
+
 struct Trial<'a> {
     story: &'a Story,
     case: &'a Case,
@@ -181,6 +189,11 @@ impl Trial<'_> {
             self.sim.kill(self.case.server);
             if let Start::Refused(why) = self.start()? {
                 return self.refused(&why);
+            }
+            if self.is_behind_checkpoint() {
+                // Only who needs the checkpoint before reads it.
+                self.tell("a checkpoint stands for it");
+                self.restore()?;
             }
             self.log_is_there()?;
             self.read()?;
@@ -236,6 +249,38 @@ impl Trial<'_> {
     /// It did not start on this. With the block as it was it does, and all is there.
     fn refused(&mut self, why: &str) -> Result<Outcome, Violation> {
         self.tell(&format!("it does not start: {why}"));
+        self.restore()?;
+        if let Start::Refused(why) = self.start()? {
+            let what = format!("with the block restored it does not start: {why}");
+            return Err(Violation::new("O9", "L", what));
+        }
+        self.log_is_there()?;
+        self.read_everything()?;
+        self.judge()?;
+        Ok(Outcome::Refused)
+    }
+
+    /// Whether the block is of a segment of the log of which the newest checkpoint has every record.
+    fn is_behind_checkpoint(&self) -> bool {
+        let Some(first) = segment_of(&self.case.block.file) else {
+            return false;
+        };
+        // As it was before anything was damaged: a start puts another segment behind.
+        let disk = self.story.sim.disk(0);
+        let next = disk
+            .paths()
+            .filter_map(segment_of)
+            .filter(|next| *next > first);
+        let checkpoints = disk
+            .paths()
+            .filter_map(|path| checkpoint_seq(path.strip_prefix("checkpoint/")?));
+        match (next.min(), checkpoints.max()) {
+            (Some(next), Some(newest)) => next <= newest.next(),
+            _ => false,
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), Violation> {
         let disk = self.sim.disk_mut(self.case.server);
         if let Some(id) = self.armed {
             disk.lift(id);
@@ -246,18 +291,10 @@ impl Trial<'_> {
             data: vec![self.intact.clone()],
             sync: SyncMode::Now,
         });
-        if let Err(error) = restored {
+        restored.map(|_| ()).map_err(|error| {
             let what = format!("the block cannot be restored: {error}");
-            return Err(Violation::new("O3", "L", what));
-        }
-        if let Start::Refused(why) = self.start()? {
-            let what = format!("with the block restored it does not start: {why}");
-            return Err(Violation::new("O9", "L", what));
-        }
-        self.log_is_there()?;
-        self.read_everything()?;
-        self.judge()?;
-        Ok(Outcome::Refused)
+            Violation::new("O3", "L", what)
+        })
     }
 
     /// Every record that was in the log is in it still.

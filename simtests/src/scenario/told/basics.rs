@@ -9,7 +9,7 @@ use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
-pub const ALL: [Scenario; 5] = [
+pub const ALL: [Scenario; 6] = [
     Scenario {
         name: "format",
         about: "empty disks are formatted and the first directory is made",
@@ -103,6 +103,31 @@ pub const ALL: [Scenario; 5] = [
                 timing: Timing {
                     trash_grace: Duration::from_millis(400),
                     ..base.timing
+                },
+                ..base
+            }
+        },
+    },
+    Scenario {
+        name: "checkpoints",
+        about: "so many changes that old checkpoints go, and segments of the log with them",
+        draw: |seed| {
+            let mut jobs: Vec<Job> = (0..4)
+                .flat_map(|nth| {
+                    let made = (0..5).map(move |which| mkdir(&format!("/c{nth}-{which}")));
+                    made.chain([put(&format!("/d0/p{nth}"), 300)])
+                })
+                .collect();
+            jobs.push(Job::List("/".into()));
+            let base = small(seed);
+            Schedule {
+                checkpoint_ms: 60,
+                clients: one(jobs),
+                limits: Limits {
+                    log_batch_bytes: 4 << 10,
+                    log_first_segment_bytes: 32 << 10,
+                    log_segment_bytes: 32 << 10,
+                    ..base.limits
                 },
                 ..base
             }

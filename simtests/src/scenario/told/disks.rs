@@ -6,10 +6,11 @@ use crate::fault::{Fault, Party, Spot, Trigger};
 use crate::scenario::Scenario;
 use crate::schedule::{Class, Schedule, Speed};
 use crate::workload::job::{Job, Look, ReadHow};
+use kfs_core::limits::Limits;
 use std::ops::Range;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 9] = [
+pub(super) const ALL: [Scenario; 10] = [
     Scenario {
         name: "rot-in-the-log",
         about: "a block of the log rots while the meta server is down, with acked records behind it",
@@ -103,6 +104,33 @@ pub(super) const ALL: [Scenario; 9] = [
                     power(3_600),
                 ],
                 ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "newest-checkpoint-rots",
+        about: "the newest checkpoint rots while the meta server is down: the one before it is used, with more of the log",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let spot = Spot {
+                under: "checkpoint/".into(),
+                which: Which::FromLast(draws.below(2)),
+                bytes: 4_096,
+            };
+            let damage = draws.pick(&[Damage::Corrupt, Damage::Zero, Damage::Unreadable]);
+            let jobs =
+                (0..8).flat_map(|nth| [put(&format!("/d0/p{nth}"), 300), Job::Idle { ms: 100 }]);
+            let base = small(seed);
+            Schedule {
+                checkpoint_ms: 150,
+                clients: one(jobs.chain([Job::Idle { ms: 4_000 }]).collect()),
+                faults: down_while(2_500, Fault::Spoil(0, spot, damage)),
+                limits: Limits {
+                    log_first_segment_bytes: 32 << 10,
+                    log_segment_bytes: 32 << 10,
+                    ..base.limits
+                },
+                ..base
             }
         },
     },
