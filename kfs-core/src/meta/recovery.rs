@@ -215,6 +215,7 @@ impl Recovery {
                                 FileName::new(&format!("{}/{}", checkpoint::DIR, entry.name));
                             self.leftovers.push(file);
                         }
+                        _ if entry.name.ends_with(checkpoint::DAMAGED) => {}
                         _ => tracing::warn!(
                             name = entry.name,
                             "a file in the directory of checkpoints is none; left alone"
