@@ -3,6 +3,30 @@
 //!
 //! Each is an execution that breaks a promise in a design that looks right, and is made so that a mistake in the
 //! rule that it is about shows within a few dozen seeds ([`crate::planted::made_for`]).
+//!
+//! | execution | story | a mistake that it sees |
+//! | --- | --- | --- |
+//! | an answer rests on what a power loss takes | `seen-before-durable`, `refused-before-durable` | `query-ungated`, `refusal-ungated` |
+//! | a delayed request succeeds behind its failed answer | `cut-off-until-expired` | `unknown-asked-again` |
+//! | a chunk is in the log, power is lost before any replica of it is made | `chunk-allocated-power-lost` | `unread-replica-stale` |
+//! | a restarted server serves what it must not yet | `stale-restart` | `first-slot-preferred` |
+//! | the newer header rots: the older one shows less | `newer-header-rots`, `hole-filled-and-header-rots` | `short-replica-served`, `older-header-served` |
+//! | a replica's members lose what was not synced | `block-synced-twice` | `header-before-data` |
+//! | rot in the log, and in its last acked batch | `rot-in-the-log`, `rot-in-the-last-batch` | `damage-passes-for-torn`, `mark-left-out` |
+//! | a sync of the log fails once, then power is lost | `sync-fails-and-power-is-lost` | `read-tail-only-synced` |
+//! | a crash in the middle of a segment switch | `segment-switch-power` | `segment-header-unsynced` |
+//! | the newest checkpoint rots | `newest-checkpoint-rots` | `log-pruned-by-newest` |
+//! | an old copy of the meta server's disk comes back; epochs are lived twice | `meta-set-back` | `epoch-lived-twice`, `unknown-deleted` |
+//! | the lost tail is grown over before anybody says hello | `set-back-and-grown-over` | `unknown-deleted` |
+//! | a disk is cloned into a second server | `disk-cloned` | `cloned-disk-accepted` |
+//! | heartbeats pass one way only | `heartbeats-pass-one-way` | `ids-given-again` |
+//! | a host sleeps and wakes in the middle of a write | `host-sleeps-and-wakes` | `sync-acked-when-written` |
+//! | a bit flips on its way, to a head or along a chain, or to a reader | `bits-flip-on-their-way-to-heads`, `bits-flip-on-their-way-to-readers` | `piece-unverified`, `read-sums-ignored` |
+//! | chains in all directions with full rooms | `many-writers-one-head` | `full-room-taken` |
+//! | a client makes names below a directory that another removes | `removed-while-created-below` | `replay-skips-record` |
+//!
+//! What has no story yet is what is not built yet: version changes, repair, copies made again, appends and
+//! truncation, files that stay readable when they are removed.
 mod answers;
 pub mod basics;
 mod chunks;
@@ -11,6 +35,7 @@ mod holes;
 mod log;
 mod names;
 mod rare;
+mod servers;
 
 use super::Scenario;
 use crate::disk::Policy;
@@ -34,6 +59,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(chunks::ALL)
         .chain(holes::ALL)
         .chain(rare::ALL)
+        .chain(servers::ALL)
         .collect()
 }
 
