@@ -63,25 +63,25 @@ pub(super) fn sweep(args: FaultsArgs, shared: Shared) -> ExitCode {
 
 fn text(scenario: &Scenario, report: &Report, paste: impl Fn(&Failure) -> String) {
     if let Some(violation) = &report.unsound {
-        println!(
+        say!(
             "{}: VIOLATION before anything was damaged: {violation}",
             scenario.name
         );
         return;
     }
     if let Some(tried) = &report.only {
-        println!("{}: {}", tried.outcome.name(), tried.told);
+        say!("{}: {}", tried.outcome.name(), tried.told);
         return;
     }
     let heads = Outcome::ALL.map(|outcome| format!("{:>9}", outcome.name()));
-    println!("{:<22} {:<10} {}", scenario.name, "damage", heads.concat());
+    say!("{:<22} {:<10} {}", scenario.name, "damage", heads.concat());
     for ((kind, damage), tally) in &report.table {
         let counts = tally.map(|count| format!("{count:>9}"));
-        println!("  {:<20} {damage:<10} {}", kind.name(), counts.concat());
+        say!("  {:<20} {damage:<10} {}", kind.name(), counts.concat());
     }
     let sums = Outcome::ALL.map(|outcome| format!("{:>9}", report.count(outcome)));
-    println!("  {:<20} {:<10} {}", "all", "", sums.concat());
-    println!(
+    say!("  {:<20} {:<10} {}", "all", "", sums.concat());
+    say!(
         "  {} of {} blocks swept in {} files, 8 damages each: {} tried, {} bytes read back, {:.1} s{}",
         report.blocks_swept,
         report.blocks_there,
@@ -97,17 +97,17 @@ fn text(scenario: &Scenario, report: &Report, paste: impl Fn(&Failure) -> String
     );
     if report.blocks_swept != report.blocks_due {
         let due = report.blocks_due;
-        println!("  VIOLATION {due} blocks were to be swept");
+        say!("  VIOLATION {due} blocks were to be swept");
     }
     for (_, failure) in &report.failures {
         let Failure { case, kind, tried } = failure;
-        println!(
+        say!(
             "  VIOLATION {} ({}), {case}: {}",
             tried.outcome.name(),
             kind.name(),
             tried.told
         );
-        println!("  {}", paste(failure));
+        say!("  {}", paste(failure));
     }
 }
 

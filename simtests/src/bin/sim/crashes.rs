@@ -22,7 +22,7 @@ pub(super) fn everywhere(args: EverywhereArgs, shared: Shared) -> ExitCode {
     let mut well = true;
     let mut documents = Vec::new();
     if !shared.json {
-        println!(
+        say!(
             "{:<18} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>7}",
             "scenario",
             "I/Os",
@@ -70,13 +70,13 @@ pub(super) fn everywhere(args: EverywhereArgs, shared: Shared) -> ExitCode {
     if shared.json {
         print(&json!({"scenarios": documents, "images": images}));
     } else {
-        println!("{images} different images of disks in all");
+        say!("{images} different images of disks in all");
     }
     ended(well)
 }
 
 fn text(scenario: &Scenario, report: &Report, paste: impl Fn(u64) -> String) {
-    println!(
+    say!(
         "{:<18} {:>7} {:>8} {:>9} {:>9} {:>9} {:>9} {:>10} {:>8} {:>7.1}{}",
         scenario.name,
         report.operations,
@@ -95,8 +95,8 @@ fn text(scenario: &Scenario, report: &Report, paste: impl Fn(u64) -> String) {
         }
     );
     for failure in &report.failures {
-        println!("  VIOLATION {failure}");
-        println!("  {}", paste(failure.point));
+        say!("  VIOLATION {failure}");
+        say!("  {}", paste(failure.point));
     }
 }
 

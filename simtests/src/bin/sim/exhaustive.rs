@@ -56,12 +56,12 @@ fn text(report: &Report, paste: impl Fn(&Failure) -> String) {
             || "after it".into(),
             |nth| format!("power lost after disk operation {nth} of the last one"),
         );
-        println!("  VIOLATION {}", failure.violation);
-        println!("  {when}, with {} files there before:", before.len());
+        say!("  VIOLATION {}", failure.violation);
+        say!("  {when}, with {} files there before:", before.len());
         for job in &failure.jobs[before.len().min(failure.jobs.len())..] {
-            println!("    {job:?}");
+            say!("    {job:?}");
         }
-        println!("  {}", paste(failure));
+        say!("  {}", paste(failure));
     }
 }
 

@@ -8,6 +8,17 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(2)
 }
 
+/// Prints a line. Nobody reads what is said when a pipe was closed: that ends the process.
+#[cfg(madsim)]
+macro_rules! say {
+    () => {
+        $crate::report::say(format_args!(""))
+    };
+    ($($text:tt)+) => {
+        $crate::report::say(format_args!($($text)+))
+    };
+}
+
 #[cfg(madsim)]
 mod blocks;
 #[cfg(madsim)]

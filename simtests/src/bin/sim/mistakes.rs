@@ -12,7 +12,7 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
     for bug in bugs {
         let hunt = planted::hunt(bug, args.most, shared.jobs);
         if !shared.json {
-            println!("{hunt}");
+            say!("{hunt}");
         }
         hunts.push(hunt);
     }
@@ -46,22 +46,22 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
         }));
     } else {
         let number = |value: Option<&u64>| value.map_or("-".into(), u64::to_string);
-        println!(
+        say!(
             "killed {killed} of {}; runs to kill: median {}, p95 {}",
             hunts.len(),
             number(at(50)),
             number(at(95))
         );
-        println!("seen first by:");
+        say!("seen first by:");
         for (oracle, count) in &killers {
-            println!("  {oracle:<6} {count}");
+            say!("  {oracle:<6} {count}");
         }
         let idle = if idle.is_empty() {
             "none".to_owned()
         } else {
             idle.join(", ")
         };
-        println!("never kill alone: {idle}");
+        say!("never kill alone: {idle}");
     }
     ended(killed == hunts.len() && killed > 0)
 }

@@ -2,6 +2,8 @@
 use serde_json::{Value, json};
 use simtests::oracle::Violation;
 use simtests::outcome::Totals;
+use std::fmt::Arguments;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub(super) fn ended(well: bool) -> ExitCode {
@@ -12,11 +14,17 @@ pub(super) fn usage(why: &str) -> ExitCode {
     eprintln!("sim: {why}");
     ExitCode::from(2)
 }
+/// Prints a line, or ends the process if nobody reads it.
+pub(super) fn say(text: Arguments<'_>) {
+    if writeln!(io::stdout(), "{text}").is_err() {
+        std::process::exit(1);
+    }
+}
 pub(super) fn print(value: &Value) {
-    println!("{value}");
+    say!("{value}");
 }
 pub(super) fn line(what: &str, value: &str) {
-    println!("{what:<23} {value}");
+    say!("{what:<23} {value}");
 }
 
 pub(super) fn print_totals(totals: &Totals) {
@@ -118,7 +126,7 @@ pub(super) fn print_broken(violation: Option<&Violation>, paste: &str) {
         line("oracle", violation.oracle);
         line("promise", violation.promise);
         line("what", &violation.what);
-        println!("{paste}");
+        say!("{paste}");
     }
 }
 

@@ -29,11 +29,11 @@ pub(super) fn list(shared: Shared) -> ExitCode {
         return ended(true);
     }
     for one in Kind::all() {
-        println!("{one:<24} {}", one.scenario.about);
+        say!("{one:<24} {}", one.scenario.about);
     }
-    println!();
+    say!();
     for bug in Bug::ALL {
-        println!("{:<28} {:<3} {}", bug.name(), bug.promise(), bug.about());
+        say!("{:<28} {:<3} {}", bug.name(), bug.promise(), bug.about());
     }
     ended(true)
 }
@@ -192,7 +192,7 @@ pub(super) fn twice(kind: Kind, seed: u64, shared: Shared) -> ExitCode {
     if shared.json {
         print(&json!({"seed": seed, "hashes": hashes, "same": same}));
     } else if same {
-        println!("{kind} seed {seed}: {} in two processes", hashes[0]);
+        say!("{kind} seed {seed}: {} in two processes", hashes[0]);
     } else {
         let violation = simtests::oracle::Violation::new(
             "O13",
@@ -232,7 +232,7 @@ pub(super) fn replay(file: &Path, shared: Shared) -> ExitCode {
         }
         print(&document);
     } else {
-        println!("{replayed}");
+        say!("{replayed}");
     }
     ended(replayed.is_same())
 }
