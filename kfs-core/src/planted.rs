@@ -154,6 +154,9 @@ bugs! {
     /// A link that closed is forgotten.
     DeadLinkKept, "dead-link-kept", "bounds",
         "the meta server keeps its links when they close";
+    /// What is said of copies is what they are.
+    FreedStillCounted, "freed-still-counted", "F",
+        "chunks that are gone go on counting as chunks with too few copies";
     /// A boot that was heard before, from another process, is a copy of the disk.
     ClonedDiskAccepted, "cloned-disk-accepted", "D5",
         "a server with a boot that was heard before is accepted";

@@ -38,6 +38,7 @@ pub const fn made_for(bug: Bug) -> &'static [&'static str] {
         Bug::ShortReplicaServed => &["newer-header-rots"],
         Bug::OlderHeaderServed => &["hole-filled-and-header-rots"],
         Bug::LogPrunedByNewest => &["newest-checkpoint-rots"],
+        Bug::FreedStillCounted => &["clean"],
         Bug::FullRoomTaken => &["many-writers-one-head"],
         _ => &[],
     }

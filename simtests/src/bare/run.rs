@@ -3,10 +3,13 @@
 use super::sim::Sim;
 use crate::observe::record::Record;
 use crate::oracle::rest::{self, AtRest};
-use crate::oracle::{Violation, order, replicas};
+use crate::oracle::status::Truth;
+use crate::oracle::{Violation, log, order, replicas};
 use crate::outcome::{Outcome, Totals};
 use crate::run::caught;
 use crate::schedule::{Class, Schedule};
+use kfs_core::meta::Meta;
+use kfs_core::meta::state::State;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,8 @@ const WORK_MAX: Duration = Duration::from_secs(1_200);
 pub const READY_MAX: Duration = Duration::from_secs(60);
 /// How long the auditor may take.
 const AUDIT_MAX: Duration = Duration::from_secs(120);
+/// After so long nothing is on its way any more, if nothing fails.
+const SETTLES: Duration = Duration::from_secs(2);
 /// How long it may take if what is lost is asked for until the call's time is up.
 const AUDIT_OF_LOSSES_MAX: Duration = Duration::from_secs(1_200);
 
@@ -42,10 +47,28 @@ fn live(sim: &mut Sim) -> Result<(), Violation> {
     work(sim)?;
     sim.heal_all();
     ready(sim)?;
+    if sim.schedule.class == Class::Clean {
+        lived_in(sim)?;
+    }
     sim.power_cycle();
     ready(sim)?;
     audit(sim)?;
     rest(sim)
+}
+
+/// What a meta server that has served for a while says of the cluster is true: a start counts everything anew.
+fn lived_in(sim: &mut Sim) -> Result<(), Violation> {
+    sim.run_until(SETTLES, |_| false);
+    let Some(status) = sim.meta().and_then(Meta::status) else {
+        return Ok(());
+    };
+    let records = log::records(sim.disk(0))?;
+    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
+    let servers: Vec<_> = (1..sim.servers())
+        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
+        .collect();
+    let shelves = rest::shelves(&logged, &servers);
+    Truth::of(&logged, &shelves, sim.schedule.geometry).agrees(&status)
 }
 
 /// Judges the cluster as it stands, once nobody works any more.

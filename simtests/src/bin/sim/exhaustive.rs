@@ -33,7 +33,7 @@ pub(super) fn exhaustive(args: ExhaustiveArgs, shared: Shared) -> ExitCode {
     } else {
         text(&report, paste);
     }
-    ended(report.failures.is_empty() && report.sequences > 0)
+    ended(report.failures.is_empty() && report.sequences > 0 && report.replies > 0)
 }
 
 fn text(report: &Report, paste: impl Fn(&Failure) -> String) {
