@@ -10,6 +10,7 @@ mod demo;
 mod embedded;
 mod failure;
 mod list;
+mod offline;
 mod path;
 mod pieces;
 mod reach;
@@ -178,6 +179,15 @@ enum Verb {
     Status,
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
+    /// Read a data directory of a stopped server, or a copy of one, and say what in it is damaged
+    Verify {
+        /// Of a meta server or a chunkserver
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Read the log of a meta server
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Show on an embedded cluster what this is: store a file, kill a server, read the file back
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
@@ -192,6 +202,16 @@ enum Verb {
     /// A process of a benchmark, started by it
     #[command(hide = true, subcommand)]
     BenchPart(bench::Part),
+}
+
+#[derive(Subcommand, Debug)]
+enum LogVerb {
+    /// Print the records in a data directory, oldest first
+    Cat {
+        /// Of a meta server
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 fn remote() -> impl TypedValueParser<Value = RemotePath> {
@@ -267,6 +287,14 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::stdout(&error))?;
             Ok(Exit::Done)
         }
+        Verb::Verify { dir } => {
+            no_cluster("verify", common)?;
+            offline::verify::verify(&dir, screen)
+        }
+        Verb::Log(LogVerb::Cat { dir }) => {
+            no_cluster("log cat", common)?;
+            offline::log::cat(&dir, screen)
+        }
         Verb::BenchPart(part) => bench::part(part, common),
         Verb::Bench(asked) => {
             own_cluster("bench", common)?;
@@ -279,6 +307,16 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
         }
         verb => runtime()?.block_on(on_cluster(verb, common, screen)),
     }
+}
+
+/// Refuses to name a cluster to a verb that reads a directory.
+fn no_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
+    if common.meta.is_some() || common.local.is_some() {
+        return Err(Failure::usage(format!(
+            "'kfs {verb}' reads a data directory: --meta and --local say nothing to it"
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses to name a cluster to a verb that starts its own.

@@ -14,5 +14,6 @@ mod cluster;
 mod demo;
 mod interrupted;
 mod local;
+mod offline;
 mod transfer;
 mod verbs;

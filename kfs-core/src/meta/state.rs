@@ -196,6 +196,15 @@ impl State {
         }
         Ok(state)
     }
+    /// The state after one record more.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn apply(&mut self, logged: &Logged) -> Result<(), String> {
+        super::apply::apply(self, logged)
+            .map(|_| ())
+            .map_err(|misfit| misfit.0)
+    }
     /// The last record applied.
     #[must_use]
     pub const fn seq(&self) -> LogSeq {

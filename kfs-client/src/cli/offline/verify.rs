@@ -1,0 +1,252 @@
+//! `kfs verify`: whether a data directory is whole, and up to where.
+use super::super::failure::{Exit, Failure};
+use super::super::screen::Screen;
+use super::super::units::size;
+use super::{MetaDir, Trouble, identity, load, unreadable};
+use kfs_core::block::padded_sum;
+use kfs_core::chunk::header::Header;
+use kfs_core::chunk::name::{CHUNKS, ChunkName};
+use kfs_core::identity::{Identity, Owner};
+use kfs_core::ids::LogSeq;
+use kfs_core::limits::{Geometry, HEADER_BYTES};
+use kfs_core::meta::state::State;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What was looked at, and what is wrong with it.
+#[derive(Serialize, Debug)]
+struct Finding {
+    /// `checkpoint`, `log`, `chunk`, or `directory`, which comes last.
+    what: &'static str,
+    /// Of a file.
+    file: Option<String>,
+    whole: bool,
+    /// For people.
+    text: String,
+}
+
+/// Reads all that is there, and says what is damaged.
+pub(crate) fn verify(dir: &Path, screen: &Screen) -> Result<Exit, Failure> {
+    let identity = identity(dir)?;
+    let mut told = Told { screen, bad: 0 };
+    match identity.owner {
+        Owner::Meta => meta(dir, identity, &mut told)?,
+        Owner::Chunk => chunks(dir, &mut told)?,
+    }
+    let bad = told.bad;
+    let text = match bad {
+        0 => "whole".to_owned(),
+        1 => "DAMAGED: one thing is wrong".to_owned(),
+        more => format!("DAMAGED: {more} things are wrong"),
+    };
+    told.say("directory", None, bad == 0, text)?;
+    Ok(if bad == 0 { Exit::Done } else { Exit::Corrupt })
+}
+
+struct Told<'a> {
+    screen: &'a Screen,
+    bad: u64,
+}
+
+impl Told<'_> {
+    fn say(
+        &mut self,
+        what: &'static str,
+        file: Option<&Path>,
+        whole: bool,
+        text: String,
+    ) -> Result<(), Failure> {
+        self.bad += u64::from(!whole && what != "directory");
+        let file = file.map(|file| file.display().to_string());
+        self.screen.line(match &file {
+            Some(file) => format!("{what:<10} {file}: {text}"),
+            None => format!("{what:<10} {text}"),
+        })?;
+        self.screen.json(&Finding {
+            what,
+            file,
+            whole,
+            text,
+        })
+    }
+}
+
+/// Checkpoints by themselves, the log by itself, and the one against the other.
+fn meta(dir: &Path, identity: Identity, told: &mut Told<'_>) -> Result<(), Failure> {
+    let cluster = identity.cluster;
+    let found = MetaDir::open(dir, identity)?;
+    let mut loaded = BTreeMap::new();
+    for (seq, path) in &found.checkpoints {
+        match load(cluster, path) {
+            Ok((state, summary)) if state.seq() == *seq => {
+                let text = format!(
+                    "whole, {} entries in {}, state hash {:016x}",
+                    summary.entries,
+                    size(summary.bytes),
+                    summary.hash
+                );
+                told.say("checkpoint", Some(path), true, text)?;
+                loaded.insert(*seq, state);
+            }
+            Ok((state, _)) => {
+                let text = format!("it is of record {}", state.seq());
+                told.say("checkpoint", Some(path), false, text)?;
+            }
+            Err(Trouble::Damage(damage)) => {
+                told.say("checkpoint", Some(path), false, damage.to_string())?;
+            }
+            Err(Trouble::Failure(failure)) => {
+                told.say("checkpoint", Some(path), false, failure.text())?
+            }
+        }
+    }
+    log(&found, loaded, told)
+}
+
+fn log(
+    found: &MetaDir,
+    mut loaded: BTreeMap<LogSeq, State>,
+    told: &mut Told<'_>,
+) -> Result<(), Failure> {
+    let Some((first, _)) = found.segments.first() else {
+        return told.say("log", None, false, "there is no segment".into());
+    };
+    // What stands for the records before the first one that is there.
+    let start = if *first == LogSeq(1) {
+        Some(State::default())
+    } else {
+        let enough = |(seq, _): &(&LogSeq, &State)| first.0 <= seq.0 + 1;
+        loaded.iter().find(enough).map(|(_, state)| state.clone())
+    };
+    let Some(mut state) = start else {
+        let text = format!(
+            "it begins with record {first}, and no whole checkpoint stands for those before"
+        );
+        return told.say("log", None, false, text);
+    };
+    let mut differs = Vec::new();
+    loaded.remove(&state.seq());
+    let read = found.read_log(&mut |logged| {
+        if logged.seq <= state.seq() {
+            return Ok(());
+        }
+        state.apply(&logged)?;
+        if let Some(checkpoint) = loaded.remove(&logged.seq)
+            && let Some(difference) = checkpoint.difference(&state)
+        {
+            differs.push(format!(
+                "checkpoint {} is not what the log gives: {difference}",
+                logged.seq
+            ));
+        }
+        Ok(())
+    });
+    match read {
+        Ok(end) => {
+            let torn = end.is_some_and(|end| end.torn);
+            let torn = if torn {
+                "; it ends in a write that was cut, of which nothing was acknowledged"
+            } else {
+                ""
+            };
+            let text = format!(
+                "whole from record {first} to record {} in {} segments{torn}",
+                state.seq(),
+                found.segments.len()
+            );
+            told.say("log", None, true, text)?;
+        }
+        Err(Trouble::Damage(damage)) => {
+            let text = format!("whole up to record {}; {damage}", state.seq());
+            told.say("log", None, false, text)?;
+        }
+        Err(Trouble::Failure(failure)) => told.say("log", None, false, failure.text())?,
+    }
+    for text in differs {
+        told.say("checkpoint", None, false, text)?;
+    }
+    for seq in loaded.keys().filter(|seq| **seq > state.seq()) {
+        let text = format!(
+            "checkpoint {seq} is ahead of the log, which ends with record {}",
+            state.seq()
+        );
+        told.say("checkpoint", None, false, text)?;
+    }
+    Ok(())
+}
+
+/// Every block of every replica against its sum.
+fn chunks(dir: &Path, told: &mut Told<'_>) -> Result<(), Failure> {
+    let dir = dir.join(CHUNKS);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(&dir).map_err(|error| unreadable(&dir, &error))? {
+        paths.push(entry.map_err(|error| unreadable(&dir, &error))?.path());
+    }
+    paths.sort();
+    let (mut replicas, mut blocks, mut bytes) = (0_u64, 0_u64, 0_u64);
+    for path in &paths {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(ChunkName::parse) else {
+            let text = "not the name of a replica; left alone".to_owned();
+            told.say("chunk", Some(path), true, text)?;
+            continue;
+        };
+        replicas += 1;
+        let mut verified = |len: u64| {
+            blocks += 1;
+            bytes += len;
+        };
+        for wrong in replica(path, name, &mut verified) {
+            told.say("chunk", Some(path), false, wrong)?;
+        }
+    }
+    let text = format!(
+        "{replicas} replicas, {blocks} blocks verified, {}",
+        size(bytes)
+    );
+    told.say("chunk", None, true, text)
+}
+
+/// What is wrong with a replica.
+fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<String> {
+    let geometry = Geometry::REAL;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => return vec![format!("cannot be read: {error}")],
+    };
+    let head = usize::try_from(HEADER_BYTES).expect("a header is short");
+    let mut bytes = vec![0; head];
+    if let Err(error) = file.read_exact_at(&mut bytes, 0) {
+        return vec![format!("its header cannot be read: {error}")];
+    }
+    let header = match Header::choose(&bytes, name, geometry) {
+        Ok(header) => header,
+        Err(error) => return vec![format!("its header cannot be used: {error}")],
+    };
+    let mut wrong = Vec::new();
+    let block_bytes = u64::from(geometry.block_bytes);
+    for block in 0..header.len.div_ceil(block_bytes) {
+        let nth = usize::try_from(block).expect("a chunk has few blocks");
+        let Some(sum) = header.sum(nth) else {
+            continue;
+        };
+        let len = block_bytes.min(header.len - block * block_bytes);
+        let mut bytes = vec![0; usize::try_from(len).expect("a block is short")];
+        if let Err(error) = file.read_exact_at(&mut bytes, HEADER_BYTES + block * block_bytes) {
+            wrong.push(format!("block {block} cannot be read: {error}"));
+            continue;
+        }
+        let found = padded_sum(&bytes, geometry.block_bytes);
+        if found == sum {
+            verified(len);
+        } else {
+            wrong.push(format!(
+                "block {block}: its sum is 0x{found:08X}, its header says 0x{sum:08X}"
+            ));
+        }
+    }
+    wrong
+}
