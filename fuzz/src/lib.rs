@@ -397,30 +397,9 @@ pub fn segment(data: &[u8]) {
 /// A checkpoint: what is loaded is loaded again from what is written of it, and is the same. The input is an epoch,
 /// a last record, and blocks.
 pub fn checkpoint(data: &[u8]) {
-    let Some((repair, rest)) = Repair::split(data) else {
+    let Some(bytes) = checkpoint_bytes(data) else {
         return;
     };
-    let Some((numbers, blocks)) = rest.split_first_chunk::<12>() else {
-        return;
-    };
-    let header = checkpoint_format::Header {
-        cluster: CLUSTER,
-        epoch: Epoch(u32::from_le_bytes(
-            numbers[..4].try_into().expect("four bytes"),
-        )),
-        seq: LogSeq(u64::from_le_bytes(
-            numbers[4..].try_into().expect("eight bytes"),
-        )),
-    };
-    let mut bytes = header.encode();
-    bytes.extend_from_slice(blocks);
-    if repair != Repair::Nothing {
-        mend_blocks(
-            &mut bytes[checkpoint_format::HEADER_BYTES..],
-            &header,
-            repair,
-        );
-    }
     let whole = load_checkpoint(&bytes, bytes.len());
     let in_pieces = load_checkpoint(&bytes, 1_000);
     match (&whole, &in_pieces) {
@@ -439,6 +418,40 @@ pub fn checkpoint(data: &[u8]) {
     }
     let again = load_checkpoint(&again, again.len()).expect("what is written can be loaded");
     assert_eq!(state.difference(&again), None);
+}
+
+/// How many entries the checkpoint of an input has, if it can be loaded.
+#[must_use]
+pub fn checkpoint_entries(data: &[u8]) -> Option<u64> {
+    let bytes = checkpoint_bytes(data)?;
+    let mut loader = Loader::new("checkpoint/checkpoint.1".into(), CLUSTER);
+    let (_, summary) = loader.feed(&bytes, More::Ends).ok()??;
+    Some(summary.entries)
+}
+
+/// The file that an input stands for.
+fn checkpoint_bytes(data: &[u8]) -> Option<Vec<u8>> {
+    let (repair, rest) = Repair::split(data)?;
+    let (numbers, blocks) = rest.split_first_chunk::<12>()?;
+    let header = checkpoint_format::Header {
+        cluster: CLUSTER,
+        epoch: Epoch(u32::from_le_bytes(
+            numbers[..4].try_into().expect("four bytes"),
+        )),
+        seq: LogSeq(u64::from_le_bytes(
+            numbers[4..].try_into().expect("eight bytes"),
+        )),
+    };
+    let mut bytes = header.encode();
+    bytes.extend_from_slice(blocks);
+    if repair != Repair::Nothing {
+        mend_blocks(
+            &mut bytes[checkpoint_format::HEADER_BYTES..],
+            &header,
+            repair,
+        );
+    }
+    Some(bytes)
 }
 
 fn load_checkpoint(bytes: &[u8], step: usize) -> Result<State, Damage> {

@@ -100,3 +100,15 @@ fn every_kind_of_entry_is_in_the_corpus_of_every_machine() {
         assert_eq!(kinds.len(), EntryKind::ALL.len(), "every kind is there");
     }
 }
+
+#[test]
+fn the_good_checkpoint_of_the_corpus_is_one() {
+    let corpus = corpus("checkpoint");
+    let mut good = corpus.iter().filter(|(path, _)| path.ends_with("good"));
+    let (_, data) = good.next().expect("there is a good one");
+    let entries = kfs_fuzz::checkpoint_entries(data).expect("it can be loaded");
+    assert!(
+        entries > 12,
+        "something of everything, not {entries} entries"
+    );
+}

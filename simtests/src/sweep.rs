@@ -174,7 +174,7 @@ impl Swept {
         let faulty = runs * faulty / (kinds.len() as u64).max(1);
         let mut minima = vec![
             ("runs", totals.runs, 1),
-            ("acked operations", totals.acked, 10 * drawn),
+            ("acked operations", totals.acked, runs.max(10 * drawn)),
             ("bytes verified", totals.bytes_verified, 2_000 * drawn),
             ("replies confirmed", totals.replies_certain, 10 * drawn),
             (
