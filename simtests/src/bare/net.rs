@@ -55,7 +55,7 @@ pub enum NetEvent {
 #[derive(Clone, Debug)]
 pub enum Arrival {
     /// A message.
-    Msg(Msg),
+    Msg(Box<Msg>),
     /// The other end closed.
     Fin,
 }
@@ -289,7 +289,7 @@ impl Net {
             }
             let at = (now + delay).max(flow.last_arrival);
             flow.last_arrival = at;
-            let arrival = NetEvent::Arrive(id, 1 - side, Arrival::Msg(msg));
+            let arrival = NetEvent::Arrive(id, 1 - side, Arrival::Msg(Box::new(msg)));
             heap.push(at, What::Net(arrival));
         }
         if sent > 0 && !closed {
@@ -480,7 +480,7 @@ impl Net {
                 self.pump(heap, now, id, 1 - side);
                 open.then(|| Delivery {
                     node,
-                    happens: Happens::Received(link, msg),
+                    happens: Happens::Received(link, *msg),
                 })
             }
             Arrival::Fin => {
