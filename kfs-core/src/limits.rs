@@ -133,18 +133,25 @@ impl Limits {
         read_ahead_bytes: 8 << 20,
     };
 
-    /// Bytes of pieces that a chunkserver holds of one chain position, at most, when `late` is how many messages
-    /// all links together may bring from the moment when they are paused.
+    /// Bytes of pieces that a chunkserver holds of one chain position, at most, when they come on so many `links`
+    /// (those that are gone count as long as a piece of theirs is held) of which each may bring `late` messages
+    /// after it was paused.
     ///
-    /// The piece that fills the room is over its limit already; then come the late ones. The loop of the daemons
-    /// holds 32 messages of all links in its queue, and one in the hand of each link's reader; of a link on
-    /// which a position's first piece comes while the room is full, nobody knew before, so it brings that first
-    /// piece and as many again. At the head that ends: pieces of clients past twice the limit are refused for
-    /// now, and sent again. Further down nobody may refuse; there one link comes from each server of the cluster.
+    /// When room runs out there are [`Limits::piece_buffer_bytes`] at most. From then on each link brings one
+    /// piece that has it paused, and then its late ones: in the daemons these are the 32 messages that stand in
+    /// the queue of their loop, and one in the hand of the link's reader. At the head that ends: pieces of clients
+    /// past twice the limit are refused for now, and sent again. Further down nobody may refuse; there one link
+    /// comes from each server of the cluster.
     #[must_use]
-    pub const fn piece_bytes_max(&self, geometry: Geometry, position: u8, late: usize) -> usize {
+    pub const fn piece_bytes_max(
+        &self,
+        geometry: Geometry,
+        position: u8,
+        links: usize,
+        late: usize,
+    ) -> usize {
         let piece = geometry.piece_bytes as usize;
-        let most = self.piece_buffer_bytes + piece * (1 + late);
+        let most = self.piece_buffer_bytes + piece * links * (1 + late);
         if position == 0 && most > self.head_bytes_max(geometry) {
             self.head_bytes_max(geometry)
         } else {

@@ -200,6 +200,9 @@ bugs! {
     /// The head of a chain refuses pieces for which it has no room.
     FullRoomTaken, "full-room-taken", "F",
         "the head of a chain takes pieces though it has no room in memory for them";
+    /// Who brings a piece while there is no room is paused, also if nothing was known of it when room ran out.
+    LateLinkUnpaused, "late-link-unpaused", "F",
+        "a link that brings its first piece while there is no room in memory is read on";
     /// A piece is counted when it is written, once.
     PieceCountedTwice, "piece-counted-twice", "F",
         "a piece is counted as two if its sync was waiting for it";

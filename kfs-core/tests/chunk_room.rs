@@ -167,6 +167,39 @@ fn who_waits_for_room_goes_on_in_turn_and_no_more_at_once_than_there_is_room_for
 }
 
 #[test]
+fn clients_that_have_nothing_more_to_bring_take_no_turn_from_who_has() {
+    let mut world = with_room(1, 4 * PIECE);
+    for chunk in 1..=8 {
+        let idle = writer(&mut world, &[0], chunk);
+        writes(&mut world, idle);
+    }
+    let busy: Vec<_> = (11..=14)
+        .map(|chunk| writer(&mut world, &[0], chunk))
+        .collect();
+    let link = busy[0].link;
+    world.run();
+    let write_all = |world: &mut World, piece: u64| {
+        world.rules.hold_disk.push((0, "write".into()));
+        for Writer { chunk, .. } in &busy {
+            let at = (piece - 1) * PIECE as u64;
+            world.write(0, link, *chunk, piece, at, &bytes(PIECE, 1));
+        }
+        world.run();
+        assert!(world.is_paused(0, link));
+    };
+    // All were paused; the others go on as well, and bring nothing.
+    write_all(&mut world, 1);
+    world.let_go("write");
+    assert!(!world.is_paused(0, link));
+    write_all(&mut world, 2);
+    for Writer { chunk, .. } in &busy[..3] {
+        world.let_go(&format!("write {}", name(*chunk).path().as_str()));
+        world.rules.hold_disk.push((0, "write".into()));
+    }
+    assert!(!world.is_paused(0, link), "there is room for three pieces");
+}
+
+#[test]
 fn pieces_of_one_byte_fill_a_room_as_well() {
     let mut world = with_room(1, 2_048);
     let writer = writer(&mut world, &[0], 1);
@@ -201,8 +234,9 @@ fn chains_in_both_directions_with_full_rooms_do_not_wait_for_each_other() {
     let within = |world: &World| {
         for server in 0..2 {
             let limits = world.limits;
-            assert!(held(world, server, 0) <= limits.piece_bytes_max(GEOMETRY, 0, 33));
-            assert!(held(world, server, 1) <= limits.piece_bytes_max(GEOMETRY, 1, 33));
+            // Six clients write to each, all at once: five pieces are on their way when the link is paused.
+            assert!(held(world, server, 0) <= limits.piece_bytes_max(GEOMETRY, 0, 6, 1));
+            assert!(held(world, server, 1) <= limits.piece_bytes_max(GEOMETRY, 1, 1, 5));
         }
     };
     for writer in &writers {

@@ -39,7 +39,7 @@ pub const fn made_for(bug: Bug) -> &'static [&'static str] {
         Bug::OlderHeaderServed => &["hole-filled-and-header-rots"],
         Bug::LogPrunedByNewest => &["newest-checkpoint-rots"],
         Bug::FreedStillCounted => &["clean"],
-        Bug::FullRoomTaken => &["many-writers-one-head"],
+        Bug::FullRoomTaken | Bug::LateLinkUnpaused => &["many-writers-one-head"],
         _ => &[],
     }
 }

@@ -3,9 +3,11 @@
 //! Room is counted apart per chain position, and position k waits only for the disk and for the link to
 //! position k+1; so a chain A→B and a chain B→A never wait for each other.
 //!
-//! When a position has no room, the links that its pieces come on are paused, and whoever brings one
-//! meanwhile is paused too. They go on in the order in which they were paused, and no more of them at once
-//! than there is room for the next piece of each. How much there can be: [`Limits::piece_bytes_max`].
+//! When a position has no room, the links that bring its pieces are paused, and whoever brings one meanwhile
+//! is paused too. They go on in the order in which they were paused, and no more of them at once than there is
+//! room for the next piece of each. A link that had its turn and did not take it is left alone, and no room is
+//! kept for it: clients hold links that they have no use for now. How much there can be:
+//! [`Limits::piece_bytes_max`].
 //!
 //! [`Limits::piece_bytes_max`]: crate::limits::Limits::piece_bytes_max
 use super::name::ReplicaId;
@@ -66,6 +68,8 @@ pub(super) struct Link {
 /// Whether a link is read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reading {
+    /// It has brought no piece yet, or did not when it had its turn.
+    Idle,
     Going,
     Paused,
     /// It was paused, and has brought nothing since it goes on: room is kept for its next piece.
@@ -85,7 +89,7 @@ impl Link {
             unsent_bytes: 0,
             sent_bytes: 0,
             early: Vec::new(),
-            reading: Reading::Going,
+            reading: Reading::Idle,
         }
     }
     /// Bytes that are on their way out, or will be when reads in progress end.
@@ -143,6 +147,8 @@ impl Room {
 
 #[derive(Clone, Debug)]
 struct Hold {
+    /// Where it came from.
+    link: LinkId,
     position: u8,
     bytes: usize,
     /// Who still needs the bytes: the disk, the next link.
@@ -166,12 +172,17 @@ impl Links {
     pub(super) fn room_bytes(&self) -> usize {
         self.rooms.values().map(|room| room.bytes).sum()
     }
-    /// Per chain position: bytes of pieces in memory, and the links they come on.
+    /// Per chain position: bytes of pieces in memory, and the links that brought them or may bring more.
     pub(super) fn rooms(&self) -> impl Iterator<Item = (u8, usize, usize)> {
         self.rooms.iter().map(|(position, room)| {
-            let carries = |link: &&Link| link.purpose == Purpose::Pieces(*position);
-            let links = self.links.values().filter(carries).count();
-            (*position, room.bytes, links)
+            let purpose = Purpose::Pieces(*position);
+            let carry = self.links.iter().filter(|(_, at)| at.purpose == purpose);
+            let brought = self.holds.values().filter(|at| at.position == *position);
+            let links: BTreeSet<_> = carry
+                .map(|(link, _)| *link)
+                .chain(brought.map(|hold| hold.link))
+                .collect();
+            (*position, room.bytes, links.len())
         })
     }
     /// All links: reads of each that are not answered, messages on their way out, and the bytes of both.
@@ -317,6 +328,7 @@ impl Links {
         self.holds.insert(
             id,
             Hold {
+                link,
                 position,
                 bytes,
                 users,
@@ -326,20 +338,43 @@ impl Links {
         room.bytes += bytes;
         room.pieces += 1;
         if let Some(at) = self.links.get_mut(&link)
-            && at.reading == Reading::Resumed
+            && at.reading != Reading::Paused
         {
+            room.resumed -= usize::from(at.reading == Reading::Resumed);
             at.reading = Reading::Going;
-            room.resumed -= 1;
         }
-        room.full |= room.weight() > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
+        let heavy = room.weight() > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
         if room.full {
-            // Who brought the last piece waits behind those who did not.
-            let others = self.links.keys().copied().filter(|other| *other != link);
-            for other in others.chain([link]).collect::<Vec<_>>() {
-                self.pause(outbox, other, position);
+            if !planted::is(Bug::LateLinkUnpaused) {
+                self.pause(outbox, link, position);
             }
+        } else if heavy {
+            room.full = true;
+            self.fills(outbox, link, position);
         }
         id
+    }
+    /// A position has no room any more.
+    fn fills<E>(&mut self, outbox: &mut Outbox<E>, last: LinkId, position: u8) {
+        let room = self.rooms.entry(position).or_default();
+        let mut going = Vec::new();
+        for (link, at) in &mut self.links {
+            match at.reading {
+                Reading::Going if at.purpose == Purpose::Pieces(position) && *link != last => {
+                    going.push(*link);
+                }
+                Reading::Resumed if at.purpose == Purpose::Pieces(position) => {
+                    at.reading = Reading::Idle;
+                    room.resumed -= 1;
+                }
+                _ => {}
+            }
+        }
+        // Who brought the last piece waits behind those who did not.
+        going.push(last);
+        for link in going {
+            self.pause(outbox, link, position);
+        }
     }
     /// Stops reading from a link that pieces of this position come on.
     pub(super) fn pause<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId, position: u8) {

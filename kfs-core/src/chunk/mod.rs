@@ -167,7 +167,7 @@ pub struct Room {
     pub position: u8,
     /// In memory now.
     pub bytes: usize,
-    /// Links that pieces of it come on.
+    /// Links that brought those, or may bring more.
     pub links: usize,
 }
 

@@ -2,10 +2,8 @@
 //!
 //! To be called after every event, or every so many: it costs as much as there are links. The slack that is
 //! allowed is what the machines document and no more: a room or a link is full when it is over its limit, so
-//! it may be over it by the last piece; and a link that is paused brings what was on its way: one piece that
-//! its reader has in hand, and what stands in the driver's queue ([`OnTheirWay`]). That queue is all links',
-//! but it fills anew for each link that nobody paused yet because no piece had come on it. The head of a chain
-//! refuses what would be too much, so its bound depends on no driver.
+//! it may be over it by the last piece; and a link that is paused brings what was on its way ([`OnTheirWay`]).
+//! The head of a chain refuses what would be too much, so its bound depends on no driver.
 use super::Violation;
 use kfs_core::chunk;
 use kfs_core::client::{self, PIECE_COST};
@@ -18,13 +16,14 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 /// space, and the directory.
 const JOBS_OF_ITS_OWN: usize = 64;
 
-/// Messages that a driver may have read from all links of a process together and not handed over yet.
+/// Messages that a driver may have read from a link and not handed over yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OnTheirWay(pub usize);
 
 impl OnTheirWay {
-    /// The queue of the loop that the daemons use (`EVENTS` in `kfs-drive`).
-    pub const DRIVE: Self = Self(32);
+    /// The queue of the loop that the daemons use (`EVENTS` in `kfs-drive`), which one link may fill alone, and
+    /// what the reader of the link has in hand.
+    pub const DRIVE: Self = Self(32 + 1);
 }
 
 /// How many links, sessions and open files there can be at most: what a run has of clients and servers.
@@ -70,13 +69,12 @@ pub fn chunk(
 ) -> Result<(), Violation> {
     let judge = Judge { whose };
     let piece = geometry.piece_bytes as usize;
-    // A link that is gone may have left as much as any other.
-    let links = bounds.links.len().max(1);
-    let late = links * (on_their_way.0 + 1);
+    let mut held = 0;
     for room in &bounds.rooms {
         let what = format!("bytes of pieces at position {}", room.position);
-        let most = limits.piece_bytes_max(geometry, room.position, late);
+        let most = limits.piece_bytes_max(geometry, room.position, room.links, on_their_way.0);
         judge.most(&what, room.bytes, most)?;
+        held = held.max(room.bytes);
     }
     let mut reads = 0;
     for link in &bounds.links {
@@ -84,14 +82,14 @@ pub fn chunk(
         judge.most("reads of one link", link.reads, limits.link_requests)?;
         // Of answers that carry no bytes there is one for each message that came.
         let small = link.messages * HEAD_BYTES_MAX;
-        let rooms = limits.piece_bytes_max(geometry, 1, late);
-        let most = (limits.link_unsent_bytes + piece).max(rooms) + small;
+        // Pieces on their way to the next server are in memory once.
+        let most = (limits.link_unsent_bytes + piece).max(held) + small;
         judge.most("bytes on their way out on one link", link.bytes, most)?;
     }
     judge.most(
         "reads not answered",
         bounds.reads,
-        links * limits.link_requests,
+        bounds.links.len() * limits.link_requests,
     )?;
     // Reads of links that are gone end at once, with nothing left of them.
     judge.most(
@@ -197,7 +195,7 @@ mod tests {
         chunk::Bounds {
             rooms: vec![chunk::Room {
                 position: 0,
-                bytes: 1_000 + 3 * 128,
+                bytes: 1_000 + 2 * 128,
                 links: 1,
             }],
             links: vec![chunk::Load {
@@ -258,8 +256,8 @@ mod tests {
         let piece = 128;
         judge(0, 2_000 + piece).unwrap();
         judge(0, 2_000 + piece + 1).unwrap_err();
-        judge(1, 1_000 + piece * (1 + 33)).unwrap();
-        judge(1, 1_000 + piece * (1 + 33) + 1).unwrap_err();
+        judge(1, 1_000 + piece * 34).unwrap();
+        judge(1, 1_000 + piece * 34 + 1).unwrap_err();
     }
 
     #[test]
