@@ -120,6 +120,9 @@ bugs! {
     /// A directory is not moved into itself.
     DirectoryIntoItself, "directory-into-itself", "N2",
         "a directory can be moved below itself";
+    /// A directory is removed when nothing is in it.
+    FullDirectoryRemoved, "full-directory-removed", "N2",
+        "a directory is removed with what is in it";
     /// A page begins after the last entry of the page before.
     ListRepeatsAtPageEdge, "list-repeats-at-page-edge", "N5",
         "a page of a listing begins with the last entry of the page before";
@@ -200,6 +203,9 @@ bugs! {
     /// The head of a chain refuses pieces for which it has no room.
     FullRoomTaken, "full-room-taken", "F",
         "the head of a chain takes pieces though it has no room in memory for them";
+    /// Each place in a chain has a room of its own, so that chains in both directions cannot wait for one another.
+    OneRoomForAll, "one-room-for-all", "L",
+        "pieces of all places in chains are in one room, and wait for one another";
     /// A piece is counted when it is written, once.
     PieceCountedTwice, "piece-counted-twice", "F",
         "a piece is counted as two if its sync was waiting for it";

@@ -29,11 +29,13 @@
 //! truncation, files that stay readable when they are removed.
 mod answers;
 pub mod basics;
+mod chains;
 mod chunks;
 mod disks;
 mod holes;
 mod log;
 mod names;
+mod places;
 mod rare;
 mod servers;
 
@@ -47,6 +49,9 @@ use kfs_core::limits::{Geometry, Limits, Timing};
 use kfs_core::wire::client_meta::{Parents, RenameMode};
 use std::time::Duration;
 
+/// Of one block that several pages of the disk's cache fit into.
+const LARGE_BLOCK: u32 = 16_384;
+
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
@@ -56,8 +61,10 @@ pub fn all() -> Vec<Scenario> {
         .chain(disks::ALL)
         .chain(log::ALL)
         .chain(names::ALL)
+        .chain(chains::ALL)
         .chain(chunks::ALL)
         .chain(holes::ALL)
+        .chain(places::ALL)
         .chain(rare::ALL)
         .chain(servers::ALL)
         .collect()
@@ -106,6 +113,27 @@ fn small(seed: u64) -> Schedule {
         checkpoint_ms: 0,
         clients: Vec::new(),
         faults: Vec::new(),
+    }
+}
+
+/// Blocks of several pages, and room for pieces of them.
+fn large_blocks(base: Schedule) -> Schedule {
+    let block = LARGE_BLOCK as usize;
+    Schedule {
+        geometry: Geometry {
+            block_bytes: LARGE_BLOCK,
+            chunk_blocks: 8,
+            piece_bytes: 2 * LARGE_BLOCK,
+        },
+        limits: Limits {
+            piece_buffer_bytes: 16 * block,
+            link_unsent_bytes: 16 * block,
+            write_window_bytes: 16 * block,
+            sync_every_bytes: 4 * block,
+            read_ahead_bytes: 8 * block,
+            ..base.limits
+        },
+        ..base
     }
 }
 
