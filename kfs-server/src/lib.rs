@@ -8,6 +8,7 @@
 #![cfg(not(madsim))]
 mod admin;
 pub mod chunk;
+pub mod compactor;
 pub mod config;
 pub mod disk;
 pub mod error;

@@ -56,7 +56,7 @@ impl Server for Meta {
     fn status(event: Event) -> Option<ClusterStatus> {
         match event {
             Event::Status(status) => status.map(|status| *status),
-            Event::Ready { .. } | Event::Stopped => None,
+            Event::Ready { .. } | Event::Stopped | Event::Compacted(_) => None,
         }
     }
     fn phase(event: Event) -> Option<Phase> {
@@ -72,7 +72,7 @@ impl Server for Meta {
                     node: None,
                 })
             }
-            Event::Status(_) | Event::Stopped => None,
+            Event::Status(_) | Event::Stopped | Event::Compacted(_) => None,
         }
     }
 }

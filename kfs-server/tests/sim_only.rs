@@ -11,6 +11,7 @@ fn a_mistake_planted_for_the_simulator_ships_with_the_daemons() {
     for daemon in [
         env!("CARGO_BIN_EXE_kfs-metaserver"),
         env!("CARGO_BIN_EXE_kfs-chunkserver"),
+        env!("CARGO_BIN_EXE_kfs-logcompactor"),
     ] {
         let held = sim_only::held(Path::new(daemon), &texts);
         assert_eq!(held, Vec::<String>::new(), "{daemon}");

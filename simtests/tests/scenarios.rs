@@ -77,7 +77,7 @@ mod simulated {
     #[test]
     fn every_planted_mistake_is_seen() {
         for bug in Bug::ALL {
-            let hunt = hunt(bug, 60, 2);
+            let hunt = hunt(bug, 200, 2);
             assert!(hunt.kills(), "{hunt}");
         }
     }

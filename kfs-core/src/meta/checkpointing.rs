@@ -7,7 +7,7 @@
 //! begun is taken away, and is tried again later.
 use super::checkpoint::format::{DIR, UNFINISHED, checkpoint_name};
 use super::checkpoint::{Reader, Summary, Writer};
-use super::commit::{Commit, log_file};
+use super::commit::{Segments, log_file};
 use super::oplog::{More, segment_name};
 use super::state::State;
 use crate::buggify::{self, Site};
@@ -132,19 +132,18 @@ impl Checkpoints {
         &mut self,
         now: Instant,
         state: &State,
-        log: &Commit,
+        segments: &Segments,
         outbox: &mut Outbox<E>,
     ) {
         let by_time = self.due.is_some_and(|due| due <= now);
-        let segments = log.segments().len();
-        let by_length = self.every.is_some() && segments >= self.segments + SEGMENTS_DUE;
+        let by_length = self.every.is_some() && segments.0.len() >= self.segments + SEGMENTS_DUE;
         let pushed = self.every.is_some()
             && self
                 .newest()
                 .is_none_or(|newest| newest.0 + 8 <= state.seq.0)
             && buggify::is(Site::CheckpointAtOnce);
         if self.making.is_none() && (by_time || by_length || pushed) {
-            self.begin(now, state, log, outbox);
+            self.begin(now, state, segments, outbox);
         }
     }
 
@@ -153,14 +152,14 @@ impl Checkpoints {
         &mut self,
         now: Instant,
         state: &State,
-        log: &Commit,
+        segments: &Segments,
         outbox: &mut Outbox<E>,
     ) -> bool {
         self.due = self.every.map(|every| now + every);
         if self.making.is_some() || self.newest() == Some(state.seq) {
             return false;
         }
-        self.segments = log.segments().len();
+        self.segments = segments.0.len();
         let writer = Writer::new(state.clone());
         let ticket = Some(outbox.disk(DiskOp::MakeDir {
             dir: FileName::new(DIR),
@@ -194,7 +193,7 @@ impl Checkpoints {
         &mut self,
         now: Instant,
         result: DiskResult,
-        log: &mut Commit,
+        (durable, segments): (LogSeq, &mut Segments),
         outbox: &mut Outbox<E>,
     ) -> Option<Made> {
         let Making { seq, step, .. } = self.making.take().expect("the ticket was its");
@@ -209,7 +208,7 @@ impl Checkpoints {
                 tracing::warn!(%error, "an old checkpoint or segment of the log cannot be removed; it stays");
                 return None;
             }
-            (step, Ok(done)) => self.go_on(seq, step, done, log, outbox),
+            (step, Ok(done)) => self.go_on(seq, step, done, (durable, segments), outbox),
             (step, Err(error)) => Err(format!("{}: {error}", described(&step))),
         };
         match done {
@@ -237,7 +236,7 @@ impl Checkpoints {
         seq: LogSeq,
         step: Step,
         done: DiskDone,
-        log: &mut Commit,
+        (durable, segments): (LogSeq, &mut Segments),
         outbox: &mut Outbox<E>,
     ) -> Result<Option<Summary>, String> {
         let file = unfinished(seq);
@@ -289,7 +288,7 @@ impl Checkpoints {
                             ticket: None,
                             step: Step::Waiting(summary),
                         });
-                        self.durable(log.durable(), outbox);
+                        self.durable(durable, outbox);
                         return Ok(None);
                     }
                     Some(_) => return Err("what was read back has another hash".into()),
@@ -300,7 +299,7 @@ impl Checkpoints {
                 (DiskOp::SyncDir { dir }, Step::Naming(summary))
             }
             Step::Naming(summary) => {
-                self.made(seq, log, outbox);
+                self.made(seq, segments, outbox);
                 return Ok(Some(summary));
             }
             Step::Waiting(_) | Step::Pruning(_) | Step::Removing => {
@@ -313,7 +312,7 @@ impl Checkpoints {
     }
 
     /// It has its name, durably: what it stands for may go.
-    fn made<E>(&mut self, seq: LogSeq, log: &mut Commit, outbox: &mut Outbox<E>) {
+    fn made<E>(&mut self, seq: LogSeq, segments: &mut Segments, outbox: &mut Outbox<E>) {
         probe::hit(Probe::CheckpointMade);
         self.failed = None;
         self.kept.push(seq);
@@ -336,7 +335,7 @@ impl Checkpoints {
             } else {
                 self.kept[0]
             };
-            let gone = log.forget_before(from.next());
+            let gone = segments.forget_before(from.next());
             if !gone.is_empty() {
                 probe::hit(Probe::LogPruned);
             }

@@ -26,6 +26,19 @@ const MARK_AFTER: Duration = Duration::from_millis(20);
 /// After the disk was full, the next segment is tried again.
 const RETRY_FULL: Duration = Duration::from_secs(5);
 
+/// The segments on the disk by their first records, oldest first; the current one is last.
+#[derive(Clone, Debug)]
+pub(crate) struct Segments(pub(crate) Vec<LogSeq>);
+
+impl Segments {
+    /// Forgets those with nothing but records before this one, and says which they are: they may go.
+    pub(crate) fn forget_before(&mut self, seq: LogSeq) -> Vec<LogSeq> {
+        let old = self.0.iter().skip(1).take_while(|next| **next <= seq);
+        let old = old.count();
+        self.0.drain(..old).collect()
+    }
+}
+
 /// The log, as it is being written.
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
@@ -33,8 +46,7 @@ pub(crate) struct Commit {
     batch_bytes: usize,
     segment_bytes: u64,
     segment: Segment,
-    /// The first records of all segments on the disk, the current one's last.
-    segments: Vec<LogSeq>,
+    segments: Segments,
     chain: u64,
     queue: VecDeque<Forming>,
     flow: Flow,
@@ -132,6 +144,7 @@ impl Commit {
         );
         let durable = LogSeq(header.first.0 - 1);
         segments.push(header.first);
+        let segments = Segments(segments);
         Self {
             cluster,
             batch_bytes: limits.log_batch_bytes.min(BATCH_PAYLOAD_MAX / 2),
@@ -152,20 +165,9 @@ impl Commit {
             mark_at: None,
         }
     }
-    /// The first records of all segments on the disk, the current one's last.
-    pub(crate) fn segments(&self) -> &[LogSeq] {
-        &self.segments
-    }
-    /// Forgets the segments with nothing but records before this one, and says which they are: they may go.
-    pub(crate) fn forget_before(&mut self, seq: LogSeq) -> Vec<LogSeq> {
-        let needed = |next: &LogSeq| *next > seq;
-        let old = self
-            .segments
-            .iter()
-            .skip(1)
-            .take_while(|next| !needed(next));
-        let old = old.count();
-        self.segments.drain(..old).collect()
+    /// The segments on the disk.
+    pub(crate) const fn segments(&mut self) -> &mut Segments {
+        &mut self.segments
     }
 
     /// The newest record that is durable.
@@ -429,7 +431,7 @@ impl Commit {
     /// The next segment is the current one from now on.
     fn opened(&mut self, segment: Segment) {
         probe::hit(Probe::SegmentSwitched);
-        self.segments.push(self.durable.next());
+        self.segments.0.push(self.durable.next());
         self.segment = segment;
         assert!(
             matches!(self.next, Next::Taken),

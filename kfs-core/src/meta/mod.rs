@@ -13,6 +13,7 @@ pub mod checkpoint;
 mod checkpointing;
 mod chunkmap;
 mod commit;
+pub mod compactor;
 pub mod key;
 mod namespace;
 pub mod oplog;
@@ -30,7 +31,7 @@ use self::checkpointing::{Checkpoints, Made};
 use self::chunkmap::ChunkMap;
 use self::commit::{Commit, Room};
 use self::record::{By, Logged, Record, SizeSet};
-use self::recovery::{Recovered, Recovery};
+use self::recovery::{Purpose, Recovered, Recovery};
 use self::roster::Roster;
 use self::session::Sessions;
 use self::state::State;
@@ -102,6 +103,8 @@ pub enum Event {
     Status(Option<Box<ClusterStatus>>),
     /// Answers [`Call::Stop`].
     Stopped,
+    /// Of a [`compactor`]: what came of it.
+    Compacted(Result<compactor::Compacted, String>),
 }
 
 /// What a meta server holds in memory besides its state.
@@ -136,6 +139,18 @@ struct Io {
     outbox: Outbox<Event>,
     now: Now,
     links: BTreeMap<LinkId, Link>,
+}
+
+impl Io {
+    fn new(config: Config) -> Self {
+        Self {
+            rng: Rng::new(config.seed),
+            config,
+            outbox: Outbox::default(),
+            now: Now::default(),
+            links: BTreeMap::new(),
+        }
+    }
 }
 
 /// A link that is up.
@@ -198,16 +213,8 @@ impl Meta {
             config.replication > 0 && config.min_replicas > 0,
             "a chunk has at least one replica"
         );
-        let rng = Rng::new(config.seed);
-        let io = Io {
-            config,
-            rng,
-            outbox: Outbox::default(),
-            now: Now::default(),
-            links: BTreeMap::new(),
-        };
         Self {
-            io,
+            io: Io::new(config),
             phase: Phase::Asleep,
         }
     }
@@ -301,6 +308,7 @@ impl Meta {
             Phase::Starting(recovery) => {
                 self.phase = match recovery.completed(&mut self.io, ticket, result) {
                     Ok(Recovered::Going(recovery)) => Phase::Starting(recovery),
+                    Ok(Recovered::Read(_)) => unreachable!("a start reads all of it"),
                     Ok(Recovered::Done(loaded)) => {
                         Phase::Serving(Box::new(Serving::begin(&mut self.io, *loaded)))
                     }
@@ -345,7 +353,8 @@ impl Machine for Meta {
         match input {
             Input::Wake => {
                 if matches!(self.phase, Phase::Asleep) {
-                    self.phase = Phase::Starting(Box::new(Recovery::begin(&mut self.io)));
+                    self.phase =
+                        Phase::Starting(Box::new(Recovery::begin(&mut self.io, Purpose::Serve)));
                 }
             }
             Input::Opened { link, peer } => {
@@ -628,9 +637,12 @@ impl Serving {
 
     fn disk(&mut self, io: &mut Io, ticket: Ticket, result: DiskResult) -> Result<(), Fault> {
         if self.checkpoints.owns(ticket) {
-            let made =
-                self.checkpoints
-                    .completed(io.now.mono, result, &mut self.log, &mut io.outbox);
+            let made = self.checkpoints.completed(
+                io.now.mono,
+                result,
+                (self.log.durable(), self.log.segments()),
+                &mut io.outbox,
+            );
             if let Some(made) = made {
                 self.checkpointed(io, &made);
             }
@@ -656,9 +668,12 @@ impl Serving {
             let refusal = Refusal::new(Status::Busy, "too many ask for a checkpoint");
             return self.tell(io, link, request, Err(refusal));
         }
-        let begun = self
-            .checkpoints
-            .begin(io.now.mono, &self.state, &self.log, &mut io.outbox);
+        let begun = self.checkpoints.begin(
+            io.now.mono,
+            &self.state,
+            self.log.segments(),
+            &mut io.outbox,
+        );
         if begun || self.checkpoints.is_making() {
             return self.checkpoint_askers.push((link, request));
         }
@@ -692,8 +707,12 @@ impl Serving {
         self.expire_sessions(io);
         self.silence_servers(io);
         self.overdue_allocations(io);
-        self.checkpoints
-            .tick(io.now.mono, &self.state, &self.log, &mut io.outbox);
+        self.checkpoints.tick(
+            io.now.mono,
+            &self.state,
+            self.log.segments(),
+            &mut io.outbox,
+        );
     }
 
     fn send_deletes(&mut self, io: &mut Io) {

@@ -30,9 +30,19 @@ const IDENTITY_BYTES_MAX: usize = 1 << 16;
 /// What a file system puts into its root by itself.
 const LOST_AND_FOUND: &str = "lost+found";
 
+/// What is read for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// A start: all of it is read, and then the directory is this start's.
+    Serve,
+    /// Somebody else may serve meanwhile: what is read will not change any more, and nothing is changed.
+    ClosedSegments,
+}
+
 /// A start, as far as it has come.
 #[derive(Clone, Debug)]
 pub(super) struct Recovery {
+    purpose: Purpose,
     ticket: Ticket,
     step: Step,
     /// Files of an interrupted start, or of a checkpoint that was not finished, which are made anew.
@@ -64,12 +74,14 @@ enum Step {
 
 /// What is in a data directory.
 #[derive(Clone, Debug)]
-struct Found {
-    identity: Identity,
-    /// The first records of the log's segments, oldest first.
-    segments: Vec<LogSeq>,
+pub(super) struct Found {
+    pub(super) identity: Identity,
+    /// The first records of the log's segments that are read, oldest first.
+    pub(super) segments: Vec<LogSeq>,
+    /// The first record of the segment behind those: of the open one, which is not read.
+    pub(super) open: Option<LogSeq>,
     /// Checkpoints, oldest first. Those that are found to be damaged are taken out.
-    checkpoints: Vec<LogSeq>,
+    pub(super) checkpoints: Vec<LogSeq>,
 }
 
 /// A checkpoint, while it is being read.
@@ -98,15 +110,19 @@ struct Reading {
 /// What a start has come to.
 pub(super) enum Recovered {
     Going(Box<Recovery>),
+    /// All of it is read, for a start.
     Done(Box<Loaded>),
+    /// What does not change any more is read.
+    Read(Box<(Found, State)>),
 }
 
 impl Recovery {
-    pub(super) fn begin(io: &mut Io) -> Self {
+    pub(super) fn begin(io: &mut Io, purpose: Purpose) -> Self {
         let ticket = io.outbox.disk(DiskOp::List {
             dir: FileName::new(""),
         });
         Self {
+            purpose,
             ticket,
             step: Step::Root,
             leftovers: Vec::new(),
@@ -140,6 +156,9 @@ impl Recovery {
                     });
                     self.step = Step::Identity;
                     return Ok(Recovered::Going(self));
+                }
+                if self.purpose == Purpose::ClosedSegments {
+                    return Err(no_data());
                 }
                 let ours = |entry: &DirEntry| {
                     is_new(entry)
@@ -193,9 +212,14 @@ impl Recovery {
                 self.ticket = io.outbox.disk(DiskOp::List {
                     dir: FileName::new(checkpoint::DIR),
                 });
+                let open = match self.purpose {
+                    Purpose::Serve => None,
+                    Purpose::ClosedSegments => segments.pop(),
+                };
                 self.step = Step::CheckpointList(Found {
                     identity,
                     segments,
+                    open,
                     checkpoints: Vec::new(),
                 });
                 Ok(Recovered::Going(self))
@@ -227,12 +251,14 @@ impl Recovery {
             }
             Step::Checkpoint(loading) => {
                 let Self {
+                    purpose,
                     ticket,
                     leftovers,
                     damaged,
                     ..
                 } = *self;
                 let going = Box::new(Self {
+                    purpose,
                     ticket,
                     step: Step::Root,
                     leftovers,
@@ -242,12 +268,14 @@ impl Recovery {
             }
             Step::Segment(reading) => {
                 let Self {
+                    purpose,
                     ticket,
                     leftovers,
                     damaged,
                     ..
                 } = *self;
                 let going = Box::new(Self {
+                    purpose,
                     ticket,
                     step: Step::Root,
                     leftovers,
@@ -317,6 +345,7 @@ impl Recovery {
         let found = Found {
             identity,
             segments: Vec::new(),
+            open: None,
             checkpoints: Vec::new(),
         };
         self.open(io, found, State::default(), Joint::START, log_dir)
@@ -433,6 +462,12 @@ impl Recovery {
         found: Found,
         state: State,
     ) -> Result<Recovered, Fault> {
+        if self.purpose == Purpose::ClosedSegments
+            && found.open.is_none_or(|open| open <= state.seq.next())
+        {
+            // The newest checkpoint has all that does not change any more.
+            return Ok(Recovered::Read(Box::new((found, state))));
+        }
         if found.segments.is_empty() && state.seq == LogSeq(0) {
             return self.open(io, found, state, Joint::START, Vec::new());
         }
@@ -544,6 +579,16 @@ impl Recovery {
             tail,
             ..
         } = *reading;
+        if let Some(open) = found.open {
+            return if end.joint.seq == open {
+                Ok(Recovered::Read(Box::new((found, state))))
+            } else {
+                let mut bad = end.bad;
+                bad.mismatch.found +=
+                    &format!(", while the log goes on with record {open} after it");
+                Err(damaged(bad))
+            };
+        }
         if end.joint.seq <= state.seq {
             return Err(Fault {
                 kind: FaultKind::Corrupt,
@@ -614,6 +659,7 @@ impl Recovery {
             identity,
             segments,
             checkpoints,
+            open: _,
         } = found;
         if state.seq == LogSeq(0) && identity.seen.0 > Epoch(0) {
             return Err(Fault {
@@ -771,7 +817,7 @@ fn anew(name: &str, tail: Vec<Bytes>, end: u64) -> Vec<DiskOp> {
 }
 
 fn follows(found: &Found, nth: usize) -> Follows {
-    if nth + 1 == found.segments.len() {
+    if nth + 1 == found.segments.len() && found.open.is_none() {
         Follows::Nothing
     } else {
         Follows::Segment
@@ -859,6 +905,14 @@ fn unreadable(what: &str, error: &DiskError) -> Fault {
         kind: FaultKind::Disk,
         what: format!("cannot read {what}: {error}"),
         help: Some("check the disk of the data directory".into()),
+    }
+}
+
+fn no_data() -> Fault {
+    Fault {
+        kind: FaultKind::Refused,
+        what: "the data directory has no identity file: no meta server has started on it".into(),
+        help: None,
     }
 }
 

@@ -552,6 +552,13 @@ impl TracedEvent for meta::Event {
                 hash.encoded(status);
             }
             Self::Stopped => hash.word(3),
+            Self::Compacted(made) => {
+                hash.word(4);
+                match made {
+                    Ok(done) => hash.encoded(&(done.end, done.made.map(|made| made.hash))),
+                    Err(why) => hash.bytes(why.as_bytes()),
+                }
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    fn run(&mut self, op: &DiskOp) -> DiskResult {
+    pub fn run(&mut self, op: &DiskOp) -> DiskResult {
         let (verb, file) = match op {
             DiskOp::List { dir } => ("list", dir),
             DiskOp::MakeDir { dir } => ("makedir", dir),

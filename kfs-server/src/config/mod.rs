@@ -201,6 +201,25 @@ struct CommonFlags {
     log_json: bool,
 }
 
+/// Makes the next checkpoint of a meta server's namespace from its closed log segments, beside the server or without it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kfs-logcompactor",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad usage, 6 corrupt data, 7 refused."
+)]
+pub struct CompactorFlags {
+    /// Data directory of the meta server
+    #[arg(long, value_name = "DIR", env = "KFS_DATA")]
+    pub data: PathBuf,
+    /// Only read what there is, and say up to which record it is whole
+    #[arg(long)]
+    pub verify: bool,
+    /// What is logged to stderr
+    #[arg(long, value_name = "FILTER", env = "KFS_LOG", default_value = "warn")]
+    pub log: String,
+}
+
 impl CommonFlags {
     fn logging(self, file: &mut File) -> Result<Logging, StartError> {
         let filter = match (

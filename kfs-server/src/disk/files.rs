@@ -82,12 +82,29 @@ impl Files {
     /// # Errors
     /// If it is in use, or cannot be made or opened.
     pub fn open(dir: &Path, done: Completions) -> Result<Self, OpenError> {
+        Self::locking(dir, dir, done)
+    }
+
+    /// Opens a data directory that a server may be using, and locks one of its directories, which is made if it is
+    /// missing.
+    ///
+    /// # Errors
+    /// If that is locked, or there is no data directory.
+    pub fn open_beside(dir: &Path, locked: &str, done: Completions) -> Result<Self, OpenError> {
+        if let Err(error) = std::fs::metadata(dir) {
+            let path = dir.to_path_buf();
+            return Err(OpenError::Io { path, error });
+        }
+        Self::locking(dir, &dir.join(locked), done)
+    }
+
+    fn locking(dir: &Path, lock: &Path, done: Completions) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Io {
             path: dir.to_path_buf(),
             error,
         };
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        let lock = File::open(dir).map_err(failed)?;
+        std::fs::create_dir_all(lock).map_err(failed)?;
+        let lock = File::open(lock).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_path_buf())),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod chunk_file;
 mod cluster;
+mod compacted;
 mod daemon;
 mod damage;
 mod embedded;

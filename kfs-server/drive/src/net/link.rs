@@ -43,7 +43,11 @@ pub(crate) enum Control {
 pub(crate) struct Handle {
     queue: mpsc::UnboundedSender<Msg>,
     queued: Arc<AtomicUsize>,
+    /// Of the task that reads. Each task has a channel of its own: of several that wait on one, it is drawn from
+    /// what is not the simulation's which goes on first.
     pub(super) control: watch::Sender<Control>,
+    /// Of the task that writes, which need not hear of pauses.
+    pub(super) writing: watch::Sender<Control>,
 }
 
 impl Handle {
@@ -65,17 +69,20 @@ pub(super) struct Ends {
     queue: mpsc::UnboundedReceiver<Msg>,
     queued: Arc<AtomicUsize>,
     control: watch::Receiver<Control>,
+    writing: watch::Receiver<Control>,
 }
 
 pub(super) fn pair(link: LinkId, role: Role, events: mpsc::Sender<LinkEvent>) -> (Handle, Ends) {
     // Bounded by `queued`: see `Net::send`.
     let (sender, queue) = mpsc::unbounded_channel();
     let (control_sender, control) = watch::channel(Control::Run);
+    let (writing_sender, writing) = watch::channel(Control::Run);
     let queued = Arc::new(AtomicUsize::new(0));
     let handle = Handle {
         queue: sender,
         queued: Arc::clone(&queued),
         control: control_sender,
+        writing: writing_sender,
     };
     (
         handle,
@@ -86,6 +93,7 @@ pub(super) fn pair(link: LinkId, role: Role, events: mpsc::Sender<LinkEvent>) ->
             queue,
             queued,
             control,
+            writing,
         },
     )
 }
@@ -144,6 +152,7 @@ impl Ends {
             queue,
             queued,
             mut control,
+            writing,
             ..
         } = self;
         let protocol = peer.protocol;
@@ -156,7 +165,7 @@ impl Ends {
             queue,
             queued,
             events: events.clone(),
-            control: control.clone(),
+            control: writing,
         };
         tokio::spawn(writing.run(write));
         let why = loop {

@@ -119,6 +119,7 @@ impl Net {
         if handle.queued_bytes() > QUEUED_MAX {
             tracing::warn!(%link, "closed: the peer does not read what it is sent");
             handle.control.send_replace(Control::Stop);
+            handle.writing.send_replace(Control::Stop);
             return;
         }
         handle.send(msg);
