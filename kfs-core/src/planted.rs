@@ -154,6 +154,9 @@ bugs! {
     /// A replica stays in the trash for its grace.
     TrashEmptiedEarly, "trash-emptied-early", "D2",
         "replicas are unlinked from the trash after half of their grace";
+    /// A server that is silent, or does not hear, is not up.
+    SilenceForgiven, "silence-forgiven", "F",
+        "a server of which nothing is heard, or that hears no answer, is up until its link closes";
     /// A link that closed is forgotten.
     DeadLinkKept, "dead-link-kept", "bounds",
         "the meta server keeps its links when they close";
@@ -196,6 +199,9 @@ bugs! {
     /// A block with a write on its way is not read.
     DirtyBlockRead, "dirty-block-read", "D5",
         "a block is read while a write of it is on its way";
+    /// A read is begun when the link has room for its answer.
+    AnswersUnbounded, "answers-unbounded", "bounds",
+        "reads are begun though the link is full of answers that its client does not take";
     /// A table that was read from a header is forgotten when the chunk goes on.
     StaleTableRead, "stale-table-read", "D5",
         "a chunk is read by the table that it had before it was last written";

@@ -1,5 +1,5 @@
 //! What a client is told of where chunks are: a page at a time, and of a file that grows.
-use super::{plan, read, small};
+use super::{acked, plan, read, small};
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::workload::job::{End, Fill, Job, Look, ReadHow};
@@ -20,7 +20,7 @@ pub(super) const ALL: [Scenario; 2] = [
             clients: vec![
                 plan(vec![longer_than_a_page(&[(0, 700)])]),
                 plan(vec![
-                    SYNCED,
+                    acked(2, 2),
                     look(&[FIRST, behind(0, 700)]),
                     look(&[behind(0, 500), FIRST, behind(200, 500)]),
                 ]),
@@ -33,7 +33,7 @@ pub(super) const ALL: [Scenario; 2] = [
         about: "a reader keeps a file open that grows, and learns of that when it asks for another part of it",
         draw: |seed| {
             let wait = Look::Idle { ms: 900 };
-            // The last chunk is asked for while it is short, and the first one when it is longer.
+            // Both begin when the file is made and synced once. The last chunk is asked for while it is short, and the first one when it is longer.
             let looks = [
                 behind(0, 256),
                 wait,
@@ -49,8 +49,8 @@ pub(super) const ALL: [Scenario; 2] = [
                         longer_than_a_page(&[(0, 256), (256, 700)]),
                         read(NAME),
                     ]),
-                    plan(vec![SYNCED, look(&looks)]),
-                    plan(vec![SYNCED, Job::Idle { ms: 200 }, look(&looks)]),
+                    plan(vec![acked(3, 2), look(&looks)]),
+                    plan(vec![acked(3, 2), Job::Idle { ms: 200 }, look(&looks)]),
                 ],
                 ..small(seed)
             }
@@ -59,12 +59,6 @@ pub(super) const ALL: [Scenario; 2] = [
 ];
 
 const FIRST: Look = Look::At { at: 0, len: 300 };
-/// The two directories and the file are made, and its first sync is acked.
-const SYNCED: Job = Job::Await {
-    acks: 4,
-    ms: 20_000,
-};
-
 fn behind(at: u64, len: u64) -> Look {
     let at = BEHIND + at;
     Look::At { at, len }
