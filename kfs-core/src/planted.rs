@@ -120,6 +120,9 @@ bugs! {
     /// A directory is not moved into itself.
     DirectoryIntoItself, "directory-into-itself", "N2",
         "a directory can be moved below itself";
+    /// A directory is removed when nothing is in it.
+    FullDirectoryRemoved, "full-directory-removed", "N2",
+        "a directory is removed with what is in it";
     /// A page begins after the last entry of the page before.
     ListRepeatsAtPageEdge, "list-repeats-at-page-edge", "N5",
         "a page of a listing begins with the last entry of the page before";
@@ -151,6 +154,9 @@ bugs! {
     /// A replica stays in the trash for its grace.
     TrashEmptiedEarly, "trash-emptied-early", "D2",
         "replicas are unlinked from the trash after half of their grace";
+    /// A server that is silent, or does not hear, is not up.
+    SilenceForgiven, "silence-forgiven", "F",
+        "a server of which nothing is heard, or that hears no answer, is up until its link closes";
     /// A link that closed is forgotten.
     DeadLinkKept, "dead-link-kept", "bounds",
         "the meta server keeps its links when they close";
@@ -193,6 +199,9 @@ bugs! {
     /// A block with a write on its way is not read.
     DirtyBlockRead, "dirty-block-read", "D5",
         "a block is read while a write of it is on its way";
+    /// A read is begun when the link has room for its answer.
+    AnswersUnbounded, "answers-unbounded", "bounds",
+        "reads are begun though the link is full of answers that its client does not take";
     /// A table that was read from a header is forgotten when the chunk goes on.
     StaleTableRead, "stale-table-read", "D5",
         "a chunk is read by the table that it had before it was last written";
@@ -203,6 +212,9 @@ bugs! {
     /// Who brings a piece while there is no room is paused, also if nothing was known of it when room ran out.
     LateLinkUnpaused, "late-link-unpaused", "F",
         "a link that brings its first piece while there is no room in memory is read on";
+    /// Each place in a chain has a room of its own, so that chains in both directions cannot wait for one another.
+    OneRoomForAll, "one-room-for-all", "L",
+        "pieces of all places in chains are in one room, and wait for one another";
     /// A piece is counted when it is written, once.
     PieceCountedTwice, "piece-counted-twice", "F",
         "a piece is counted as two if its sync was waiting for it";

@@ -15,7 +15,7 @@ fn a_simulation_is_never_built_without_its_runtime() {
 mod simulated {
     use kfs_core::planted::Bug;
     use simtests::outcome::Outcome;
-    use simtests::planted::hunt;
+    use simtests::planted::{SHOWN, hunt};
     use simtests::run::{Kind, Run};
     use simtests::sweep::{Sweep, Swept};
     use std::path::Path;
@@ -83,6 +83,23 @@ mod simulated {
     }
 
     #[test]
+    fn every_story_sees_the_mistake_that_it_is_shown_with() {
+        for (story, bug) in SHOWN {
+            let mut kinds = Kind::all();
+            kinds.retain(|kind| kind.scenario.name == story);
+            let sweep = Sweep {
+                kinds,
+                seeds: 1..61,
+                bug: Some(bug),
+                jobs: 2,
+                longest: None,
+            };
+            let swept = sweep.execute();
+            assert!(swept.broken.is_some(), "{story}: {}", bug.name());
+        }
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_events_and_another_one_others() {
         for kind in Kind::all() {
             let hash = |seed| run(kind, seed).hash;
@@ -93,8 +110,9 @@ mod simulated {
 
     #[test]
     fn an_idle_world_does_not_pass() {
+        let kinds = Kind::all();
         let mut idle = Swept::default();
-        idle.totals.runs = 10;
-        assert!(idle.shortfalls(&Kind::all()).len() >= 4);
+        idle.totals.runs = kinds.len() as u64;
+        assert!(idle.shortfalls(&kinds).len() >= 4);
     }
 }

@@ -343,7 +343,9 @@ impl Links {
             room.resumed -= usize::from(at.reading == Reading::Resumed);
             at.reading = Reading::Going;
         }
-        let heavy = room.weight() > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
+        let heavy =
+            self.weight(position) > self.bounds.position_bytes || buggify::is(Site::RoomFullEarly);
+        let room = self.rooms.entry(position).or_default();
         if room.full {
             if !planted::is(Bug::LateLinkUnpaused) {
                 self.pause(outbox, link, position);
@@ -399,13 +401,13 @@ impl Links {
             piece_bytes,
             ..
         } = self.bounds;
+        if self.weight(position) > position_bytes / 2 {
+            return;
+        }
         let room = self
             .rooms
             .get_mut(&position)
             .expect("made when the bytes were held");
-        if room.weight() > position_bytes / 2 {
-            return;
-        }
         room.full = false;
         let piece = piece_bytes + HOLD_COST;
         let mut after = room.weight() + piece * (room.resumed + 1);
@@ -446,6 +448,20 @@ impl Links {
         assert!(room.bytes >= bytes, "room is given back once");
         room.bytes -= bytes;
         room.pieces -= 1;
+        if planted::is(Bug::OneRoomForAll) {
+            for position in self.rooms.keys().copied().collect::<Vec<_>>() {
+                self.resume(outbox, position);
+            }
+            return;
+        }
         self.resume(outbox, position);
+    }
+    /// Of the pieces in a position's room.
+    fn weight(&self, position: u8) -> usize {
+        let rooms = self.rooms.iter();
+        rooms
+            .filter(|(of, _)| **of == position || planted::is(Bug::OneRoomForAll))
+            .map(|(_, room)| room.weight())
+            .sum()
     }
 }

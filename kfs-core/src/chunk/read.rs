@@ -212,7 +212,9 @@ impl Chunk {
         let Some(at) = self.links.get_mut(link) else {
             return;
         };
-        if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes {
+        if at.outgoing_bytes() >= self.config.limits.link_unsent_bytes
+            && !planted::is(Bug::AnswersUnbounded)
+        {
             if !at.reads_queued.is_empty() {
                 probe::hit(Probe::ReadWaitsForLink);
             }

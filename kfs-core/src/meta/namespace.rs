@@ -210,7 +210,9 @@ pub(crate) fn rmdir(state: &State, at: &At, time: UnixNanos) -> Decided {
         .node
     {
         Node::File { .. } => Err(not_a_directory(at, &key.name)),
-        Node::Directory { entries: 0, .. } => {
+        Node::Directory { entries, .. }
+            if *entries == 0 || planted::is(Bug::FullDirectoryRemoved) =>
+        {
             Ok(Decision::Log(DirectoryRemoved { key, time }.into()))
         }
         Node::Directory { .. } => Err(not_empty(at)),

@@ -17,6 +17,7 @@
 //! | O10 | F: queues, tables and memory have bounds | [`bounds`] | the machines, after every input |
 //! | O11 | F: counters are what was done; no damage is reported where none was made, and none is taken | [`counters`], `observe::overseer` | the running machines and their messages; of `world`, links that met no frame |
 //! | O12 | F: the status is the truth | [`status`] | the status (of `bare`), the state and disks, at rest |
+//! | O12 | F: who is said to be up is heard, and hears | [`silence`] | heartbeats, and the status of the running machine |
 //! | O13 | the same seed gives the same events | `sim twice` | |
 //! | O14 | every rare path was taken | `paths` | a long sweep, at its end |
 pub mod bounds;
@@ -32,6 +33,7 @@ pub mod order;
 pub mod paths;
 pub mod replicas;
 pub mod rest;
+pub mod silence;
 pub mod status;
 pub mod temporary;
 pub mod wing_gong;

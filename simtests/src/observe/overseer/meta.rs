@@ -4,11 +4,12 @@ use crate::keyed::mix;
 use crate::oracle::bounds::{self, Population};
 use crate::oracle::log::LiveStates;
 use crate::oracle::meta::StateHistory;
+use crate::oracle::silence::Hearing;
 use crate::oracle::{Tick, Violation};
-use kfs_core::ids::{Boot, Instance, LinkId, LogSeq, NodeId};
+use kfs_core::ids::{Boot, Instance, LinkId, LogSeq, NodeId, Term};
 use kfs_core::machine::{Input, Output};
 use kfs_core::meta::{Call, Event, Meta};
-use kfs_core::time::Now;
+use kfs_core::time::{Instant, Now};
 use kfs_core::wire::Head;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,6 +35,9 @@ pub(super) struct MetaSeen {
     /// When the log was durable how far, the newest last.
     durable: VecDeque<(Tick, LogSeq)>,
     owed: Owed,
+    /// Its own clock's time.
+    mono: Instant,
+    hearing: Hearing,
 }
 
 /// What a damaged log must still give, or no start at all.
@@ -56,6 +60,7 @@ impl MetaSeen {
         self.links.clear();
         self.hellos.clear();
         self.last = None;
+        self.hearing = Hearing::default();
     }
 
     pub(super) fn damaged(&mut self, at: Tick) {
@@ -69,6 +74,13 @@ impl MetaSeen {
 
     pub(super) fn lost(&mut self) {
         self.owed = Owed::Nothing;
+    }
+
+    /// Who is welcome on this link is listened to from now on.
+    fn hears(&mut self, link: LinkId, term: Term) {
+        if let Some((node, ..)) = self.hellos.get(&link) {
+            self.hearing.welcomed(*node, term, self.mono);
+        }
     }
 
     /// A server is welcome, on this link.
@@ -102,9 +114,10 @@ impl Overseen for Meta {
     fn takes(
         overseer: &mut Overseer,
         _: Whose<'_>,
-        _: Now,
+        now: Now,
         input: &Input<Call>,
     ) -> Result<(), Violation> {
+        overseer.meta.mono = now.mono;
         let links = &mut overseer.meta.links;
         match input {
             Input::Opened { link, .. } => {
@@ -121,6 +134,11 @@ impl Overseen for Meta {
                     *server = overseer.instances.get(&hello.instance).copied();
                     let said = (hello.node, hello.boot, hello.instance);
                     overseer.meta.hellos.insert(*link, said);
+                }
+                if let Head::Heartbeat(beat) = &msg.head
+                    && let Some((node, ..)) = overseer.meta.hellos.get(link)
+                {
+                    overseer.meta.hearing.beats(*node, beat, now.mono);
                 }
             }
             Input::Wake | Input::Sent { .. } | Input::Disk { .. } | Input::Call { .. } => {}
@@ -145,7 +163,13 @@ impl Overseen for Meta {
             _ => return Ok(()),
         };
         match &msg.head {
-            Head::Welcome(_) if !overseer.hurt.contains(&0) => overseer.meta.welcomes(*link),
+            Head::Welcome(welcome) => {
+                overseer.meta.hears(*link, welcome.term);
+                if overseer.hurt.contains(&0) {
+                    return Ok(());
+                }
+                overseer.meta.welcomes(*link)
+            }
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }
@@ -170,6 +194,9 @@ impl Overseen for Meta {
         };
         overseer.judged.bounds += 1;
         bounds::meta(whose.name, &self.bounds(), population)?;
+        let said = || self.status().map_or_else(Vec::new, |status| status.servers);
+        let (mono, lease) = (overseer.meta.mono, overseer.setup.lease);
+        overseer.meta.hearing.check(mono, lease, said)?;
         let (Some(state), Some(durable)) = (self.state(), self.durable()) else {
             return Ok(());
         };

@@ -23,6 +23,7 @@ use kfs_core::time::Now;
 use kfs_core::wire::Head;
 use meta::MetaSeen;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Every so many inputs of a machine its counters are compared: that costs as much as it has replicas.
 const COUNTERS_EVERY: u64 = 16;
@@ -55,6 +56,7 @@ struct Setup {
     on_their_way: OnTheirWay,
     /// Calls that one client makes at once.
     calls: usize,
+    lease: Duration,
 }
 
 /// How often each oracle judged something.
@@ -144,6 +146,7 @@ impl Overseer {
                 limits: schedule.limits,
                 on_their_way,
                 calls,
+                lease: schedule.timing.serve_lease,
             },
             collector: ShadowCollector::new(schedule.timing.trash_grace),
             grants: Grants::default(),

@@ -1,19 +1,16 @@
 //! Chunks on the disks of their servers: headers, tables, and blocks that are written on.
-use super::{draws_of, one, plan, planned, small};
+use super::{draws_of, large_blocks, one, plan, planned, small};
 use crate::disk::Policy;
 use crate::fault::{Fault, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::scenario::Scenario;
 use crate::schedule::{Schedule, Speed};
 use crate::workload::job::{End, Fill, Job, Look, ReadHow};
-use kfs_core::limits::{Geometry, Limits};
 
-/// Of one block that several pages of the disk's cache fit into.
-const LARGE_BLOCK: u32 = 16_384;
 const PAGE: u64 = 4_096;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 5] = [
+pub(super) const ALL: [Scenario; 4] = [
     Scenario {
         name: "block-synced-twice",
         about: "a block is synced in its middle and written on, and all power fails in the second sync",
@@ -162,80 +159,7 @@ pub(super) const ALL: [Scenario; 5] = [
             }
         },
     },
-    Scenario {
-        name: "grown-while-read",
-        about: "a reader keeps a file open that grows, and all its servers start anew before it reads the end",
-        draw: |seed| {
-            let base = small(seed);
-            let mut draws = draws_of(seed);
-            let at = |at, len| Look::At { at, len };
-            let reader = |more: u64| Job::Read {
-                name: "/d0/g".into(),
-                how: ReadHow::Looks(vec![
-                    at(0, 500),
-                    at(2_048, 250),
-                    Look::Idle { ms: 900 },
-                    at(0, 500),
-                    at(1_000, 400),
-                    at(2_048, 300),
-                    at(2_304, more),
-                    at(2_560, more),
-                    at(0, 3_400),
-                ]),
-            };
-            let kill = |server, at| planned(Trigger::At(at), Fault::Kill(server), 100);
-            let down = 500 + draws.below(50);
-            Schedule {
-                clients: vec![
-                    plan(vec![
-                        Job::Write {
-                            name: "/d0/g".into(),
-                            fill: vec![
-                                Fill::Bytes { at: 0, len: 2_248 },
-                                Fill::Sync,
-                                Fill::Idle { ms: 300 },
-                                Fill::Bytes {
-                                    at: 2_304,
-                                    len: 700,
-                                },
-                                Fill::Sync,
-                            ],
-                            end: End::Close,
-                            failed: End::Close,
-                        },
-                        Job::Idle { ms: 700 },
-                    ]),
-                    plan(vec![Job::Idle { ms: 150 }, reader(300)]),
-                    plan(vec![Job::Idle { ms: 180 }, reader(200)]),
-                ],
-                faults: (1..4).map(|server| kill(server, down)).collect(),
-                buggify_permille: 600,
-                ..base
-            }
-        },
-    },
 ];
-
-/// Blocks of several pages, and room for pieces of them.
-fn large_blocks(base: Schedule) -> Schedule {
-    let block = LARGE_BLOCK as usize;
-    Schedule {
-        geometry: Geometry {
-            block_bytes: LARGE_BLOCK,
-            chunk_blocks: 8,
-            piece_bytes: 2 * LARGE_BLOCK,
-        },
-        limits: Limits {
-            piece_buffer_bytes: 16 * block,
-            link_unsent_bytes: 16 * block,
-            write_window_bytes: 16 * block,
-            sync_every_bytes: 4 * block,
-            read_ahead_bytes: 8 * block,
-            ..base.limits
-        },
-        ..base
-    }
-}
 
 /// A file whose pages are written one after the other, each begun and synced: the block of all goes on.
 fn pages(name: &str, pages: u64, len: u64) -> Job {

@@ -1,5 +1,5 @@
 //! Rare meetings: paths of the machines that a drawn run takes next to never.
-use super::{one, plan, planned, read, small, write};
+use super::{LARGE_BLOCK, acked, large_blocks, one, plan, planned, read, small, write};
 use crate::disk::faults::Damage;
 use crate::fault::spot::Which;
 use crate::fault::{Fault, Spot, Trigger};
@@ -7,6 +7,9 @@ use crate::scenario::Scenario;
 use crate::schedule::{Schedule, Speed};
 use crate::workload::job::{Job, ReadHow};
 use kfs_core::limits::Limits;
+
+/// Streams of one client at once.
+const READERS: u64 = 12;
 
 /// All of them.
 pub(super) const ALL: [Scenario; 4] = [
@@ -32,20 +35,23 @@ pub(super) const ALL: [Scenario; 4] = [
         name: "reads-behind-one-link",
         about: "a client reads several files at once over one link, which has room for hardly an answer",
         draw: |seed| {
-            let base = small(seed);
-            let mut clients = one(vec![write("/d0/r", &[Some(4 * 2_048)])]);
+            let base = large_blocks(small(seed));
+            let block = LARGE_BLOCK as usize;
+            let mut clients = one(vec![write("/d0/r", &[Some(32 * u64::from(LARGE_BLOCK))])]);
             let stream = || {
                 let name = "/d0/r".to_owned();
                 let how = ReadHow::Stream;
-                vec![Job::Await { acks: 4, ms: 900 }, Job::Read { name, how }]
+                // It was made, and closed.
+                vec![acked(1 + READERS, 2), Job::Read { name, how }]
             };
             let mut reader = plan(stream());
-            reader.actors.extend((0..4).map(|_| stream()));
+            reader.actors.extend((1..READERS).map(|_| stream()));
             clients.push(reader);
             Schedule {
                 clients,
                 limits: Limits {
-                    link_unsent_bytes: 600,
+                    link_unsent_bytes: block,
+                    piece_buffer_bytes: 2 * block,
                     ..base.limits
                 },
                 ..base
