@@ -17,6 +17,7 @@ pub mod compactor;
 pub mod key;
 mod namespace;
 pub mod oplog;
+mod page;
 mod placement;
 pub mod record;
 mod recovery;

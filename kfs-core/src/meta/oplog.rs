@@ -3,6 +3,7 @@
 //!
 //! Everything here is a function of bytes: nothing is read, written or timed. What writes it is in
 //! [`super::commit`], what reads it at a start is in [`super::recovery`].
+use super::page::{fnv, known_format, sealed, u32_at, u64_at, unsealed};
 use super::record::{Logged, RECORD_BYTES_MAX, RecordError};
 use crate::block::crc;
 use crate::ids::{ClusterId, Epoch, LogSeq};
@@ -90,10 +91,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.first.0.to_le_bytes());
         out.extend_from_slice(&self.salt.to_le_bytes());
         out.extend_from_slice(&self.chain.to_le_bytes());
-        out.resize(SEGMENT_CRC_AT, 0);
-        let sum = crc(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        out
+        sealed(out, SEGMENT_CRC_AT)
     }
     /// Reads the header's bytes.
     ///
@@ -103,20 +101,8 @@ impl SegmentHeader {
         if u64_at(page, 0) != SEGMENT_MAGIC {
             return Err(Mismatch::new("a segment's header", "other bytes"));
         }
-        let sum = crc(&page[..SEGMENT_CRC_AT]);
-        if u32_at(page, SEGMENT_CRC_AT) != sum {
-            let found = format!("0x{:08X}", u32_at(page, SEGMENT_CRC_AT));
-            return Err(Mismatch::new(
-                format!("a header with the CRC 0x{sum:08X}"),
-                found,
-            ));
-        }
-        if u32_at(page, 8) != FORMAT {
-            return Err(Mismatch::new(
-                format!("format version {FORMAT}"),
-                u32_at(page, 8).to_string(),
-            ));
-        }
+        unsealed(page, SEGMENT_CRC_AT, "a header")?;
+        known_format(u32_at(page, 8), FORMAT)?;
         Ok(Self {
             epoch: Epoch(u32_at(page, 12)),
             cluster: ClusterId(u128::from_le_bytes(
@@ -186,11 +172,7 @@ impl BatchHeader {
     /// The chain hash after this batch: FNV-1a of the header, which holds the hash before and the payload's CRC.
     #[must_use]
     pub fn chain_after(&self, salt: u64) -> u64 {
-        self.encode(salt)
-            .iter()
-            .fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
-            })
+        fnv(&self.encode(salt))
     }
 }
 
@@ -676,14 +658,6 @@ impl SegmentReader {
             torn,
         }
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

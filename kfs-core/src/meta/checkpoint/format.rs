@@ -3,6 +3,7 @@
 use crate::block::crc;
 use crate::ids::{ClusterId, Epoch, LogSeq};
 use crate::meta::oplog::Mismatch;
+use crate::meta::page::{fnv, known_format, sealed, u32_at, u64_at, unsealed};
 
 /// The directory of checkpoints below the data directory.
 pub const DIR: &str = "checkpoint";
@@ -72,10 +73,7 @@ impl Header {
         out.extend_from_slice(&self.epoch.0.to_le_bytes());
         out.extend_from_slice(&self.cluster.0.to_le_bytes());
         out.extend_from_slice(&self.seq.0.to_le_bytes());
-        out.resize(HEADER_CRC_AT, 0);
-        let sum = crc(&out);
-        out.extend_from_slice(&sum.to_le_bytes());
-        out
+        sealed(out, HEADER_CRC_AT)
     }
     /// Reads the page's bytes.
     ///
@@ -85,21 +83,8 @@ impl Header {
         if u64_at(page, 0) != MAGIC {
             return Err(Mismatch::new("a checkpoint's header", "other bytes"));
         }
-        let sum = crc(&page[..HEADER_CRC_AT]);
-        let said = u32_at(page, HEADER_CRC_AT);
-        if said != sum {
-            return Err(Mismatch::new(
-                format!("a header with the CRC 0x{sum:08X}"),
-                format!("0x{said:08X}"),
-            ));
-        }
-        let format = u32_at(page, 8);
-        if format != FORMAT {
-            return Err(Mismatch::new(
-                format!("format version {FORMAT}"),
-                format.to_string(),
-            ));
-        }
+        unsealed(page, HEADER_CRC_AT, "a header")?;
+        known_format(u32_at(page, 8), FORMAT)?;
         Ok(Self {
             epoch: Epoch(u32_at(page, 12)),
             cluster: ClusterId(u128::from_le_bytes(
@@ -156,14 +141,7 @@ impl BlockHeader {
         if u32_at(bytes, 0) != BLOCK_MAGIC {
             return Err(Mismatch::new("a block of a checkpoint", "other bytes"));
         }
-        let sum = crc(&bytes[..BLOCK_CRC_AT]);
-        let said = u32_at(bytes, BLOCK_CRC_AT);
-        if said != sum {
-            return Err(Mismatch::new(
-                format!("a block header with the CRC 0x{sum:08X}"),
-                format!("0x{said:08X}"),
-            ));
-        }
+        unsealed(bytes, BLOCK_CRC_AT, "a block header")?;
         let header = Self {
             section: u16::from_le_bytes([bytes[4], bytes[5]]),
             number: u32_at(bytes, 8),
@@ -185,20 +163,6 @@ impl BlockHeader {
     pub fn hash_after(&self) -> u64 {
         fnv(&self.encode())
     }
-}
-
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

@@ -3,16 +3,19 @@
 //! Nothing is changed before all of the log is read; then the boot is raised, and nothing is answered before
 //! the new epoch is durable. What cannot be told for certain is refused, naming file, offset, expected and
 //! found. Read `docs/formats/oplog.md` for what is a torn tail and what is damage.
+mod refusals;
+
+use self::refusals::{damaged, data, described, entries, no_data, read_identity, without_identity};
 use super::apply::apply;
 use super::checkpoint::{Loader, format as checkpoint};
 use super::checkpointing::finished;
 use super::commit::{Commit, header_at, log_file, segment_bytes, write_header};
 use super::oplog::{
-    DIR, Damage, Follows, Joint, More, NEXT, SegmentEnd, SegmentReader, segment_first, segment_name,
+    DIR, Follows, Joint, More, NEXT, SegmentEnd, SegmentReader, segment_first, segment_name,
 };
 use super::record::Logged;
 use super::state::State;
-use super::{Config, Io, Loaded};
+use super::{Io, Loaded};
 use crate::identity::{self, Identity, Owner};
 use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId, Ticket};
 use crate::machine::{
@@ -140,7 +143,7 @@ impl Recovery {
         if ticket != self.ticket {
             return Ok(Recovered::Going(self));
         }
-        match self.step {
+        match core::mem::replace(&mut self.step, Step::Root) {
             Step::Root => {
                 let listed = entries(result, "the data directory")?;
                 let is_new = |entry: &DirEntry| entry.name == identity::NAME_NEW;
@@ -195,8 +198,7 @@ impl Recovery {
                 self.step = Step::LogList { identity };
                 Ok(Recovered::Going(self))
             }
-            Step::LogList { ref identity } => {
-                let identity = identity.clone();
+            Step::LogList { identity } => {
                 let mut segments = Vec::new();
                 for entry in entries(result, "log/")? {
                     match segment_first(&entry.name) {
@@ -224,8 +226,7 @@ impl Recovery {
                 });
                 Ok(Recovered::Going(self))
             }
-            Step::CheckpointList(ref found) => {
-                let mut found = found.clone();
+            Step::CheckpointList(mut found) => {
                 let listed = match result {
                     // Before the first one was made.
                     Err(DiskError::NotFound) => Vec::new(),
@@ -249,44 +250,12 @@ impl Recovery {
                 found.checkpoints.sort_unstable();
                 self.load(io, found, Vec::new())
             }
-            Step::Checkpoint(loading) => {
-                let Self {
-                    purpose,
-                    ticket,
-                    leftovers,
-                    damaged,
-                    ..
-                } = *self;
-                let going = Box::new(Self {
-                    purpose,
-                    ticket,
-                    step: Step::Root,
-                    leftovers,
-                    damaged,
-                });
-                going.load_on(io, loading, result)
-            }
-            Step::Segment(reading) => {
-                let Self {
-                    purpose,
-                    ticket,
-                    leftovers,
-                    damaged,
-                    ..
-                } = *self;
-                let going = Box::new(Self {
-                    purpose,
-                    ticket,
-                    step: Step::Root,
-                    leftovers,
-                    damaged,
-                });
-                going.read_on(io, reading, result)
-            }
+            Step::Checkpoint(loading) => self.load_on(io, loading, result),
+            Step::Segment(reading) => self.read_on(io, reading, result),
             Step::Opening {
-                ref mut ops,
-                ref mut running,
-                ..
+                mut ops,
+                running,
+                opened,
             } => {
                 if let Err(error) = result {
                     return Err(Fault {
@@ -295,17 +264,16 @@ impl Recovery {
                         help: Some("check the disk of the data directory and its free space, then start again".into()),
                     });
                 }
-                match ops.pop_front() {
-                    Some(op) => {
-                        *running = described(&op);
-                        self.ticket = io.outbox.disk(op);
-                        Ok(Recovered::Going(self))
-                    }
-                    None => match self.step {
-                        Step::Opening { opened, .. } => Ok(Recovered::Done(opened)),
-                        _ => unreachable!("the step was just seen"),
-                    },
-                }
+                let Some(op) = ops.pop_front() else {
+                    return Ok(Recovered::Done(opened));
+                };
+                self.step = Step::Opening {
+                    running: described(&op),
+                    ops,
+                    opened,
+                };
+                self.ticket = io.outbox.disk(op);
+                Ok(Recovered::Going(self))
             }
         }
     }
@@ -843,109 +811,5 @@ fn replay(state: &mut State, logged: &Logged) -> Result<(), String> {
         // What rested on a skipped record is lost with it, and as silently.
         Err(_) if skips => Ok(()),
         Err(misfit) => Err(misfit.0),
-    }
-}
-
-fn read_identity(config: &Config, bytes: &[u8]) -> Result<Identity, Fault> {
-    let refused = |what: String| Fault {
-        kind: FaultKind::Refused,
-        what,
-        help: None,
-    };
-    let identity = Identity::decode(bytes).map_err(|error| Fault {
-        kind: FaultKind::Corrupt,
-        what: format!("the identity file cannot be used: {error}"),
-        help: Some("restore it from the backup: whose data this is cannot be guessed".into()),
-    })?;
-    if identity.owner != Owner::Meta {
-        return Err(refused(
-            "the data directory belongs to a chunkserver, not to a meta server".into(),
-        ));
-    }
-    match config.cluster {
-        Some(cluster) if cluster != identity.cluster => {
-            let found = identity.cluster;
-            Err(refused(format!(
-                "the data directory belongs to cluster {found}, not to cluster {cluster}"
-            )))
-        }
-        Some(_) | None => Ok(identity),
-    }
-}
-
-fn entries(result: DiskResult, what: &str) -> Result<Vec<DirEntry>, Fault> {
-    match result {
-        Ok(DiskDone::Entries(entries)) => Ok(entries),
-        Ok(DiskDone::Done | DiskDone::Data(_) | DiskDone::Space { .. }) => {
-            panic!("a listing gives entries")
-        }
-        Err(DiskError::NotFound) => Err(Fault {
-            kind: FaultKind::Corrupt,
-            what: format!("{what} is missing from a data directory that has an identity file"),
-            help: Some("restore it from the backup or a mirror".into()),
-        }),
-        Err(error @ (DiskError::Exists | DiskError::NoSpace | DiskError::Io(_))) => {
-            Err(unreadable(what, &error))
-        }
-    }
-}
-
-fn data(result: DiskResult, what: &str) -> Result<Bytes, Fault> {
-    match result {
-        Ok(DiskDone::Data(bytes)) => Ok(bytes),
-        Ok(DiskDone::Done | DiskDone::Entries(_) | DiskDone::Space { .. }) => {
-            panic!("a read gives data")
-        }
-        Err(error) => Err(unreadable(what, &error)),
-    }
-}
-
-fn unreadable(what: &str, error: &DiskError) -> Fault {
-    Fault {
-        kind: FaultKind::Disk,
-        what: format!("cannot read {what}: {error}"),
-        help: Some("check the disk of the data directory".into()),
-    }
-}
-
-fn no_data() -> Fault {
-    Fault {
-        kind: FaultKind::Refused,
-        what: "the data directory has no identity file: no meta server has started on it".into(),
-        help: None,
-    }
-}
-
-fn without_identity(name: &str) -> Fault {
-    Fault {
-        kind: FaultKind::Refused,
-        what: format!("the data directory has files but no identity file, '{name}' among them"),
-        help: Some(
-            "name an empty or missing directory, or restore the identity file from the backup"
-                .into(),
-        ),
-    }
-}
-
-fn damaged(damage: Damage) -> Fault {
-    Fault {
-        kind: FaultKind::Corrupt,
-        what: format!("the log is damaged, and acknowledged changes with it: {damage}"),
-        help: Some("restore the file from the backup or a mirror; nothing was changed".into()),
-    }
-}
-
-const fn described(op: &DiskOp) -> &'static str {
-    match op {
-        DiskOp::MakeDir { .. } => "make the log's directory",
-        DiskOp::Create { .. } => "make a file of the data directory, or a log segment",
-        DiskOp::Write { .. } => "write the identity file, the log's last segment or a header",
-        DiskOp::Sync { .. } => "sync the log",
-        DiskOp::SyncDir { .. } => "sync the data directory or the log's",
-        DiskOp::Rename { .. } => "rename the identity file or the log's segment",
-        DiskOp::Remove { .. } => "remove a leftover file",
-        DiskOp::List { .. } | DiskOp::Read { .. } | DiskOp::Truncate { .. } | DiskOp::Space => {
-            "do what it does"
-        }
     }
 }
