@@ -172,7 +172,8 @@ impl Kfs {
         }
     }
 
-    /// Opens a file to read what was synced or closed before.
+    /// Opens a file to read what was synced or closed before. While it is open it can be read, also when it is removed
+    /// or replaced, unless this client and the meta server are apart for as long as a session may be idle.
     ///
     /// # Errors
     /// [`Status::NotFound`], [`Status::NotADirectory`], [`Status::IsADirectory`], or that the meta server cannot
@@ -198,12 +199,22 @@ impl Kfs {
         done(self.0.call_at(from, call).await?)
     }
 
-    /// Removes a file.
+    /// Removes a file. Who has it open, here or elsewhere, reads and writes it on until they close it.
     ///
     /// # Errors
     /// [`Status::NotFound`], [`Status::IsADirectory`], or that the meta server cannot be had.
     pub async fn remove(&self, path: &[u8]) -> Result<()> {
         done(self.0.call_at(path, Call::Remove(at(path)?)).await?)
+    }
+
+    /// Removes a directory with all that is in it: it is gone at once, and what it held is reclaimed bit by bit, as the
+    /// status says. Files in it that somebody has open stay for them.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], [`Status::BadRequest`] (the root), or that the meta server
+    /// cannot be had.
+    pub async fn remove_tree(&self, path: &[u8]) -> Result<()> {
+        done(self.0.call_at(path, Call::RemoveTree(at(path)?)).await?)
     }
 
     /// Removes an empty directory.
@@ -241,6 +252,15 @@ impl Kfs {
             Event::Checkpoint(made) => Ok(made),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Accepts that the meta server's log has lost its end, and gives up what was acknowledged in it: changes are
+    /// taken again. For an operator, when no newer backup is to be had.
+    ///
+    /// # Errors
+    /// [`Status::BadRequest`] if no part of the log is known to be missing, or that the meta server cannot be had.
+    pub async fn accept_rollback(&self) -> Result<()> {
+        done(self.0.call(Call::AcceptRollback).await?)
     }
 
     /// Ends the session and closes all links. Files that are still open, here or in clones, are lost to their

@@ -93,7 +93,9 @@ const fn help(status: Status) -> Option<&'static str> {
         }
         Status::SessionExpired => Some("the client was silent for too long: open the file again"),
         Status::Busy => Some("try again later"),
-        Status::ReadOnly => Some("make room for the meta server's log, then try again"),
+        Status::ReadOnly => {
+            Some("see 'kfs status' for why changes are refused, and what can be done")
+        }
         Status::Unreachable | Status::TimedOut => Some(
             "see that the servers run, that --meta names the meta server, and give it more --timeout",
         ),

@@ -38,6 +38,8 @@ sites! {
 
     /// The next record begins a batch of its own.
     BatchClosed, "batch-of-one-record";
+    /// A batch does not wait for what came with its first record.
+    BatchAlone, "batch-at-once";
     /// The log switches to the next segment as soon as it is ready.
     SegmentSwitchEarly, "segment-switch-early";
     /// A checkpoint is made after a few records.
@@ -50,8 +52,12 @@ sites! {
     MarkAtOnce, "mark-follows-at-once";
     /// A page of a listing has two entries.
     ListPageOfTwo, "list-page-of-two";
+    /// Two names or chunks are reclaimed at a time.
+    ReclaimBatchOfTwo, "reclaim-batch-of-two";
     /// Members have hardly any time to make a chunk.
     AllocationHurried, "allocation-hurried";
+    /// A copy of a chunk has hardly any time to be made.
+    CopyHurried, "copy-hurried";
 
     // The chunkserver.
 

@@ -87,11 +87,21 @@ pub fn reasons(status: &ClusterStatus) -> Vec<Reason> {
     }
     if let Some(why) = &status.read_only {
         let text = format!("changes are refused: {why}");
-        reasons.push(Reason::err("READ_ONLY", text));
+        let code = if status.tail_lost {
+            "LOG_TAIL_LOST"
+        } else {
+            "READ_ONLY"
+        };
+        reasons.push(Reason::err(code, text));
     }
     if let Some(why) = &status.checkpoint.failed {
         let text = format!("the last checkpoint could not be made: {why}");
         reasons.push(Reason::warn("CHECKPOINT_FAILED", text));
+    }
+    let repaired = status.log_mirror.iter().flat_map(|mirror| &mirror.repaired);
+    for what in repaired {
+        let text = format!("damage was repaired at the start from the other copy: {what}");
+        reasons.push(Reason::warn("LOG_REPAIRED", text));
     }
     if servers_up < usize::from(status.min_replicas) {
         let text = format!(

@@ -3,7 +3,7 @@
 //! It is replaced as a whole: `identity.new` is written and synced, renamed over `identity`, and the
 //! directory is synced. Whoever starts on a directory raises the boot before doing anything else.
 use crate::block::crc;
-use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, NodeId};
+use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId};
 
 /// Its name in the data directory.
 pub const NAME: &str = "identity";
@@ -14,7 +14,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"KFSIDENT");
 /// The format's version.
 pub const FORMAT: u32 = 1;
 /// Bytes of the part before the sibling disks.
-pub const FIXED_BYTES: usize = 96;
+pub const FIXED_BYTES: usize = 104;
 /// The most sibling disks.
 pub const SIBLINGS_MAX: usize = 64;
 
@@ -26,6 +26,8 @@ pub enum Owner {
     Meta = 1,
     /// A chunkserver.
     Chunk = 2,
+    /// A meta server that keeps the mirror of its log here.
+    Mirror = 3,
 }
 
 /// Who owns a data directory.
@@ -43,6 +45,8 @@ pub struct Identity {
     pub boot: Boot,
     /// The highest (epoch, incarnation) of a meta server accepted; zeros: none.
     pub seen: (Epoch, Incarnation),
+    /// How far the log of that meta server was durable when it said so last, as far as that was noted.
+    pub seen_seq: LogSeq,
     /// The server's other data directories.
     pub siblings: Vec<DiskId>,
 }
@@ -77,6 +81,7 @@ impl Identity {
         out.extend_from_slice(&self.seen.0.0.to_le_bytes());
         out.extend_from_slice(&0_u32.to_le_bytes());
         out.extend_from_slice(&self.seen.1.0.to_le_bytes());
+        out.extend_from_slice(&self.seen_seq.0.to_le_bytes());
         out.extend_from_slice(&(self.siblings.len() as u64).to_le_bytes());
         assert_eq!(out.len(), FIXED_BYTES, "the page in docs/formats says so");
         for sibling in &self.siblings {
@@ -106,7 +111,7 @@ impl Identity {
         if u32_at(8) != FORMAT {
             return Err(IdentityError::Format(u32_at(8)));
         }
-        let siblings = usize::try_from(u64_at(88))
+        let siblings = usize::try_from(u64_at(96))
             .ok()
             .filter(|count| *count <= SIBLINGS_MAX);
         let siblings = siblings.ok_or(IdentityError::Damaged("it lists too many disks"))?;
@@ -120,6 +125,7 @@ impl Identity {
         let owner = match u32_at(12) {
             1 => Owner::Meta,
             2 => Owner::Chunk,
+            3 => Owner::Mirror,
             _ => return Err(IdentityError::Damaged("it names no kind of server")),
         };
         Ok(Self {
@@ -129,6 +135,7 @@ impl Identity {
             disk: DiskId(u128_at(48)),
             boot: Boot(u64_at(64)),
             seen: (Epoch(u32_at(72)), Incarnation(u64_at(80))),
+            seen_seq: LogSeq(u64_at(88)),
             siblings: bytes[FIXED_BYTES..end]
                 .as_chunks::<16>()
                 .0
@@ -151,6 +158,7 @@ mod tests {
             disk: DiskId(3),
             boot: Boot(4),
             seen: (Epoch(5), Incarnation(6)),
+            seen_seq: LogSeq(9),
             siblings: vec![DiskId(7), DiskId(8)],
         }
     }

@@ -29,6 +29,15 @@ pub const PIECE_TABLE_MAX: usize = 128;
 /// Mutations that one session may have unanswered.
 pub const SESSION_WINDOW_MAX: u64 = 256;
 
+/// Files that one link may hold open, each counted as often as it is.
+pub const HOLDS_PER_LINK_MAX: usize = 65_536;
+/// Files that all links together may hold open, those of links that are just gone among them.
+pub const HOLDS_MAX: usize = 1 << 20;
+/// Files that one message may say are held.
+pub const HOLD_PAGE_MAX: usize = 4_096;
+/// Names and chunks that one record may reclaim: so much is done between two inputs of the meta server.
+pub const RECLAIM_BATCH_MAX: usize = 64;
+
 /// The sizes that a file is cut into. Small in the simulator, where edges are met more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Geometry {
@@ -213,4 +222,5 @@ const _: () = Geometry::REAL.check();
 const _: () = assert!(Limits::REAL.link_unsent_bytes >= 2 * FRAME_BODY_MAX);
 const _: () = assert!(Limits::REAL.write_window_bytes >= 2 * Limits::REAL.sync_every_bytes);
 const _: () = assert!(LIST_PAGE_MAX * (NAME_BYTES_MAX + 160) <= FRAME_HEAD_MAX);
+const _: () = assert!(HOLD_PAGE_MAX * 10 + 1_024 <= FRAME_HEAD_MAX);
 const _: () = assert!(PATH_BYTES_MAX * 2 + 1_024 <= FRAME_HEAD_MAX);

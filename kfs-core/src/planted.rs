@@ -46,6 +46,24 @@ macro_rules! bugs {
 }
 
 bugs! {
+    // Copies that are made again.
+
+    /// A copy counts when all of it is durable.
+    CopyUnsynced, "copy-unsynced", "D5",
+        "a copy takes its name before its bytes are synced";
+    /// So is its name.
+    CopyUnnamed, "copy-unnamed", "L",
+        "a copy counts though its name may go with the power";
+    /// What comes over the network is checked.
+    CopyUnchecked, "copy-unchecked", "D5",
+        "a copy takes bytes that do not match their sums";
+    /// Who is no member any more is one that the log says so of.
+    TrimUnlogged, "trim-unlogged", "D2",
+        "a replica goes that is not needed, and the log still has its server";
+    /// A damaged replica is made anew as well.
+    DamageLeft, "damage-left", "L",
+        "a replica with a bad block stays as it is";
+
     // The log.
 
     /// An answer leaves when the log is durable up to what it rests on.
@@ -69,6 +87,15 @@ bugs! {
     /// A checkpoint is durable before it has its name.
     CheckpointUnsynced, "checkpoint-unsynced", "N3",
         "a checkpoint gets its name before its bytes are durable";
+    /// Its name is durable before anything that it stands for goes.
+    CheckpointUnnamed, "checkpoint-unnamed", "N3",
+        "a checkpoint is renamed and its directory is not synced";
+    /// So is that of the directory which it stands in.
+    CheckpointDirUnnamed, "checkpoint-dir-unnamed", "N3",
+        "the directory of checkpoints is made and the one above it is not synced";
+    /// A compactor takes away what one before it did not finish: it may need the name.
+    CompactorLeavesRest, "compactor-leaves-rest", "L",
+        "what a killed compactor did not finish stays in the way of the next one";
     /// It has all that replay needs.
     CheckpointForgetsResults, "checkpoint-forgets-results", "N4",
         "a checkpoint holds sessions without the results that were remembered for them";
@@ -87,12 +114,30 @@ bugs! {
     /// A sync that failed once may have dropped what it was to save; so what was read is written anew.
     ReadTailOnlySynced, "read-tail-only-synced", "N3",
         "the end of the log is read at a start and synced, though a sync of it may have failed before";
+    /// A copy of the data directory has the identity first: the log that is copied then reaches its epoch.
+    SnapshotIdentityLast, "snapshot-identity-last", "N3",
+        "a copy of a data directory takes the identity last, which may name an epoch that the copied log lacks";
+    /// It has the checkpoints before the log, which then reaches them.
+    SnapshotLogFirst, "snapshot-log-first", "N3",
+        "a copy of a data directory takes the log first, and then checkpoints that may be ahead of it";
     /// A mark after the last batch proves that that one was whole.
     MarkLeftOut, "mark-left-out", "N3",
         "no mark follows the last batch: if it rots, it passes for one that was cut";
     /// A bad place with a whole batch behind it is damage, not a torn tail.
     DamagePassesForTorn, "damage-passes-for-torn", "N3",
         "a bad batch is cut off as a torn tail, and the whole batches after it";
+    /// With a mirror an ack waits for both copies of the log.
+    MirrorNotAwaited, "mirror-not-awaited", "N3",
+        "a record is acked when the log has it, though the mirror does not have it yet";
+    /// A start takes from the mirror what the log itself has not.
+    MirrorUnread, "mirror-unread", "N3",
+        "a last batch that only the mirror has is cut off as a torn tail";
+    /// What is damaged in the mirror is repaired from the log, not only what is damaged in the log.
+    MirrorLeftDamaged, "mirror-left-damaged", "N3",
+        "a start repairs the log from the mirror, and leaves the mirror damaged";
+    /// Segments of the mirror have durable names like those of the log.
+    MirrorUnnamed, "mirror-unnamed", "N3",
+        "segments of the mirror are left without durable names";
     /// A record is logged as it is applied.
     ForgottenUnlogged, "forgotten-unlogged", "N3",
         "results that a client no longer asks for are forgotten in the state, and kept in the log";
@@ -136,6 +181,28 @@ bugs! {
     LastChunkDropped, "last-chunk-dropped", "D3",
         "a close gives up the chunk that the file ends in";
 
+    // What was removed.
+
+    /// A file that is removed or replaced stays while somebody has it open, and the record says so.
+    HeldFileDropped, "held-file-dropped", "D7",
+        "a file that is removed or replaced goes at once, though somebody has it open";
+    /// After a restart everybody has the time to say what they hold.
+    RestartForgetsHolders, "restart-forgets-holders", "D7",
+        "after a restart, who has not said what they hold open counts as nobody";
+    /// Who holds files says so on every new link.
+    HoldsNotToldAgain, "holds-not-told-again", "D7",
+        "a client does not say on a new link what it holds open";
+    /// Files in a tree are held like others.
+    TreeTakesHeld, "tree-takes-held", "D7",
+        "a removed tree is reclaimed with files in it that somebody has open";
+    /// What is being reclaimed is in checkpoints.
+    ReclaimLosesItsPlace, "reclaim-loses-its-place", "N3",
+        "a checkpoint has not the directories that were removed and are being reclaimed";
+
+    /// A link that a client has left does not take its session back.
+    LateOpeningTaken, "late-opening-taken", "N4",
+        "a session is taken up on a link that its client has left, and goes when that one closes";
+
     /// An id is issued once, even if what it was for is gone.
     IdsGivenAgain, "ids-given-again", "D1",
         "the ids of a chunk that is given up go to the next chunk";
@@ -145,6 +212,12 @@ bugs! {
     /// An epoch that somebody has seen is passed, and never accepted again.
     EpochLivedTwice, "epoch-lived-twice", "N4",
         "a meta server whose log was set back lives its epochs again";
+    /// A log that lost its end takes no changes until somebody accepts that.
+    LostTailIgnored, "lost-tail-ignored", "F",
+        "a meta server whose log was set back hears of it, and goes on as if nothing was missing";
+    /// What was lost is found again, or stays as it is; nothing of it is deleted.
+    AcceptedDeleted, "accepted-deleted", "F",
+        "chunks of the part of the log that is missing are deleted once that is accepted";
     /// Only what is certainly of this log and certainly nobody's is deleted.
     UnknownDeleted, "unknown-deleted", "F",
         "a replica that the log does not know is called stale, and deleted";

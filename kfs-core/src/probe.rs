@@ -51,10 +51,19 @@ probes! {
     SegmentsJoined, "log-segments-joined";
     /// A start has found the tail of a write that was cut.
     TornTailCut, "log-torn-tail-cut";
+    /// A start has repaired a copy of the log from the other one.
+    LogRepaired, "log-repaired";
+    /// A start has found the mirror behind, or new.
+    MirrorBehind, "log-mirror-behind";
     /// A start has removed a segment that had no batch.
     EmptySegmentRemoved, "log-empty-segment-removed";
     /// A start has removed what a crash had left half made.
     LeftoverRemoved, "meta-leftover-removed";
+
+    /// A compactor was about to read what the server beside it let go of, and looked anew.
+    RemovedWhileRead, "compactor-begun-again";
+    /// So was who copies a data directory.
+    SnapshotBegunAgain, "snapshot-begun-again";
 
     /// A checkpoint was made.
     CheckpointMade, "checkpoint-made";
@@ -96,6 +105,56 @@ probes! {
     /// A listing has more than one page.
     ListPaged, "list-paged";
 
+    // Copies that are made again.
+
+    /// A copy of a chunk was ordered.
+    CopyOrdered, "copy-ordered";
+    /// A copy is not made yet, as a member that is gone may merely be restarting.
+    CopyAwaitsRestart, "copy-awaits-restart";
+    /// A copy was not made in time.
+    CopyOverdue, "copy-overdue";
+    /// A server could not make a copy.
+    CopyRefused, "copy-refused";
+    /// A copy was made and is not wanted any more.
+    CopyNotWanted, "copy-not-wanted";
+    /// A copy was made, and the log had no room to say so.
+    CopyUnregistered, "copy-unregistered";
+    /// There were more replicas than wanted, and one went.
+    CopyTrimmed, "copy-trimmed";
+    /// A replica of a server that is no member was taken.
+    StrayTaken, "stray-taken";
+    /// A replica of a server that is no member was not needed.
+    StrayNotWanted, "stray-not-wanted";
+    /// A replica that is to be copied was synced first.
+    SealSyncs, "seal-syncs";
+    /// A server began to make a copy.
+    CopyBegun, "copy-begun";
+    /// A start has found a copy that was not finished.
+    CopyLeftover, "copy-leftover";
+    /// Who has what is copied was too busy for a range of it.
+    CopyAsksAgain, "copy-asks-again";
+    /// A range came that does not match its sums.
+    CopyRangeBad, "copy-range-bad";
+    /// A copy took the place of a damaged replica.
+    CopyReplaces, "copy-replaces";
+    /// A copy was finished after the term that had ordered it.
+    CopyOutlivesTerm, "copy-outlives-term";
+    /// A copy was given up where it was made.
+    CopyFailed, "copy-failed";
+
+    // What was removed.
+
+    /// A file lost its name while somebody had it open, or might have.
+    RemovedWhileHeld, "removed-while-held";
+    /// A link was silent, or gone, too long for what was held on it.
+    HoldsExpired, "holds-expired";
+    /// Names of a removed tree were reclaimed.
+    TreeReclaimed, "tree-reclaimed";
+    /// A file in a removed tree was open.
+    HeldInTree, "held-in-removed-tree";
+    /// A file without a name has more chunks than one record reclaims.
+    ReclaimedInParts, "reclaimed-in-parts";
+
     // Chunks being made.
 
     /// A chunk that was being made was given up for another set.
@@ -113,6 +172,16 @@ probes! {
 
     // Chunkservers as the meta server sees them.
 
+    /// A chunkserver has seen what the log has lost.
+    TailLost, "log-tail-lost";
+    /// A change was refused because the log has lost its end.
+    TailLostRefused, "log-tail-lost-refused";
+    /// An operator has accepted that.
+    RollbackAccepted, "log-rollback-accepted";
+    /// A chunk of the part of the log that is missing became a file.
+    OrphanAdopted, "log-orphan-adopted";
+    /// A chunkserver has noted how far the log was durable, and nothing else.
+    SeenNoted, "chunk-seen-noted";
     /// A chunkserver has seen a later epoch.
     EpochRaised, "epoch-raised";
     /// A server was silent for a lease.
@@ -207,6 +276,8 @@ probes! {
     MetaDialedAgain, "client-meta-dialed-again";
     /// The meta server was silent too long.
     MetaSilent, "client-meta-silent";
+    /// Files that are open were told of again on a new link.
+    HeldAgain, "client-held-again";
     /// A change was sent again under its number.
     ChangeSentAgain, "client-change-sent-again";
     /// The session was lost.

@@ -72,7 +72,7 @@ fn an_empty_directory_is_formatted_durably_before_anything_is_said() {
         [
             "0: list ",
             "0: create identity.new",
-            "0: write identity.new 0+100 sync",
+            "0: write identity.new 0+108 sync",
             "0: mkdir chunks",
             "0: mkdir trash",
             "0: syncdir ",

@@ -230,11 +230,15 @@ fn item(tokens: &[String], before: &[String]) -> Option<String> {
         depth += i32::from(*token == "{") - i32::from(*token == "}");
         depth > 0
     });
-    let parts: Vec<&str> = body
-        .skip(1)
-        .map(String::as_str)
-        .filter(|token| *token != "pub")
-        .collect();
+    // How a part is encoded says nothing of what it is.
+    let mut attribute = false;
+    let is_said = |token: &&str| {
+        attribute |= *token == "#";
+        let said = !attribute && *token != "pub";
+        attribute &= *token != "]";
+        said
+    };
+    let parts: Vec<&str> = body.skip(1).map(String::as_str).filter(is_said).collect();
     Some(format!("{kind} {name} {{ {} }}", spaced(&parts)))
 }
 
@@ -300,6 +304,7 @@ fn the_page_lays_an_identity_out_as_it_is_written() {
         disk: DiskId(0x33 << 120 | 3),
         boot: Boot(0x44 << 56 | 4),
         seen: (Epoch(0x55 << 16 | 5), Incarnation(0x66 << 56 | 6)),
+        seen_seq: LogSeq(0x77 << 56 | 9),
         siblings: vec![DiskId(7), DiskId(8)],
     };
     let bytes = identity.encode();
@@ -308,7 +313,7 @@ fn the_page_lays_an_identity_out_as_it_is_written() {
     assert_eq!(at("magic"), b"KFSIDENT");
     assert_eq!(at("format version: 1"), identity::FORMAT.to_le_bytes());
     assert_eq!(
-        at("owner: 1 meta server, 2 chunkserver"),
+        at("owner: 1 meta server, 2 chunkserver, 3 mirror of a meta server's log"),
         (Owner::Chunk as u32).to_le_bytes()
     );
     assert_eq!(at("cluster id"), identity.cluster.0.to_le_bytes());
@@ -318,6 +323,7 @@ fn the_page_lays_an_identity_out_as_it_is_written() {
     assert_eq!(at("seen epoch"), identity.seen.0.0.to_le_bytes());
     assert_eq!(at("zero"), [0; 4]);
     assert_eq!(at("seen incarnation"), identity.seen.1.0.to_le_bytes());
+    assert_eq!(at("seen record"), identity.seen_seq.0.to_le_bytes());
     assert_eq!(at("count of sibling disks"), 2_u64.to_le_bytes());
     let page = page("identity.md");
     assert!(page.contains(&format!(

@@ -48,6 +48,7 @@ variants! {
         Mkdir MutateOp::Mkdir { .. }, Create MutateOp::Create { .. }, Rename MutateOp::Rename { .. },
         Remove MutateOp::Remove { .. }, Rmdir MutateOp::Rmdir { .. }, Allocate MutateOp::Allocate { .. },
         SetSize MutateOp::SetSize { .. }, EndSession MutateOp::EndSession,
+        AcceptRollback MutateOp::AcceptRollback, RemoveTree MutateOp::RemoveTree { .. },
     }
     parents PARENTS Parents { MustExist Parents::MustExist, Make Parents::Make }
     keep KEEP Keep { Always Keep::Always, UntilSessionEnds Keep::UntilSessionEnds }
@@ -56,9 +57,11 @@ variants! {
     done DONE Done { Ok Done::Ok, Made Done::Made { .. }, Granted Done::Granted(_) }
     query QUERY QueryOp {
         Stat QueryOp::Stat { .. }, List QueryOp::List { .. }, Locate QueryOp::Locate { .. }, Status QueryOp::Status, Checkpoint QueryOp::Checkpoint,
+        Open QueryOp::Open { .. }, Hold QueryOp::Hold { .. }, Release QueryOp::Release { .. },
     }
     answer ANSWER Answer {
         Attrs Answer::Attrs(_), Entries Answer::Entries { .. }, Located Answer::Located(_), Status Answer::Status(_), Checkpoint Answer::Checkpoint(_),
+        Opened Answer::Opened { .. }, Held Answer::Held { .. },
     }
     kind KIND Kind { File Kind::File, Directory Kind::Directory }
     server SERVER ServerState { Up ServerState::Up, Joining ServerState::Joining, Down ServerState::Down }
@@ -86,7 +89,9 @@ fn shows(head: &Head) -> Vec<String> {
                 MutateOp::Remove { .. }
                 | MutateOp::Rmdir { .. }
                 | MutateOp::Allocate { .. }
-                | MutateOp::EndSession => {}
+                | MutateOp::EndSession
+                | MutateOp::RemoveTree { .. }
+                | MutateOp::AcceptRollback => {}
             }
         }
         Head::Mutated(m) => match &m.outcome {
@@ -101,7 +106,7 @@ fn shows(head: &Head) -> Vec<String> {
                     Answer::Entries { entries, .. } => {
                         entries.iter().for_each(|e| see(kind(&e.attrs.kind)))
                     }
-                    Answer::Checkpoint(_) => {}
+                    Answer::Checkpoint(_) | Answer::Opened { .. } | Answer::Held { .. } => {}
                     Answer::Status(s) => s.servers.iter().for_each(|s| see(server(&s.state))),
                     Answer::Attrs(_) | Answer::Located(_) => {}
                 }
@@ -326,6 +331,8 @@ fn samples() -> Vec<(String, Msg)> {
         ("set_size", set_size(WriterStays::Open)),
         ("set_size_closed", set_size(WriterStays::Closed)),
         ("end_session", MutateOp::EndSession),
+        ("accept_rollback", MutateOp::AcceptRollback),
+        ("remove_tree", MutateOp::RemoveTree { at: at("x") }),
     ] {
         let (number, lowest_unanswered) = (RequestNumber(130), RequestNumber(128));
         add(
@@ -395,6 +402,14 @@ fn samples() -> Vec<(String, Msg)> {
         ),
         ("status", QueryOp::Status),
         ("checkpoint", QueryOp::Checkpoint),
+        ("open", QueryOp::Open { at: at("x") }),
+        (
+            "hold",
+            QueryOp::Hold {
+                files: vec![FILE, FILE],
+            },
+        ),
+        ("release", QueryOp::Release { file: FILE }),
     ] {
         add(case, Query { op }.into(), none());
     }
@@ -424,13 +439,26 @@ fn samples() -> Vec<(String, Msg)> {
         ("attrs", Answer::Attrs(attrs(Kind::File))),
         ("entries", Answer::Entries { entries, end: true }),
         ("located", Answer::Located(located)),
-        ("status", Answer::Status(status())),
+        ("status", Answer::Status(Box::new(status()))),
         (
             "checkpoint",
             Answer::Checkpoint(CheckpointMade {
                 seq: LogSeq(303),
                 hash: Some(0x1122_3344_5566_7788),
             }),
+        ),
+        (
+            "opened",
+            Answer::Opened {
+                attrs: attrs(Kind::File),
+                idle: Duration::from_secs(120),
+            },
+        ),
+        (
+            "held",
+            Answer::Held {
+                idle: Duration::from_secs(120),
+            },
         ),
     ] {
         add(
@@ -486,10 +514,29 @@ fn status() -> ClusterStatus {
         replication: 3,
         min_replicas: 2,
         read_only: Some("the log's disk is full".into()),
+        tail_lost: true,
         checkpoint: Box::new(CheckpointStatus {
             newest: Some(LogSeq(300)),
             failed: Some("no space".into()),
         }),
+        reclaim: Box::new(ReclaimStatus {
+            files: 10,
+            directories: 11,
+            entries: 12,
+            done: 13,
+        }),
+        replication_work: Box::new(ReplicationStatus {
+            waiting: 14,
+            copying: 15,
+            copied: 16,
+            copied_bytes: 17,
+            failed: 18,
+            trimmed: 19,
+        }),
+        log_mirror: Some(Box::new(LogMirror {
+            repaired: vec!["log/log.1 at offset 4096: rotten".into()],
+            caught_up: 2,
+        })),
         servers: vec![
             server(1, ServerState::Up),
             server(2, ServerState::Joining),
@@ -509,6 +556,7 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         addr: ([0, 0, 0, 0], 22_000).into(),
         rack: "r1".into(),
         seen,
+        seen_seq: LogSeq(301),
         bytes_free: 1 << 40,
         bytes_total: 2 << 40,
         geometry: Geometry::REAL,
@@ -661,6 +709,47 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
             why: "the term has ended".into(),
         }
         .into(),
+        none(),
+    );
+    let (term, chunk, version) = (TERM, CHUNK, VERSION);
+    let order = SealChunk {
+        term,
+        chunk,
+        version,
+    };
+    add("", order.into(), none());
+    let has = Durable {
+        len: 70_000,
+        wseq: WriteSeq(9),
+    };
+    let sealed = |outcome| ChunkSealed {
+        term,
+        chunk,
+        version,
+        outcome,
+    };
+    add("ok", sealed(Ok(has)).into(), none());
+    add("refused", sealed(Err(refusal(Status::Busy))).into(), none());
+    let order = CopyChunk {
+        term,
+        file: FileId(5),
+        chunk,
+        version,
+        incarnation: Incarnation(0xABCD),
+        has,
+        source: place(2),
+    };
+    add("", order.into(), none());
+    let copied = |outcome| ChunkCopied {
+        term,
+        chunk,
+        version,
+        outcome,
+    };
+    add("ok", copied(Ok(has)).into(), none());
+    add(
+        "refused",
+        copied(Err(refusal(Status::NoRoom))).into(),
         none(),
     );
 }

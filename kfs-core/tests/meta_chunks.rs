@@ -312,10 +312,14 @@ fn a_size_rests_on_what_was_synced_and_on_nothing_else() {
         .collect();
     assert_eq!(lens, [(0, CHUNK), (2, 5)]);
     rig.mutate(&mut client, remove("f")).unwrap();
-    refused(
-        rig.mutate(&mut client, close(file, 0, vec![])),
-        Status::NotFound,
+    let closes = close(file, 0, vec![]);
+    assert_eq!(
+        rig.mutate(&mut client, closes.clone()),
+        Ok(Done::Ok),
+        "who writes it has it open"
     );
+    rig.pass(Duration::from_millis(10));
+    refused(rig.mutate(&mut client, closes), Status::NotFound);
 }
 
 #[test]
@@ -341,6 +345,11 @@ fn chunks_are_deleted_when_their_files_are_gone_and_only_when_that_is_durable() 
             other => panic!("{other:?}"),
         };
         let grant = rig.allocate(&mut owner, &all, file, 0).unwrap();
+        if matches!(way, "remove" | "replace") {
+            // Or it would stay for who writes it.
+            let whole = close(file, 1, vec![synced(&grant, 1)]);
+            rig.mutate(&mut owner, whole).unwrap();
+        }
         rig.hold = true;
         match way {
             "remove" => rig.begin(&mut owner, remove(way)),

@@ -165,13 +165,37 @@ fn killed_at_any_operation_it_leaves_what_was_there() {
     for most in 0..200 {
         let mut disk = rig.disk.clone();
         let ended = run(&mut disk, Aim::Checkpoint, most);
-        starts_with_everything(&rig, disk);
+        starts_with_everything(&rig, disk.clone());
+        // Nor is it in the way of the next one.
+        let next = compact(&mut disk);
+        assert_eq!(checkpoints(&disk), [format!("checkpoint.{}", next.end)]);
         if ended.is_some() {
             assert!(most > 10, "it has operations");
             return;
         }
     }
     panic!("it does not end");
+}
+
+#[test]
+fn of_a_log_with_nothing_closed_no_checkpoint_is_made() {
+    let rig = Rig::fresh();
+    let mut disk = rig.disk.clone();
+    let done = compact(&mut disk);
+    assert_eq!((done.end, done.made), (LogSeq(0), None));
+    assert!(checkpoints(&disk).is_empty());
+    starts_with_everything(&rig, disk);
+}
+
+#[test]
+fn what_the_server_does_not_have_finished_is_not_the_compactor_s() {
+    let (rig, _) = with_segments(3);
+    let mut disk = rig.disk.clone();
+    let end = compact(&mut disk.clone()).end;
+    let making = format!("checkpoint/checkpoint.{end}.tmp");
+    disk.files.insert(making.clone(), vec![1; 7]);
+    assert_eq!(compact(&mut disk).end, end);
+    assert_eq!(disk.files.get(&making), Some(&vec![1; 7]));
 }
 
 #[test]

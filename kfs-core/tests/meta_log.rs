@@ -13,7 +13,7 @@ use kfs_core::machine::*;
 use kfs_core::meta::oplog::{PAGE_BYTES, SEGMENT_HEADER_BYTES};
 use kfs_core::meta::{Call, Event};
 use kfs_core::wire::client_meta::*;
-use kfs_core::wire::{Role, Status};
+use kfs_core::wire::{Msg, Role, Status};
 use meta_rig::*;
 
 const PAGE: usize = PAGE_BYTES as usize;
@@ -158,6 +158,29 @@ fn a_log_that_lost_its_newest_segments_is_refused() {
         refused.what.contains("log.1") && refused.what.contains("log.3"),
         "{refused}"
     );
+}
+
+#[test]
+fn changes_that_come_together_share_one_sync_and_do_not_wait_for_more() {
+    let mut rig = Rig::fresh();
+    let mut client = rig.client(1);
+    rig.hold = true;
+    let told: Vec<_> = (1..=3)
+        .map(|nth| {
+            client.last += 1;
+            let mutate = client.request(client.last, mkdir(&format!("d{nth}")));
+            let (link, msg) = (client.link, Msg::new(1_000 + nth, mutate));
+            Input::Received { link, msg }
+        })
+        .collect();
+    rig.inputs(told);
+    assert_eq!(rig.pending.len(), 1, "{:?}", rig.pending);
+    assert!(rig.run_disk_once());
+    for nth in 1..=3 {
+        let answer = rig.mutated(client.link, 1_000 + nth);
+        assert!(answer.expect("it is durable").outcome.is_ok());
+    }
+    assert!(rig.pending.is_empty(), "{:?}", rig.pending);
 }
 
 #[test]

@@ -142,7 +142,8 @@ fn renames_replace_what_they_may_and_refuse_what_they_may_not() {
     let mut rig = Rig::fresh();
     let mut client = rig.client(1);
     let f = rig.create(&mut client, "f");
-    rig.create(&mut client, "g");
+    let g = rig.create(&mut client, "g");
+    rig.mutate(&mut client, close(g, 0, vec![])).unwrap();
     for dir in ["d", "d/e", "empty", "full", "full/x"] {
         rig.mutate(&mut client, mkdir(dir)).unwrap();
     }
@@ -182,7 +183,8 @@ fn renames_replace_what_they_may_and_refuse_what_they_may_not() {
 fn removals_tell_files_from_directories() {
     let mut rig = Rig::fresh();
     let mut client = rig.client(1);
-    rig.create(&mut client, "f");
+    let f = rig.create(&mut client, "f");
+    rig.mutate(&mut client, close(f, 0, vec![])).unwrap();
     rig.mutate(&mut client, mkdir_p("d/e")).unwrap();
     refused(rig.mutate(&mut client, remove("d")), Status::IsADirectory);
     refused(rig.mutate(&mut client, remove("no")), Status::NotFound);

@@ -89,6 +89,7 @@ fn records() -> Vec<Logged> {
         Renamed {
             from: key(2, b"f"),
             to: key(id(2), b"g"),
+            replaced: Fate::Dropped,
             time,
         }
         .into(),
@@ -136,6 +137,7 @@ fn records() -> Vec<Logged> {
         .into(),
         FileRemoved {
             key: key(id(2), b"g"),
+            fate: Fate::Kept,
             time,
         }
         .into(),
@@ -149,6 +151,55 @@ fn records() -> Vec<Logged> {
             time,
         }
         .into(),
+        TailLost {
+            node: NodeId(0xA0DE),
+            epoch: Epoch(3),
+            incarnation: Incarnation(0x1AC4),
+            seq: LogSeq(300),
+            has: LogSeq(0),
+        }
+        .into(),
+        RollbackAccepted { time }.into(),
+        OrphanAdopted {
+            key: key(id(2), b"lost"),
+            file: FileId(id(9)),
+            chunk: ChunkId(id(1_000)),
+            version: Version(id(1_001)),
+            of: Adopted {
+                named: FileId(id(999)),
+                incarnation: Incarnation(0x1AC4),
+            },
+            members: vec![ServerIndex(1)],
+            synced: Durable {
+                len: 70_000,
+                wseq: WriteSeq(300),
+            },
+            replication: 3,
+            time,
+        }
+        .into(),
+        MembersChanged {
+            chunk: ChunkId(id(1_000)),
+            version: Version(id(1_001)),
+            members: vec![ServerIndex(1)],
+        }
+        .into(),
+        TreeDetached {
+            key: key(2, b"a"),
+            time,
+        }
+        .into(),
+        TreeReclaimed {
+            dir: FileId(id(2)),
+            entries: 1,
+            kept: vec![FileId(id(9))],
+        }
+        .into(),
+        FilesReclaimed {
+            files: vec![FileId(id(4))],
+            part: Some((FileId(id(9)), 1)),
+        }
+        .into(),
     ];
     let asked = |record: &Record| {
         let nobody = matches!(
@@ -157,6 +208,11 @@ fn records() -> Vec<Logged> {
                 | Record::SessionOpened(_)
                 | Record::ServerJoined(_)
                 | Record::SessionEnded(_)
+                | Record::TailLost(_)
+                | Record::OrphanAdopted(_)
+                | Record::TreeReclaimed(_)
+                | Record::FilesReclaimed(_)
+                | Record::MembersChanged(_)
         );
         let session = if nobody { 0 } else { id(1) };
         let number = |number| RequestNumber(if nobody { 0 } else { number });
@@ -239,11 +295,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(14), false)
+        (2, LogSeq(21), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(13));
+    assert_eq!(state.seq(), LogSeq(20));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -316,11 +372,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (13, 1, 0)
+        (20, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 14, 13)
+        (0, 21, 20)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

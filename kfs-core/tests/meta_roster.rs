@@ -105,6 +105,8 @@ fn a_replica_is_kept_stale_damaged_or_unknown() {
     rig.mutate(&mut client, close(file, 1_000, vec![synced(&kept, 1_000)]))
         .unwrap();
     let stale = rig.allocate(&mut client, &all, gone, 0).unwrap();
+    rig.mutate(&mut client, close(gone, 1, vec![synced(&stale, 1)]))
+        .unwrap();
     rig.mutate(&mut client, remove("gone")).unwrap();
     let incarnation = servers[0].incarnation;
     rig.restart();

@@ -110,6 +110,36 @@ fn a_duplicate_that_comes_late_has_no_effect() {
 }
 
 #[test]
+fn a_session_is_not_taken_back_by_a_link_that_its_client_has_left() {
+    let mut rig = Rig::fresh();
+    let old = rig.open_link(Role::Client);
+    let mut client = rig.client(1);
+    // Sent when the client had heard nothing yet, and read only now; then that link closes.
+    let late = OpenSession {
+        resume: None,
+        nonce: 1,
+    };
+    let request = rig.send(old, late);
+    assert!(rig.answer(old, request).is_none());
+    rig.close_link(old);
+    rig.mutate(&mut client, mkdir("d")).unwrap();
+}
+
+#[test]
+fn a_link_whose_session_was_taken_up_and_left_elsewhere_is_closed_so_that_it_is_taken_up_anew() {
+    let mut rig = Rig::fresh();
+    let mut client = rig.client(1);
+    let other = rig.open_link(Role::Client);
+    rig.open_session(other, Some(client.session), 0).unwrap();
+    rig.close_link(other);
+    let request = rig.begin(&mut client, mkdir("d"));
+    assert_eq!(rig.mutated(client.link, request), None);
+    assert!(rig.closed.contains(&client.link));
+    rig.resume(&mut client);
+    rig.mutate(&mut client, mkdir("e")).unwrap();
+}
+
+#[test]
 fn a_window_that_is_full_is_busy_and_results_below_it_are_forgotten() {
     let mut rig = Rig::fresh();
     let mut client = rig.client(1);

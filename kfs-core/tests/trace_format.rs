@@ -49,6 +49,9 @@ fn meta_config() -> meta::Config {
         min_replicas: 2,
         cluster: Some(ClusterId(0xC1)),
         checkpoint_every: Some(Duration::from_secs(3_600)),
+        repair_after: Duration::from_secs(300),
+        copy_rate: 1 << 29,
+        mirror: true,
     }
 }
 fn chunk_config() -> chunk::Config {
@@ -226,6 +229,7 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
             },
         ),
         ("client_remove", Call::Remove(at("a"))),
+        ("client_remove_tree", Call::RemoveTree(at("a"))),
         ("client_rmdir", Call::Rmdir(at("a"))),
         (
             "client_create",
@@ -258,6 +262,7 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
         ),
         ("client_status", Call::Status),
         ("client_disconnect", Call::Disconnect),
+        ("client_accept_rollback", Call::AcceptRollback),
     ];
     let id = CallId(12);
     calls

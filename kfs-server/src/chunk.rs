@@ -21,6 +21,7 @@ impl ChunkServer {
     /// If the directory is in use or cannot be opened, or an address cannot be listened on.
     pub fn start(config: ChunkConfig) -> Result<Running<ChunkStatus>, StartError> {
         let site = Site {
+            mirror: None,
             data: config.data.clone(),
             listen: config.listen,
             http: config.http,
@@ -40,10 +41,7 @@ impl ChunkServer {
 impl Server for Chunk {
     type Status = ChunkStatus;
     const ROLE: Role = Role::Chunk;
-    const STARTUP: StartupWork = StartupWork {
-        dir: "chunks",
-        unit: Unit::Files,
-    };
+    const STARTUP: StartupWork = StartupWork::Look("chunks");
     fn ask() -> Call {
         Call::Status
     }
@@ -95,6 +93,9 @@ impl Report for ChunkStatus {
             "bytes_read": self.bytes_read,
             "blocks_bad": self.blocks_bad,
             "pieces_bad": self.pieces_bad,
+            "chunks_copied": self.chunks_copied,
+            "bytes_copied": self.bytes_copied,
+            "ranges_bad": self.ranges_bad,
             "piece_buffer_bytes": self.piece_buffer_bytes,
         })
     }
@@ -122,6 +123,11 @@ impl Report for ChunkStatus {
                 self.pieces_bad,
                 "PIECES_BAD",
                 "pieces did not match their sums when received",
+            ),
+            (
+                self.ranges_bad,
+                "RANGES_BAD",
+                "ranges of copies did not match their sums when received",
             ),
         ] {
             if count > 0 {
@@ -231,6 +237,24 @@ impl Report for ChunkStatus {
                 "Pieces that did not match their sums when received",
                 Kind::Counter,
                 self.pieces_bad,
+            ),
+            (
+                "chunks_copied",
+                "Replicas made here as copies of others",
+                Kind::Counter,
+                self.chunks_copied,
+            ),
+            (
+                "copied_bytes",
+                "Bytes written for copies",
+                Kind::Counter,
+                self.bytes_copied,
+            ),
+            (
+                "ranges_bad",
+                "Ranges of copies that did not match their sums when received",
+                Kind::Counter,
+                self.ranges_bad,
             ),
         ]
         .into_iter()

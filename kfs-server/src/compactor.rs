@@ -49,7 +49,10 @@ pub fn compact(data: &Path, aim: Aim) -> Result<Compacted, StartError> {
             Code::DataInUse,
             format!("another compactor is at work in {}", data.display()),
         ),
-        err @ OpenError::Io { .. } => StartError::open(&err),
+        err @ (OpenError::Io { .. }
+        | OpenError::Mirror { .. }
+        | OpenError::MirrorLocked(_)
+        | OpenError::Nested(_)) => StartError::open(&err),
     })?;
     let mut machine = Compactor::new(
         Config {
@@ -61,6 +64,9 @@ pub fn compact(data: &Path, aim: Aim) -> Result<Compacted, StartError> {
             min_replicas: 1,
             cluster: None,
             checkpoint_every: None,
+            repair_after: std::time::Duration::ZERO,
+            copy_rate: 1,
+            mirror: false,
         },
         aim,
     );

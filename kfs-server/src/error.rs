@@ -99,6 +99,22 @@ impl StartError {
                 Self::new(Code::DataInUse, format!("the data directory {} is in use by another server", dir.display()))
                     .help("stop that server ('fuser -v' on the directory names it), or give this one a directory of its own with --data")
             }
+            OpenError::MirrorLocked(dir) => {
+                Self::new(Code::DataInUse, format!("the log mirror {} is in use by another server", dir.display()))
+                    .help("stop that server ('fuser -v' on the directory names it), or give this one a directory of its own with --log-mirror")
+            }
+            OpenError::Nested(dir) => {
+                Self::new(Code::BadConfig, format!("the log mirror {} and the data directory lie in one another", dir.display()))
+                    .help("name a directory on another disk with --log-mirror")
+            }
+            OpenError::Mirror { path, error } => {
+                let code = match error.kind() {
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::DataRefused,
+                    _ => Code::DataUnusable,
+                };
+                Self::new(code, format!("cannot open the log mirror {}: {error}", path.display()))
+                    .help("give a directory that this user may make and write with --log-mirror, or start without it")
+            }
             OpenError::Io { path, error } => {
                 let code = match error.kind() {
                     io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::DataRefused,

@@ -23,6 +23,7 @@ impl MetaServer {
     pub fn start(config: MetaConfig) -> Result<Running<ClusterStatus>, StartError> {
         let site = Site {
             data: config.data.clone(),
+            mirror: config.log_mirror.clone(),
             listen: config.listen,
             http: config.http,
             record: config.record,
@@ -36,6 +37,9 @@ impl MetaServer {
             min_replicas: config.min_replicas,
             cluster: config.cluster,
             checkpoint_every: config.checkpoint_every,
+            repair_after: config.repair_after,
+            copy_rate: config.copy_rate,
+            mirror: config.log_mirror.is_some(),
         })
     }
 }
@@ -43,10 +47,7 @@ impl MetaServer {
 impl Server for Meta {
     type Status = ClusterStatus;
     const ROLE: Role = Role::Meta;
-    const STARTUP: StartupWork = StartupWork {
-        dir: "log",
-        unit: Unit::Bytes,
-    };
+    const STARTUP: StartupWork = StartupWork::Load;
     fn ask() -> Call {
         Call::Status
     }
@@ -96,11 +97,25 @@ impl Report for ClusterStatus {
             "replicas_damaged": self.replicas_damaged,
             "chunks_unknown": self.chunks_unknown,
             "sessions": self.sessions,
+            "removed_files": self.reclaim.files,
+            "removed_directories": self.reclaim.directories,
+            "removed_entries": self.reclaim.entries,
+            "reclaimed": self.reclaim.done,
+            "copies_waiting": self.replication_work.waiting,
+            "copies_running": self.replication_work.copying,
+            "copies_made": self.replication_work.copied,
+            "copies_made_bytes": self.replication_work.copied_bytes,
+            "copies_failed": self.replication_work.failed,
+            "replicas_trimmed": self.replication_work.trimmed,
             "replication": self.replication,
             "min_replicas": self.min_replicas,
             "read_only": self.read_only,
+            "tail_lost": self.tail_lost,
             "checkpoint": self.checkpoint.newest.map(|seq| seq.0),
             "checkpoint_failed": self.checkpoint.failed,
+            "log_mirror": self.log_mirror.is_some(),
+            "log_repaired": self.log_mirror.as_ref().map(|mirror| &mirror.repaired),
+            "log_caught_up": self.log_mirror.as_ref().map(|mirror| mirror.caught_up),
             "bytes_free": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_free).sum::<u64>(),
             "bytes_total": self.servers.iter().filter(|s| is_up(s)).map(|s| s.bytes_total).sum::<u64>(),
             "servers_up": self.servers.iter().filter(|s| is_up(s)).count(),
@@ -137,7 +152,11 @@ impl Report for ClusterStatus {
                 self.log_durable.0,
             ),
             ("epoch", "Epoch of this start", u64::from(self.epoch.0)),
-            ("files", "Files in the namespace", self.files),
+            (
+                "files",
+                "Files, removed ones that are not reclaimed among them",
+                self.files,
+            ),
             (
                 "directories",
                 "Directories in the namespace",
@@ -170,6 +189,56 @@ impl Report for ClusterStatus {
                 self.chunks_unknown,
             ),
             ("sessions", "Sessions alive", self.sessions),
+            (
+                "removed_files",
+                "Removed files that somebody has open, or that wait to be reclaimed",
+                self.reclaim.files,
+            ),
+            (
+                "removed_directories",
+                "Directories of removed trees, as far as they were looked into",
+                self.reclaim.directories,
+            ),
+            (
+                "removed_entries",
+                "Names in directories of removed trees, as far as they were looked into",
+                self.reclaim.entries,
+            ),
+            (
+                "copies_waiting",
+                "Chunks that were found to lack replicas, or to have too many, and wait",
+                self.replication_work.waiting,
+            ),
+            (
+                "copies_running",
+                "Copies of chunks that are being made",
+                self.replication_work.copying,
+            ),
+            (
+                "copies_made",
+                "Copies made since the start",
+                self.replication_work.copied,
+            ),
+            (
+                "copies_made_bytes",
+                "Bytes of the copies made since the start",
+                self.replication_work.copied_bytes,
+            ),
+            (
+                "copies_failed",
+                "Copies that could not be made, since the start",
+                self.replication_work.failed,
+            ),
+            (
+                "replicas_trimmed",
+                "Replicas that went because there were enough, since the start",
+                self.replication_work.trimmed,
+            ),
+            (
+                "reclaimed",
+                "Removed files and directories that were reclaimed since the start",
+                self.reclaim.done,
+            ),
             (
                 "read_only",
                 "1 while changes are refused",

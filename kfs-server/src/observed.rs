@@ -147,10 +147,25 @@ impl Counts {
 }
 
 fn of_type<'a>(counts: &'a [Count], msg: &Msg) -> &'a Count {
-    let code = msg.head.code();
-    let place = Head::TYPES.iter().position(|(known, _)| *known == code);
-    &counts[place.expect("every message has a type")]
+    &counts[usize::from(PLACES[usize::from(msg.head.code())])]
 }
+
+/// The place of each message type in [`Head::TYPES`], by its number: it is asked for with every message.
+static PLACES: [u8; CODES] = {
+    let (mut places, mut nth) = ([u8::MAX; CODES], 0);
+    while nth < Head::TYPES.len() {
+        let (code, _) = Head::TYPES[nth];
+        assert!(nth < u8::MAX as usize);
+        #[allow(clippy::cast_possible_truncation, reason = "just asserted")]
+        {
+            places[code as usize] = nth as u8;
+        }
+        nth += 1;
+    }
+    places
+};
+/// Above all numbers of message types.
+const CODES: usize = 0x400;
 
 fn by_name(counts: &[Count]) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     let named = Head::TYPES

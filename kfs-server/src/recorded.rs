@@ -311,6 +311,9 @@ mod tests {
             min_replicas: 2,
             cluster: None,
             checkpoint_every: None,
+            repair_after: std::time::Duration::ZERO,
+            copy_rate: 1,
+            mirror: false,
         };
         let (taken, written) = channel();
         let machine = Recorded {

@@ -188,6 +188,8 @@ pub(crate) trait Server:
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) data: PathBuf,
+    /// The directory of the second copy of a meta server's log.
+    pub(crate) mirror: Option<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
     /// A new file to record the machine in.
@@ -280,8 +282,8 @@ fn run<M: Server>(
     let exit = runtime.block_on(async {
         let (completions, completed) = mpsc::unbounded_channel();
         let opened = async {
-            let files =
-                Files::open(&site.data, completions).map_err(|err| StartError::open(&err))?;
+            let files = Files::open_mirrored(&site.data, site.mirror.as_deref(), completions)
+                .map_err(|err| StartError::open(&err))?;
             let mut net = Net::new(M::ROLE);
             let listen = net.listen(site.listen).await;
             let listen =

@@ -8,23 +8,39 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 49] = [
+pub const SHOWN: [(&str, Bug); 77] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
     ("rename-over", Bug::SessionEndRemovesRenamed),
     ("stale-restart", Bug::TrashEmptiedEarly),
     ("checkpoints", Bug::CheckpointForgetsResults),
+    ("compactor", Bug::CheckpointUnsynced),
+    ("restored", Bug::AcceptedDeleted),
+    ("compactor-beside-server", Bug::CompactorLeavesRest),
+    ("backups-beside-server", Bug::SnapshotLogFirst),
+    ("backups-beside-server", Bug::SnapshotIdentityLast),
+    ("backup-restored", Bug::LostTailIgnored),
+    ("backup-restored", Bug::AcceptedDeleted),
+    ("first-checkpoints-lose-power", Bug::CheckpointUnnamed),
+    ("first-checkpoints-lose-power", Bug::CheckpointDirUnnamed),
     ("seen-before-durable", Bug::QueryUngated),
     ("refused-before-durable", Bug::RefusalUngated),
     ("removal-lost", Bug::DeleteBeforeDurable),
     ("answers-of-two-batches-lost", Bug::ResultForgottenEarly),
     ("cut-off-until-expired", Bug::UnknownAskedAgain),
+    ("opening-comes-late", Bug::LateOpeningTaken),
     ("close-not-reported", Bug::CloseAckedUnreported),
     ("rot-in-the-log", Bug::DamagePassesForTorn),
     ("rot-in-the-last-batch", Bug::MarkLeftOut),
+    ("mirror-has-the-last-batch", Bug::MirrorNotAwaited),
+    ("mirror-has-the-last-batch", Bug::MirrorUnread),
+    ("mirror-has-the-last-batch", Bug::MirrorUnnamed),
+    ("mirror-and-log-rot-apart", Bug::MirrorLeftDamaged),
     ("meta-set-back", Bug::EpochLivedTwice),
     ("meta-set-back", Bug::UnknownDeleted),
+    ("meta-set-back", Bug::LostTailIgnored),
+    ("rollback-accepted", Bug::AcceptedDeleted),
     ("disk-cloned", Bug::ClonedDiskAccepted),
     ("sync-fails-and-power-is-lost", Bug::ReadTailOnlySynced),
     ("newest-checkpoint-rots", Bug::LogPrunedByNewest),
@@ -34,6 +50,7 @@ pub const SHOWN: [(&str, Bug); 49] = [
     ("bits-flip-on-their-way-to-heads", Bug::PieceUnverified),
     ("segment-switch-power", Bug::SegmentHeaderUnsynced),
     ("tail-in-cache", Bug::ReadTailUnsynced),
+    ("start-loses-power", Bug::ReadTailUnsynced),
     ("rename-over-power", Bug::RenameInTwoRecords),
     ("directory-below-itself", Bug::DirectoryIntoItself),
     ("writer-dies", Bug::TemporaryStays),
@@ -59,7 +76,21 @@ pub const SHOWN: [(&str, Bug); 49] = [
     ("heartbeats-pass-one-way", Bug::SilenceForgiven),
     ("host-sleeps-and-wakes", Bug::SilenceForgiven),
     ("removed-while-created-below", Bug::FullDirectoryRemoved),
+    ("removed-while-open", Bug::HeldFileDropped),
+    ("removed-while-open", Bug::RestartForgetsHolders),
+    ("removed-while-open", Bug::HoldsNotToldAgain),
+    ("tree-removed-while-created-below", Bug::TreeTakesHeld),
+    (
+        "tree-removed-while-created-below",
+        Bug::ReclaimLosesItsPlace,
+    ),
     ("set-back-and-grown-over", Bug::UnknownDeleted),
+    ("server-gone-for-good", Bug::TrimUnlogged),
+    ("server-gone-for-good", Bug::CopyUnsynced),
+    ("power-fails-while-copies-are-made", Bug::CopyUnnamed),
+    ("bits-flip-on-their-way-to-copies", Bug::CopyUnchecked),
+    ("block-rots-and-is-copied", Bug::DamageLeft),
+    ("removed-while-copied", Bug::TrimUnlogged),
     ("clean", Bug::FreedStillCounted),
 ];
 
@@ -113,17 +144,28 @@ impl fmt::Display for Hunt {
     }
 }
 
-/// How many mistakes each oracle was the first to see, and which oracles were the first for none: all that those
-/// see, another sees as soon. `panic` and `halt` are no oracles, but kill too.
+/// How many mistakes an oracle saw.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize)]
+pub struct Kills {
+    /// Before any other did.
+    pub first: u64,
+    /// In a run that another had spoken of before, once it had come to rest.
+    pub with_others: u64,
+}
+
+/// How many mistakes each oracle saw; one that is never the first sees what another sees as soon. `panic` and
+/// `halt` are no oracles, but kill too.
 #[must_use]
-pub fn killers(hunts: &[Hunt]) -> (BTreeMap<&'static str, u64>, Vec<&'static str>) {
-    let mut killers = BTreeMap::new();
+pub fn killers(hunts: &[Hunt]) -> BTreeMap<&'static str, Kills> {
+    let mut killers: BTreeMap<&'static str, Kills> =
+        oracle::NAMES.map(|name| (name, Kills::default())).into();
     for broken in hunts.iter().filter_map(|hunt| hunt.broken.as_ref()) {
-        *killers.entry(broken.violation.oracle).or_default() += 1;
+        killers.entry(broken.violation.oracle).or_default().first += 1;
+        for other in &broken.violation.also {
+            killers.entry(other).or_default().with_others += 1;
+        }
     }
-    let mut idle = oracle::NAMES.to_vec();
-    idle.retain(|name| !killers.contains_key(name));
-    (killers, idle)
+    killers
 }
 
 /// Plants a mistake and runs scenarios until it is seen, or for so many seeds: first those that are made for it,

@@ -193,6 +193,9 @@ mod tests {
             min_replicas: 2,
             cluster: None,
             checkpoint_every: None,
+            repair_after: std::time::Duration::ZERO,
+            copy_rate: 1,
+            mirror: false,
         }
     }
 

@@ -3,7 +3,7 @@
 //! A seed draws one ([`crate::scenario`]); a file holds one; a failing one is made smaller by leaving parts out
 //! ([`crate::shrink`]). What is not in it (latencies, back-off, ids) is a function of its seed and of whom it
 //! concerns, so that the rest stays as it was when a part is left out.
-use crate::fault::Planned;
+use crate::fault::{Fault, Planned, ServerNumber};
 use crate::workload::job::Job;
 use kfs_core::limits::{Geometry, Limits, Timing};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct Schedule {
     /// How often the meta server makes a checkpoint, in milliseconds; 0: never.
     #[serde(default)]
     pub checkpoint_ms: u64,
+    /// Whether the meta server keeps a second copy of its log.
+    #[serde(default)]
+    pub log_mirror: bool,
     /// What clients do.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong.
@@ -85,11 +88,44 @@ impl Speed {
     }
 }
 
+/// Bytes a second that copies may take, in the simulated cluster.
+pub const COPY_RATE: u64 = 64 << 20;
+
 impl Schedule {
+    /// How long a server that is silent may merely be restarting.
+    #[must_use]
+    pub fn repair_after(&self) -> Duration {
+        self.timing.serve_lease * 2
+    }
     /// See [`Schedule::checkpoint_ms`].
     #[must_use]
     pub fn checkpoint_every(&self) -> Option<Duration> {
         (self.checkpoint_ms > 0).then(|| Duration::from_millis(self.checkpoint_ms))
+    }
+
+    /// The servers of whose disk this fault takes what is asked for afterwards. A log that lies on two disks is
+    /// whole when one of the copies is not.
+    #[must_use]
+    pub fn hurts(&self, fault: &Fault) -> Vec<ServerNumber> {
+        if self.spares(fault) {
+            Vec::new()
+        } else {
+            fault.hurts()
+        }
+    }
+    /// The servers whose process may find, by this fault, that it cannot go on.
+    #[must_use]
+    pub fn ails(&self, fault: &Fault) -> Vec<ServerNumber> {
+        if self.spares(fault) {
+            Vec::new()
+        } else {
+            fault.ails()
+        }
+    }
+    fn spares(&self, fault: &Fault) -> bool {
+        let copies = ["log/", "mirror/"];
+        matches!(fault, Fault::Spoil(0, spot, _)
+            if self.log_mirror && copies.iter().any(|copy| spot.under.starts_with(copy)))
     }
 
     /// How many jobs there are.

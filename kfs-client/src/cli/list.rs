@@ -97,7 +97,13 @@ async fn ls_one(
     Ok(())
 }
 
-fn entry(screen: &Screen, name: &[u8], attrs: &Attrs, look: Look) -> Result<(), Failure> {
+/// Shows one entry of a directory.
+pub(crate) fn entry(
+    screen: &Screen,
+    name: &[u8],
+    attrs: &Attrs,
+    look: Look,
+) -> Result<(), Failure> {
     let name = screen.name(name);
     match look {
         Look::Names => screen.line(name),
@@ -181,7 +187,12 @@ pub(crate) async fn stat(
 
 async fn stat_one(kfs: &Kfs, screen: &Screen, path: &RemotePath) -> Result<(), Failure> {
     let attrs = kfs.stat(path.bytes()).await?;
-    screen.json(&Described::new(path.bytes(), &attrs))?;
+    show(screen, path, &attrs)
+}
+
+/// Shows all attributes.
+pub(crate) fn show(screen: &Screen, path: &RemotePath, attrs: &Attrs) -> Result<(), Failure> {
+    screen.json(&Described::new(path.bytes(), attrs))?;
     screen.line([b"    path: ", &screen.name(path.bytes())[..]].concat())?;
     screen.line(format!("    kind: {}", kind(attrs.kind)))?;
     match attrs.kind {

@@ -2,6 +2,7 @@
 //!
 //! Read [`reach`] next (the cluster a command talks to), then the verb you came for. Nothing here knows the
 //! protocol: the command uses the library as anybody else would.
+mod admin;
 mod bench;
 mod checkpoint;
 #[cfg(feature = "embedded")]
@@ -24,7 +25,10 @@ mod units;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::{Exit, Failure};
+use kfs_core::ids::LogSeq;
 use kfs_core::wire::client_meta::{Parents, RenameMode};
+use list::Look;
+use offline::history::Shows;
 use path::RemotePath;
 use reach::Reach;
 use screen::{Chatter, Form, Screen};
@@ -179,15 +183,41 @@ enum Verb {
     Status,
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
+    /// What only an operator may decide
+    #[command(subcommand)]
+    Admin(AdminVerb),
     /// Read a data directory of a stopped server, or a copy of one, and say what in it is damaged
     Verify {
         /// Of a meta server or a chunkserver
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Damaged also if the log of the meta server ends before this record
+        #[arg(long, value_name = "RECORD")]
+        reaches: Option<u64>,
+    },
+    /// Copy the data directory of a meta server, which may be serving meanwhile
+    ///
+    /// The copy is what a loss of power could have left: whole by itself, with all that was acknowledged when the
+    /// copy began. Files that do not change any more are hard links where that can be. Made for scripts/backup.
+    Snapshot {
+        /// Of a meta server
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Where the copy goes: missing, or empty
+        #[arg(value_name = "NEW_DIR")]
+        to: PathBuf,
     },
     /// Read the log of a meta server
     #[command(subcommand)]
     Log(LogVerb),
+    /// Show what stood at a path once a record of the log was applied, from a data directory
+    At {
+        /// A number of the log, as 'kfs log cat' and 'kfs log blame' print them
+        #[arg(value_name = "RECORD")]
+        record: u64,
+        #[command(subcommand)]
+        verb: AtVerb,
+    },
     /// Show on an embedded cluster what this is: store a file, kill a server, read the file back
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
@@ -205,6 +235,16 @@ enum Verb {
 }
 
 #[derive(Subcommand, Debug)]
+enum AdminVerb {
+    /// Give up what was acknowledged in a part of the log that is missing, so that changes are taken again
+    ///
+    /// A meta server refuses changes (LOG_TAIL_LOST in 'kfs status') when a chunkserver has seen more of its log than
+    /// it has: it was restored from an old backup, or its disk was set back. If there is a newer backup, restore that
+    /// one instead.
+    AcceptRollback,
+}
+
+#[derive(Subcommand, Debug)]
 enum LogVerb {
     /// Print the records in a data directory, oldest first
     Cat {
@@ -212,6 +252,42 @@ enum LogVerb {
         #[arg(value_name = "DIR")]
         dir: PathBuf,
     },
+    /// Print the records that made what stands, or stood, at a path
+    Blame {
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+        #[command(flatten)]
+        of: OfData,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum AtVerb {
+    /// List a directory, one name a line
+    Ls {
+        /// With kind, mode, replicas, owner, size and time
+        #[arg(short)]
+        long: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), default_value = "/")]
+        path: RemotePath,
+        #[command(flatten)]
+        of: OfData,
+    },
+    /// Show the attributes of a file or directory
+    Stat {
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+        #[command(flatten)]
+        of: OfData,
+    },
+}
+
+/// Whose past is looked at.
+#[derive(Args, Debug)]
+struct OfData {
+    /// The data directory of a stopped meta server, or a copy of one
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
 }
 
 fn remote() -> impl TypedValueParser<Value = RemotePath> {
@@ -287,13 +363,34 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::stdout(&error))?;
             Ok(Exit::Done)
         }
-        Verb::Verify { dir } => {
+        Verb::Verify { dir, reaches } => {
             no_cluster("verify", common)?;
-            offline::verify::verify(&dir, screen)
+            offline::verify::verify(&dir, reaches.map(LogSeq), screen)
+        }
+        Verb::Snapshot { dir, to } => {
+            no_cluster("snapshot", common)?;
+            offline::snapshot::snapshot(&dir, &to, screen)
         }
         Verb::Log(LogVerb::Cat { dir }) => {
             no_cluster("log cat", common)?;
             offline::log::cat(&dir, screen)
+        }
+        Verb::Log(LogVerb::Blame { path, of }) => {
+            no_cluster("log blame", common)?;
+            of_no_cluster("log blame", &path)?;
+            offline::history::blame(&of.data, &path, screen)
+        }
+        Verb::At { record, verb } => {
+            no_cluster("at", common)?;
+            let (path, of, shows) = match verb {
+                AtVerb::Ls { long, path, of } => {
+                    let look = if long { Look::Long } else { Look::Names };
+                    (path, of, Shows::Entries(look))
+                }
+                AtVerb::Stat { path, of } => (path, of, Shows::Attributes),
+            };
+            of_no_cluster("at", &path)?;
+            offline::history::look(&of.data, LogSeq(record), &path, shows, screen)
         }
         Verb::BenchPart(part) => bench::part(part, common),
         Verb::Bench(asked) => {
@@ -314,6 +411,16 @@ fn no_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
     if common.meta.is_some() || common.local.is_some() {
         return Err(Failure::usage(format!(
             "'kfs {verb}' reads a data directory: --meta and --local say nothing to it"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a path in a cluster that is not asked.
+fn of_no_cluster(verb: &str, path: &RemotePath) -> Result<(), Failure> {
+    if path.meta.is_some() {
+        return Err(Failure::usage(format!(
+            "'kfs {verb}' reads a data directory: a path with kfs://HOST:PORT says nothing to it"
         )));
     }
     Ok(())
@@ -376,11 +483,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             recursive,
             paths,
         } => {
-            let look = if long {
-                list::Look::Long
-            } else {
-                list::Look::Names
-            };
+            let look = if long { Look::Long } else { Look::Names };
             let depth = if recursive {
                 list::Depth::Tree
             } else {
@@ -462,6 +565,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         }
         Verb::Status => status::status(reach, screen).await,
         Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
+        Verb::Admin(AdminVerb::AcceptRollback) => admin::accept_rollback(reach, screen).await,
         _ => unreachable!("verbs that need no cluster are done before one is reached"),
     }
 }

@@ -4,7 +4,7 @@ use super::reach::Reach;
 use super::screen::Screen;
 use super::units::size;
 use kfs_core::health::{Health, Reason, reasons};
-use kfs_core::wire::client_meta::{ClusterStatus, ServerState, ServerStatus};
+use kfs_core::wire::client_meta::{ClusterStatus, LogMirror, ServerState, ServerStatus};
 use serde::Serialize;
 
 /// The health, as JSON.
@@ -32,11 +32,25 @@ struct Shape<'a> {
     replicas_damaged: u64,
     chunks_unknown: u64,
     sessions: u64,
+    removed_files: u64,
+    removed_directories: u64,
+    removed_entries: u64,
+    reclaimed: u64,
+    copies_waiting: u64,
+    copies_running: u64,
+    copies_made: u64,
+    copies_made_bytes: u64,
+    copies_failed: u64,
+    replicas_trimmed: u64,
     replication: u8,
     min_replicas: u8,
     read_only: Option<&'a str>,
+    tail_lost: bool,
     checkpoint: Option<u64>,
     checkpoint_failed: Option<&'a str>,
+    log_mirror: bool,
+    log_repaired: Option<&'a [String]>,
+    log_caught_up: Option<u64>,
     servers: Vec<ServerShape<'a>>,
 }
 
@@ -95,11 +109,25 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         replicas_damaged: status.replicas_damaged,
         chunks_unknown: status.chunks_unknown,
         sessions: status.sessions,
+        removed_files: status.reclaim.files,
+        removed_directories: status.reclaim.directories,
+        removed_entries: status.reclaim.entries,
+        reclaimed: status.reclaim.done,
+        copies_waiting: status.replication_work.waiting,
+        copies_running: status.replication_work.copying,
+        copies_made: status.replication_work.copied,
+        copies_made_bytes: status.replication_work.copied_bytes,
+        copies_failed: status.replication_work.failed,
+        replicas_trimmed: status.replication_work.trimmed,
         replication: status.replication,
         min_replicas: status.min_replicas,
         read_only: status.read_only.as_deref(),
+        tail_lost: status.tail_lost,
         checkpoint: status.checkpoint.newest.map(|seq| seq.0),
         checkpoint_failed: status.checkpoint.failed.as_deref(),
+        log_mirror: status.log_mirror.is_some(),
+        log_repaired: status.log_mirror.as_deref().map(|mirror| &*mirror.repaired),
+        log_caught_up: status.log_mirror.as_deref().map(|mirror| mirror.caught_up),
         servers: status.servers.iter().map(server).collect(),
     }
 }
@@ -125,9 +153,15 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
             status.cluster, status.epoch, status.build
         ),
         format!(
-            "log      at {}, durable to {}; {}",
+            "log      at {}, durable to {}{}; {}",
             status.log_seq,
             status.log_durable,
+            match status.log_mirror.as_deref() {
+                None => String::new(),
+                Some(LogMirror { caught_up: 0, .. }) => ", mirrored".to_owned(),
+                Some(LogMirror { caught_up, .. }) =>
+                    format!(", mirrored ({caught_up} files brought up to date at the start)"),
+            },
             status.checkpoint.newest.map_or_else(
                 || "no checkpoint yet".to_owned(),
                 |seq| format!("newest checkpoint at {seq}")
@@ -155,6 +189,23 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
             status.min_replicas
         ),
     ]);
+    let reclaim = &*status.reclaim;
+    if reclaim.files + reclaim.directories > 0 {
+        lines.push(format!(
+            "reclaim  {} removed files are open or wait; {} removed directories with {} names or more; {} are done",
+            reclaim.files, reclaim.directories, reclaim.entries, reclaim.done
+        ));
+    }
+    let copies = &*status.replication_work;
+    if copies.waiting + copies.copying > 0 {
+        lines.push(format!(
+            "copies   {} being made, {} wait or more; {} made since the start ({})",
+            copies.copying,
+            copies.waiting,
+            copies.copied,
+            size(copies.copied_bytes)
+        ));
+    }
     for server in &status.servers {
         let rack = if server.rack.is_empty() {
             String::new()
@@ -213,7 +264,11 @@ mod tests {
             replication: 3,
             min_replicas: 2,
             read_only: None,
+            tail_lost: false,
             checkpoint: Box::default(),
+            reclaim: Box::default(),
+            replication_work: Box::default(),
+            log_mirror: None,
             servers: (1..=3).map(|n| server(n, ServerState::Up)).collect(),
         }
     }
@@ -229,6 +284,24 @@ mod tests {
     #[test]
     fn a_whole_cluster_is_well() {
         assert_eq!(codes(&cluster()), (Health::Ok, vec![]));
+    }
+
+    #[test]
+    fn what_was_removed_and_is_not_reclaimed_is_counted() {
+        let mut status = cluster();
+        let said = |status: &ClusterStatus| lines(status, &[]).concat();
+        assert!(!said(&status).contains("reclaim"));
+        (status.reclaim.files, status.reclaim.directories) = (2, 3);
+        (status.reclaim.entries, status.reclaim.done) = (400, 5_000);
+        let text = said(&status);
+        for part in [
+            "2 removed files",
+            "3 removed directories",
+            "400 names",
+            "5000 are done",
+        ] {
+            assert!(text.contains(part), "{part} in: {text}");
+        }
     }
 
     #[test]

@@ -9,10 +9,6 @@ use kfs_client::Kfs;
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Entry, Kind, Parents, RenameMode};
 use serde::Serialize;
-use tokio::task::JoinSet;
-
-/// Removals in flight: enough to hide the way there and back, few enough to leave room for others.
-const REMOVALS_IN_FLIGHT: usize = 32;
 
 /// What `rm` removes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,55 +127,11 @@ async fn say_tree(kfs: &Kfs, screen: &Screen, root: &RemotePath) -> Result<(), F
 /// Removes a file, or a directory with everything in it. What somebody else removes meanwhile is not missed.
 pub(crate) async fn remove_all(kfs: &Kfs, path: &[u8]) -> Result<(), kfs_client::Error> {
     match kfs.remove(path).await {
-        Err(error) if error.status == Status::IsADirectory => {}
-        done => return missing_is_fine(done),
-    }
-    // A directory is looked at, its files go, then its directories in the same way, then it goes itself.
-    enum Step {
-        Empty(Vec<u8>),
-        Remove(Vec<u8>),
-    }
-    let mut steps = vec![Step::Empty(path.to_vec())];
-    while let Some(step) = steps.pop() {
-        match step {
-            Step::Remove(directory) => missing_is_fine(kfs.rmdir(&directory).await)?,
-            Step::Empty(directory) => {
-                steps.push(Step::Remove(directory.clone()));
-                let mut going = JoinSet::new();
-                let mut entries = kfs.list(&directory);
-                while let Some(entry) = entries.next().await {
-                    let entry = match entry {
-                        Err(error) if error.status == Status::NotFound => break,
-                        entry => entry?,
-                    };
-                    let below = [&directory[..], b"/", &entry.name].concat();
-                    if entry.attrs.kind == Kind::Directory {
-                        steps.push(Step::Empty(below));
-                        continue;
-                    }
-                    if going.len() >= REMOVALS_IN_FLIGHT {
-                        removed(going.join_next().await)?;
-                    }
-                    let kfs = kfs.clone();
-                    going.spawn(async move { kfs.remove(&below).await });
-                }
-                while let Some(done) = going.join_next().await {
-                    removed(Some(done))?;
-                }
-            }
+        Err(error) if error.status == Status::IsADirectory => {
+            missing_is_fine(kfs.remove_tree(path).await)
         }
+        done => missing_is_fine(done),
     }
-    Ok(())
-}
-
-type Joined = Option<Result<Result<(), kfs_client::Error>, tokio::task::JoinError>>;
-
-fn removed(joined: Joined) -> Result<(), kfs_client::Error> {
-    missing_is_fine(
-        joined
-            .expect("some removal is in flight")
-            .expect("a removal neither panics nor is cancelled"),
-    )
 }
 
 fn missing_is_fine(done: Result<(), kfs_client::Error>) -> Result<(), kfs_client::Error> {

@@ -55,6 +55,23 @@ impl Cluster {
         }
     }
 
+    /// Kills the meta server, and starts one on another data directory in its place.
+    pub(crate) fn replace_meta(&mut self, data: PathBuf) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(self.meta.kill());
+        let listen = self.meta.listen;
+        let config = || MetaConfig {
+            listen,
+            ..MetaConfig::embedded(&data)
+        };
+        // Whoever dials a port while nobody listens there may hold it for a moment.
+        self.meta = wait("the port", || MetaServer::start(config()).ok());
+        runtime.block_on(self.meta.ready()).unwrap();
+    }
+
     pub(crate) fn meta(&self) -> String {
         self.meta.listen.to_string()
     }

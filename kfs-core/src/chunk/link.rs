@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     Meta,
     /// Dialed to the next server of chains, which is at this position in them.
     Next(SocketAddr, u8),
+    /// Dialed to a server that has a replica which is copied here.
+    Source(SocketAddr),
     /// Accepted; nothing came on it yet that says more.
     Accepted,
     /// Accepted, and pieces for this chain position come on it; 0: from clients.
@@ -99,7 +101,7 @@ impl Link {
     /// For people.
     pub(super) fn addr(&self) -> String {
         match (&self.peer, &self.purpose) {
-            (_, Purpose::Next(addr, _)) => addr.to_string(),
+            (_, Purpose::Next(addr, _) | Purpose::Source(addr)) => addr.to_string(),
             (Some(peer), _) => peer.addr.to_string(),
             (None, _) => "a server".into(),
         }
@@ -219,6 +221,18 @@ impl Links {
             .insert(link, Link::new(Purpose::Next(addr, position), None));
         link
     }
+    /// Whether what is copied here comes over a link.
+    pub(super) fn is_source(&self, link: LinkId) -> bool {
+        let at = self.links.get(&link);
+        at.is_some_and(|at| matches!(at.purpose, Purpose::Source(_)))
+    }
+    /// A link to a server that has what is copied here; each copy has its own.
+    pub(super) fn source<E>(&mut self, outbox: &mut Outbox<E>, addr: SocketAddr) -> LinkId {
+        let link = outbox.dial(addr);
+        self.links
+            .insert(link, Link::new(Purpose::Source(addr), None));
+        link
+    }
     /// A dialed link is up: what waited for it leaves.
     pub(super) fn opened<E>(&mut self, outbox: &mut Outbox<E>, link: LinkId, peer: Peer) {
         if let Some(at) = self.links.get_mut(&link) {
@@ -303,7 +317,7 @@ impl Links {
             Purpose::Pieces(other) => Err(format!(
                 "pieces for chain position {position} on a link of position {other}"
             )),
-            Purpose::Meta | Purpose::Next(..) => {
+            Purpose::Meta | Purpose::Next(..) | Purpose::Source(_) => {
                 Err("pieces come on links that were accepted".into())
             }
         }

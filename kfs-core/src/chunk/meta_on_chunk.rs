@@ -6,7 +6,7 @@ use super::inventory::Standing;
 use super::name::{ChunkName, ReplicaId};
 use super::{Chunk, Event, Stopping};
 use crate::buggify::{self, Site};
-use crate::ids::{CallId, ChunkId, LinkId, Term, Version, WriteSeq};
+use crate::ids::{CallId, ChunkId, LinkId, LogSeq, Term, Version, WriteSeq};
 use crate::limits::INVENTORY_BATCH;
 use crate::machine::{CloseReason, DiskResult, FaultKind, Output};
 use crate::planted::{self, Bug};
@@ -186,6 +186,7 @@ impl Chunk {
             addr: self.config.listen,
             rack: self.config.rack.clone(),
             seen: self.identity.seen,
+            seen_seq: self.identity.seen_seq,
             bytes_free: self.space.bytes_free(),
             bytes_total: self.space.bytes_total(),
             geometry: self.config.geometry,
@@ -205,6 +206,13 @@ impl Chunk {
             self.links.closed(&mut self.outbox, link);
         }
         self.away(why.into());
+    }
+
+    /// Says hello again, for the meta server to hear of what is here now.
+    pub(super) fn greet_again(&mut self, why: &str) {
+        if self.station.term().is_some() {
+            self.leave_meta(why);
+        }
     }
 
     /// The link to the meta server is gone.
@@ -231,6 +239,7 @@ impl Chunk {
     }
 
     fn away(&mut self, why: String) {
+        self.copies_end();
         let tries = self.station.tries();
         let pause = RETRY_FIRST
             .saturating_mul(1 << tries.min(16))
@@ -273,10 +282,18 @@ impl Chunk {
             Head::DeleteChunks(order) if Some(order.term) == term => {
                 self.delete_chunks(link, request, order)
             }
+            Head::SealChunk(order) if Some(order.term) == term => {
+                self.seal_chunk(link, request, &order)
+            }
+            Head::CopyChunk(order) if Some(order.term) == term => {
+                self.copy_chunk(link, request, order)
+            }
             Head::Verdicts(_)
             | Head::HeartbeatAnswer(_)
             | Head::CreateChunk(_)
-            | Head::DeleteChunks(_) => {}
+            | Head::DeleteChunks(_)
+            | Head::SealChunk(_)
+            | Head::CopyChunk(_) => {}
             other => self.close(link, format!("a meta server does not say {}", other.name())),
         }
     }
@@ -347,6 +364,7 @@ impl Chunk {
             "an epoch behind was refused before"
         );
         self.identity.seen = seen;
+        self.identity.seen_seq = LogSeq(0);
         self.identity.cluster = welcome.cluster;
         self.replace_identity(super::recovery::Leftover::None, Vec::new());
     }
@@ -408,6 +426,8 @@ impl Chunk {
             member.unanswered.pop_front();
             (member.answered, member.alive) = (number, sent);
         }
+        self.log_is_durable(answer.durable);
+        self.note_seen();
     }
 
     /// Says the next batch of the inventory; the one after waits for its verdicts.

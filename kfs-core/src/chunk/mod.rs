@@ -5,6 +5,7 @@
 //! `meta_on_chunk` (how a server starts and joins), `inventory` and `trash` (what it has, and what it is
 //! rid of). It never decides what a chunk is for: the meta server's word is carried out or refused.
 mod chain;
+pub mod copy;
 pub mod header;
 mod inventory;
 mod link;
@@ -17,8 +18,10 @@ mod space;
 mod sync;
 mod table;
 mod trash;
+mod witness;
 mod write;
 
+use self::copy::{Copies, Seal, SealStep, Stage};
 use self::inventory::{Inventory, Standing};
 use self::link::{HoldId, Links, RoomBounds};
 use self::meta_on_chunk::{Damage, Station};
@@ -29,6 +32,7 @@ use self::recovery::Start;
 use self::space::Space;
 use self::sync::DirSync;
 use self::trash::Trash;
+use self::witness::Note;
 use self::write::Writing;
 use crate::identity::Identity;
 use crate::ids::{CallId, ClusterId, Instance, LinkId, NodeId, Ticket, WriteSeq};
@@ -123,10 +127,16 @@ pub struct ChunkStatus {
     pub reads: u64,
     /// Bytes of those reads.
     pub bytes_read: u64,
+    /// Replicas made here as copies of others.
+    pub chunks_copied: u64,
+    /// Bytes written for those, and for copies that were given up.
+    pub bytes_copied: u64,
     /// Blocks that did not match their sums when read.
     pub blocks_bad: u64,
     /// Pieces that did not match their sums when received.
     pub pieces_bad: u64,
+    /// Ranges of copies that did not match their sums when received.
+    pub ranges_bad: u64,
     /// Bytes of pieces in memory now.
     pub piece_buffer_bytes: u64,
 }
@@ -156,6 +166,10 @@ pub struct Bounds {
     pub parked: usize,
     /// Replicas that are being moved to `trash/`, and orders to do so.
     pub moving: usize,
+    /// Replicas that are being made as copies.
+    pub copies: usize,
+    /// Disk operations in flight for those.
+    pub copy_jobs: usize,
     /// Disk operations in flight.
     pub jobs: usize,
 }
@@ -196,6 +210,7 @@ pub struct Chunk {
     identity: Identity,
     /// What is left of a replacement of the identity file, in order.
     identity_steps: std::collections::VecDeque<DiskOp>,
+    note: Note,
     station: Station,
     /// The periods of the last welcome.
     timing: Timing,
@@ -207,6 +222,8 @@ pub struct Chunk {
     /// When chunks that nobody writes to are looked for.
     park_at: Option<Instant>,
     dir_sync: DirSync,
+    /// Replicas that are being made as copies.
+    copies: Copies,
     reads: Reads,
     trash: Trash,
     space: Space,
@@ -234,6 +251,8 @@ enum Job {
     Start,
     Identity,
     Scan(ChunkName),
+    /// A copy that a crash left behind goes.
+    Leftover,
     /// How many bytes had been written when it was issued.
     Space(u64),
     Create(ReplicaId),
@@ -249,6 +268,9 @@ enum Job {
     Table(ReplicaId),
     Unpark(ReplicaId),
     Read(ReadId),
+    Seal(Seal, SealStep),
+    /// Of which copy: the link that it comes over.
+    Copy(ReplicaId, LinkId, Stage),
     Trash(trash::Step),
     /// Nothing rests on it.
     Tidy,
@@ -267,6 +289,7 @@ impl Chunk {
             rng,
             now: Now::default(),
             identity_steps: std::collections::VecDeque::new(),
+            note: Note::default(),
             station: Station::Starting,
             timing: Timing::REAL,
             links: Links::new(RoomBounds {
@@ -280,6 +303,7 @@ impl Chunk {
             parked: BTreeMap::new(),
             park_at: None,
             dir_sync: DirSync::default(),
+            copies: Copies::new(),
             reads: Reads::new(config.limits.disk_reads_max(config.geometry)),
             trash: Trash::default(),
             space: Space::default(),
@@ -312,6 +336,7 @@ impl Chunk {
             messages,
             bytes,
         };
+        let (copies, copy_jobs) = self.copies_held();
         let abandoned = |job: &&Job| matches!(job, Job::Read(id) if !self.reads.waits(*id));
         Bounds {
             rooms: self.links.rooms().map(room).collect(),
@@ -325,6 +350,8 @@ impl Chunk {
             writing: self.writing.len(),
             parked: self.parked.len(),
             moving: self.trash.moving(),
+            copies,
+            copy_jobs,
             jobs: self.jobs.len(),
         }
     }
@@ -336,6 +363,7 @@ impl Chunk {
         self.station_on_time();
         self.trash_on_time();
         self.park_on_time();
+        self.copies_on_time();
     }
 
     fn opened(&mut self, link: LinkId, peer: Peer) {
@@ -344,6 +372,10 @@ impl Chunk {
         } else if self.station.link() == Some(link) {
             self.links.opened(&mut self.outbox, link, peer);
             self.greet();
+        } else if self.links.is_source(link) {
+            let role = peer.role;
+            self.links.opened(&mut self.outbox, link, peer);
+            self.source_opened(link, role);
         } else {
             self.next_opened(link, peer);
         }
@@ -366,6 +398,9 @@ impl Chunk {
             Head::ChainSync(head) => self.chain_sync(link, request, head),
             Head::ChainDone(head) => self.chain_done(link, head),
             Head::ChainSynced(head) => self.chain_synced(link, head),
+            Head::RangeRead(head) if self.links.is_source(link) => {
+                self.range_came(link, request, head, body)
+            }
             other => self.meta_says(link, request, other),
         }
     }
@@ -376,6 +411,7 @@ impl Chunk {
         };
         self.chains_lost(&gone, why);
         self.reads_lost(link);
+        self.copy_lost(link, why);
         if self.station.link() == Some(link) {
             self.meta_lost(why);
         }
@@ -396,6 +432,8 @@ impl Chunk {
             Job::Start => self.started(result),
             Job::Identity => self.identity_step_done(result),
             Job::Scan(name) => self.scanned(name, result),
+            // One that cannot be removed is none of a replica's, and goes at the next start.
+            Job::Leftover => self.scan_goes_on(),
             Job::Space(written) => self.space_measured(written, result),
             Job::Create(id) => self.created(id, done(result)),
             Job::CreateHeader(id) => self.header_created(id, done(result)),
@@ -410,6 +448,8 @@ impl Chunk {
             Job::Table(id) => self.table_loaded(id, result),
             Job::Unpark(id) => self.unparked(id, result),
             Job::Read(id) => self.read_came(id, result),
+            Job::Seal(seal, step) => self.seal_step_done(seal, step, result),
+            Job::Copy(id, source, stage) => self.copy_step_done(id, source, stage, done(result)),
             Job::Trash(step) => self.trash_step_done(step, done(result)),
             Job::Tidy => {}
         }
@@ -510,7 +550,8 @@ impl Machine for Chunk {
             .unlinks_at(self.timing.trash_grace)
             .map(|at| (at, "trash"));
         let park = self.park_at.map(|at| (at, "idle chunks"));
-        [self.station_due(), trash, park]
+        let copies = self.copies_due().map(|at| (at, "a copy that stands still"));
+        [self.station_due(), trash, park, copies]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)

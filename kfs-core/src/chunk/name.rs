@@ -8,6 +8,8 @@ use core::fmt;
 pub const CHUNKS: &str = "chunks";
 /// The directory of replicas that wait to be unlinked.
 pub const TRASH: &str = "trash";
+/// Ends the name of a copy that is being made, in [`CHUNKS`].
+const COPY_SUFFIX: &str = ".copy";
 /// The longest decimal number below 2^63 has this many digits.
 const DIGITS_MAX: usize = 19;
 
@@ -46,6 +48,16 @@ impl ChunkName {
     pub fn parse_trash(base: &str) -> Option<(Self, u64)> {
         let (name, n) = base.rsplit_once('.')?;
         Some((Self::parse(name)?, number(n)?))
+    }
+    /// Reads a name of a copy that was being made.
+    #[must_use]
+    pub fn parse_copy(base: &str) -> Option<Self> {
+        Self::parse(base.strip_suffix(COPY_SUFFIX)?)
+    }
+    /// Where a replica is made as a copy of another one, until it is whole and durable.
+    #[must_use]
+    pub fn copy_path(self) -> FileName {
+        FileName::new(&format!("{CHUNKS}/{self}{COPY_SUFFIX}"))
     }
     /// Where a replica in use stands.
     #[must_use]

@@ -335,7 +335,7 @@ impl Chunk {
     }
 
     /// A replica whose header is not what it was: nothing of it is served any more.
-    fn replica_rotted(&mut self, id: ReplicaId, why: String) {
+    pub(super) fn replica_rotted(&mut self, id: ReplicaId, why: String) {
         probe::hit(Probe::ReplicaRotted);
         tracing::error!(%id, why, "a replica is damaged");
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
@@ -420,6 +420,19 @@ impl Chunk {
     }
 
     /// The link is gone, and its reads with it; the disk ends those it has for nobody.
+    /// Nobody reads this replica any more.
+    pub(super) fn refuse_reads(&mut self, id: ReplicaId, refusal: &Refusal) {
+        let of = |read: &Read| (read.ask.chunk, read.ask.version) == (id.chunk, id.version);
+        let reads = self.reads.open.iter();
+        let ids: Vec<ReadId> = reads
+            .filter(|(_, read)| of(read) && !read.expected.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.read_ends(id, Err(refusal.clone()));
+        }
+    }
+
     pub(super) fn reads_lost(&mut self, link: LinkId) {
         self.reads.ready.retain(|other| *other != link);
         let lost: BTreeSet<ReadId> = self

@@ -7,7 +7,7 @@ use super::meta_on_chunk::Station;
 use super::name::{CHUNKS, ChunkName, TRASH};
 use super::{Chunk, Job};
 use crate::identity::{self, FIXED_BYTES, Identity, IdentityError, Owner, SIBLINGS_MAX};
-use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, NodeId};
+use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId};
 use crate::limits::HEADER_BYTES;
 use crate::machine::{
     DirEntry, DiskDone, DiskError, DiskOp, DiskResult, FaultKind, FileName, SyncMode,
@@ -49,6 +49,8 @@ pub(super) enum Start {
     /// Headers are being read.
     Scan {
         left: VecDeque<ChunkName>,
+        /// Copies that a crash left behind: they go.
+        copies: Vec<ChunkName>,
         reading: usize,
     },
     Done,
@@ -70,6 +72,7 @@ pub(super) fn new_identity(rng: &mut Rng) -> Identity {
         disk: DiskId(rng.id()),
         boot: Boot(1),
         seen: (Epoch(0), Incarnation(0)),
+        seen_seq: LogSeq(0),
         siblings: Vec::new(),
     }
 }
@@ -220,6 +223,7 @@ impl Chunk {
     /// Replaces the identity file by `self.identity`, durably; `before` comes before the rename.
     pub(super) fn replace_identity(&mut self, leftover: Leftover, before: Vec<DiskOp>) {
         assert!(self.identity_steps.is_empty(), "one replacement at a time");
+        self.note.begun(self.identity.seen_seq);
         let new = FileName::new(identity::NAME_NEW);
         if leftover == Leftover::Identity {
             probe::hit(Probe::IdentityHalfMade);
@@ -255,7 +259,7 @@ impl Chunk {
     }
 
     /// Issues the step at the front, which stays there until it is done.
-    fn identity_step(&mut self) {
+    pub(super) fn identity_step(&mut self) {
         let op = self
             .identity_steps
             .front()
@@ -265,7 +269,12 @@ impl Chunk {
     }
 
     pub(super) fn identity_step_done(&mut self, result: DiskResult) {
-        if let Err(error) = super::done(result) {
+        let result = match super::done(result) {
+            Err(DiskError::NoSpace) if self.note.may_wait() => return self.take_note_back(),
+            Err(DiskError::NotFound) if self.note.is_taken_back() => Ok(()),
+            result => result,
+        };
+        if let Err(error) = result {
             let what = format!("cannot write the identity file: {error}");
             return self.halt(
                 FaultKind::Disk,
@@ -279,6 +288,7 @@ impl Chunk {
         if !self.identity_steps.is_empty() {
             return self.identity_step();
         }
+        self.note.ended(self.now.mono);
         if matches!(self.start, Start::Format | Start::Boot) {
             self.start = Start::Trash;
             self.disk(
@@ -331,13 +341,23 @@ impl Chunk {
 
     fn chunks_listed(&mut self, entries: Vec<DirEntry>) {
         let mut left = VecDeque::new();
+        let mut copies = Vec::new();
         for entry in entries {
-            match ChunkName::parse(&entry.name).filter(|_| entry.is_file) {
-                Some(name) => left.push_back(name),
-                None => self.foreign(CHUNKS, &entry.name),
+            let is_file = |_: &ChunkName| entry.is_file;
+            if let Some(name) = ChunkName::parse(&entry.name).filter(is_file) {
+                left.push_back(name);
+            } else if let Some(name) = ChunkName::parse_copy(&entry.name).filter(is_file) {
+                probe::hit(Probe::CopyLeftover);
+                copies.push(name);
+            } else {
+                self.foreign(CHUNKS, &entry.name);
             }
         }
-        self.start = Start::Scan { left, reading: 0 };
+        self.start = Start::Scan {
+            left,
+            copies,
+            reading: 0,
+        };
         self.scan();
     }
 
@@ -351,9 +371,19 @@ impl Chunk {
     }
 
     fn scan(&mut self) {
-        while let Start::Scan { left, reading } = &mut self.start
+        while let Start::Scan {
+            left,
+            copies,
+            reading,
+        } = &mut self.start
             && *reading < SCAN_READS
         {
+            if let Some(name) = copies.pop() {
+                *reading += 1;
+                let file = name.copy_path();
+                self.disk(Job::Leftover, DiskOp::Remove { file });
+                continue;
+            }
             match left.pop_front() {
                 Some(name) => {
                     *reading += 1;
@@ -391,6 +421,11 @@ impl Chunk {
             }
             self.found(name, Replica::found(name, header.ok().as_deref()));
         }
+        self.scan_goes_on();
+    }
+
+    /// One of those that the scan waits for has ended.
+    pub(super) fn scan_goes_on(&mut self) {
         if let Start::Scan { reading, .. } = &mut self.start {
             *reading -= 1;
             self.scan();

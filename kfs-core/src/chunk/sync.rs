@@ -456,12 +456,21 @@ impl Chunk {
         }
     }
 
+    /// Makes durable here what was written here, whatever the rest of the chain does.
+    pub(super) fn sync_here(&mut self, id: ReplicaId) {
+        let cluster = self.identity.cluster;
+        if let Some(writing) = self.writing.get_mut(&id) {
+            let cut = Cut::take(writing, cluster, Reach::Here);
+            writing.syncs.push_back(cut);
+            self.sync_step(id);
+        }
+    }
+
     /// While stopping: syncs what is not durable here, and says so when nothing is left.
     pub(super) fn stop_on(&mut self) {
         let Stopping::Asked(call) = self.stopping else {
             return;
         };
-        let cluster = self.identity.cluster;
         let lacks_cut = |writing: &Writing| {
             let durable = self
                 .inventory
@@ -478,10 +487,7 @@ impl Chunk {
             .map(Writing::id)
             .collect();
         for id in ids {
-            let writing = self.writing.get_mut(&id).expect("it was just found");
-            let cut = Cut::take(writing, cluster, Reach::Here);
-            writing.syncs.push_back(cut);
-            self.sync_step(id);
+            self.sync_here(id);
         }
         let busy = |writing: &Writing| writing.syncs.iter().any(|cut| cut.stage != Stage::Durable);
         if !self.writing.values().any(busy) && self.identity_steps.is_empty() {

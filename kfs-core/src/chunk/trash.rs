@@ -114,6 +114,7 @@ impl Chunk {
         let to = MoveId(self.trash.moves_made);
         let mut renames_left = 0;
         for id in ids {
+            self.doom_copy(*id);
             let Some(replica) = self.inventory.replicas.get(id) else {
                 probe::hit(Probe::DeleteOfAbsent);
                 continue;

@@ -5,10 +5,11 @@
 //! was sent and not answered is *unknown*: it is reported so, and never sent again under another session.
 //!
 //! Nothing here knows about files or chunks; answers go back to whoever asked, as [`News`].
+use super::requests::{Pending, Requests, SentAs, Serial, Step};
 use super::{Asker, Failure, backoff, is_sound};
 use crate::buggify::{self, Site};
-use crate::ids::{LinkId, RequestNumber, SessionId};
-use crate::limits::{Geometry, SESSION_WINDOW_MAX};
+use crate::ids::{FileId, LinkId, RequestNumber, SessionId};
+use crate::limits::{Geometry, HOLD_PAGE_MAX, SESSION_WINDOW_MAX};
 use crate::machine::{CloseReason, Output};
 use crate::outbox::Outbox;
 use crate::planted::{self, Bug};
@@ -16,13 +17,13 @@ use crate::probe::{self, Probe};
 use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::client_meta::{
-    Answer, Done, Mutate, MutateOp, OpenSession, Query, QueryOp, Renew, SessionGrant,
+    Answer, Done, Kind, Mutate, MutateOp, OpenSession, Query, QueryOp, Renew, SessionGrant,
 };
 use crate::wire::status::Retry;
 use crate::wire::{Head, Msg, Peer, Refusal, Role, Status};
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A request that is not answered for this long takes the link down with it: it is sent again on a new one.
 pub(super) const TRY: Duration = Duration::from_secs(5);
@@ -56,28 +57,6 @@ pub(super) enum News {
     Answered(Asker, Result<Reply, Failure>),
     /// The session is over; what it was writing cannot go on.
     SessionLost(SessionId, Refusal),
-}
-
-#[derive(Clone, Debug)]
-struct Pending {
-    asker: Asker,
-    ask: Ask,
-    deadline: Instant,
-    step: Step,
-    /// Of a mutation that was sent and may have been done: its number, and how often it was sent.
-    sent_as: Option<(RequestNumber, u32)>,
-    refusals: u32,
-    last_refusal: Option<Refusal>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
-    /// Until there is a link, and for a mutation a session bound to it.
-    Waiting,
-    /// It was refused for the moment.
-    Resting { until: Instant },
-    /// On the link.
-    Sent { request: u64, at: Instant },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,12 +95,26 @@ pub(super) struct MetaOnClient {
     /// Of the session that stands or is being opened.
     nonce: u64,
     next_number: RequestNumber,
-    pending: BTreeMap<u64, Pending>,
-    /// Those of `pending` that are to be sent.
-    waiting: BTreeSet<u64>,
-    by_request: BTreeMap<u64, u64>,
-    next_serial: u64,
+    pending: Requests,
     news: VecDeque<News>,
+    held: Held,
+}
+
+/// The files that are open, which the meta server is to keep if they are removed.
+#[derive(Clone, Debug)]
+struct Held {
+    /// How often each is open.
+    files: BTreeMap<FileId, u32>,
+    /// A hold ends when nothing came on its link for this long.
+    idle: Duration,
+    /// When the meta server is to hear something.
+    renew: Instant,
+}
+
+impl Held {
+    fn renewed(&mut self, now: Instant) {
+        self.renew = now + (self.idle / 4).max(RENEW_MIN);
+    }
 }
 
 impl MetaOnClient {
@@ -136,12 +129,77 @@ impl MetaOnClient {
             session: None,
             nonce: rng.u64(),
             next_number: RequestNumber(1),
-            pending: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            by_request: BTreeMap::new(),
-            next_serial: 1,
+            pending: Requests::new(),
             news: VecDeque::new(),
+            held: Held {
+                files: BTreeMap::new(),
+                idle: Duration::ZERO,
+                renew: Instant(0),
+            },
         }
+    }
+
+    /// A file was opened, and the meta server has noted that.
+    pub(super) fn opened_file(&mut self, now: Instant, file: FileId, idle: Duration) {
+        self.held.idle = idle;
+        if self.held.files.is_empty() {
+            self.held.renewed(now);
+        }
+        *self.held.files.entry(file).or_default() += 1;
+    }
+
+    /// A file was closed. On a link that comes later it is not told of again; on this one it is taken back.
+    pub(super) fn closed_file(&mut self, now: Instant, file: FileId) {
+        if let Some(count) = self.held.files.get_mut(&file) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.files.remove(&file);
+            }
+        }
+        self.let_go(now, file);
+    }
+
+    /// As [`Self::closed_file`], of all that are open; whether there is anybody to tell.
+    pub(super) fn closed_files(
+        &mut self,
+        now: Instant,
+        within: Duration,
+        files: Vec<FileId>,
+    ) -> bool {
+        self.held.files.clear();
+        let told = matches!(self.line, Line::Up { .. }) && !files.is_empty();
+        for file in files.into_iter().filter(|_| told) {
+            let release = Ask::Query(QueryOp::Release { file });
+            self.ask_within(now, within, Asker::Nobody, release);
+        }
+        told
+    }
+
+    fn let_go(&mut self, now: Instant, file: FileId) {
+        if matches!(self.line, Line::Up { .. }) {
+            let release = Ask::Query(QueryOp::Release { file });
+            self.ask(now, Asker::Nobody, release);
+        }
+    }
+
+    /// Tells the meta server on a new link what is open still.
+    fn hold_again(&mut self, now: Instant) {
+        if self.held.files.is_empty() || planted::is(Bug::HoldsNotToldAgain) {
+            return;
+        }
+        probe::hit(Probe::HeldAgain);
+        let times = |(file, count): (&FileId, &u32)| core::iter::repeat_n(*file, *count as usize);
+        let files: Vec<FileId> = self.held.files.iter().flat_map(times).collect();
+        for page in files.chunks(HOLD_PAGE_MAX) {
+            self.ask_hold(page.to_vec());
+        }
+        self.held.renewed(now);
+    }
+
+    /// It is asked as long as the link is there, whatever else has a time limit.
+    fn ask_hold(&mut self, files: Vec<FileId>) {
+        let hold = Ask::Query(QueryOp::Hold { files });
+        self.pending.add(Asker::Nobody, hold, Instant(u64::MAX));
     }
 
     /// Takes up a request; it is sent by the next [`Self::pump`] that can.
@@ -151,19 +209,7 @@ impl MetaOnClient {
 
     /// As [`Self::ask`], with a time of its own.
     pub(super) fn ask_within(&mut self, now: Instant, within: Duration, asker: Asker, ask: Ask) {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let pending = Pending {
-            asker,
-            ask,
-            deadline: now + within,
-            step: Step::Waiting,
-            sent_as: None,
-            refusals: 0,
-            last_refusal: None,
-        };
-        self.pending.insert(serial, pending);
-        self.waiting.insert(serial);
+        self.pending.add(asker, ask, now + within);
     }
 
     pub(super) fn session(&self) -> Option<SessionId> {
@@ -210,6 +256,7 @@ impl MetaOnClient {
             link,
             bound: Bound::Not,
         };
+        self.hold_again(now);
     }
 
     pub(super) fn closed(&mut self, now: Instant, why: &CloseReason, rng: &mut Rng) {
@@ -265,6 +312,10 @@ impl MetaOnClient {
             let link = outbox.dial(self.addr);
             self.line = Line::Dialing { link, since: now };
         }
+        if let (Line::Up { .. }, true) = (self.line, self.renews_holds(now)) {
+            self.ask_hold(Vec::new());
+            self.held.renewed(now);
+        }
         self.send(now, outbox);
     }
 
@@ -277,17 +328,14 @@ impl MetaOnClient {
             redial: Instant(u64::MAX),
         };
         self.session = None;
-        self.pending.clear();
-        self.waiting.clear();
-        self.by_request.clear();
+        self.held.files.clear();
+        drop(self.pending.take_all());
     }
 
     /// Every request fails: what may have been done is unknown, the rest fails with `refusal`.
     pub(super) fn fail_all(&mut self, refusal: &Refusal) {
-        self.by_request.clear();
-        self.waiting.clear();
-        for (_, pending) in core::mem::take(&mut self.pending) {
-            let failure = match pending.sent_as {
+        for pending in self.pending.take_all() {
+            let failure = match pending.sent_as() {
                 Some(_) => unknown(&pending.ask, &refusal.detail),
                 None => refusal.clone().into(),
             };
@@ -312,21 +360,29 @@ impl MetaOnClient {
                 }
             },
         };
-        let pending = self.pending.values().flat_map(|pending| {
-            let step = match pending.step {
-                Step::Waiting => None,
-                Step::Resting { until } => Some((until, "ask the meta server again")),
-                Step::Sent { at, .. } => Some((at + TRY, "the meta server is silent")),
-            };
-            [Some((pending.deadline, "a call's time is up")), step]
-                .into_iter()
-                .flatten()
-        });
-        line.into_iter().chain(pending).min_by_key(|(at, _)| *at)
+        let sent = self.pending.sent_first().map(|at| at + TRY);
+        let holds = matches!(self.line, Line::Up { .. }) && !self.held.files.is_empty();
+        let of = |at: Option<Instant>, what| at.map(|at| (at, what));
+        let others = [
+            of(self.pending.due_first(), "a call's time is up"),
+            of(self.pending.rested_first(), "ask the meta server again"),
+            of(sent, "the meta server is silent"),
+            of(
+                holds.then_some(self.held.renew),
+                "say that files are open still",
+            ),
+        ];
+        line.into_iter()
+            .chain(others.into_iter().flatten())
+            .min_by_key(|(at, _)| *at)
     }
 
     fn is_wanted(&self) -> bool {
-        !self.pending.is_empty() || self.session.is_some()
+        !self.pending.is_empty() || self.session.is_some() || !self.held.files.is_empty()
+    }
+
+    fn renews_holds(&self, now: Instant) -> bool {
+        self.held.renew <= now && !self.held.files.is_empty()
     }
 
     fn renew_period(&self) -> Duration {
@@ -348,16 +404,20 @@ impl MetaOnClient {
         };
         self.attempts = self.attempts.saturating_add(1);
         self.trouble = Some(why);
-        for (_, serial) in core::mem::take(&mut self.by_request) {
-            let pending = self
-                .pending
-                .get_mut(&serial)
-                .expect("a request on the link is pending");
-            pending.step = Step::Waiting;
+        for serial in self.pending.on_link() {
             if planted::is(Bug::RetryNumberedAnew) {
-                pending.sent_as = None;
+                self.pending.number(serial, None);
             }
-            self.waiting.insert(serial);
+            self.pending.step(serial, Step::Waiting);
+        }
+        // What is held is told anew on the next link; what is not, is not.
+        for pending in self.pending.take_of_link() {
+            let failure = Failure {
+                status: Status::Unreachable,
+                what: "its link is gone".into(),
+            };
+            let news = News::Answered(pending.asker, Err(failure));
+            self.news.push_back(news);
         }
     }
 
@@ -370,14 +430,10 @@ impl MetaOnClient {
                     Bound::Asked { at, .. } | Bound::Yes(Renewal::Asked { at, .. }) => Some(at),
                     Bound::Not | Bound::Resting { .. } | Bound::Yes(Renewal::Due { .. }) => None,
                 };
-                let asked =
-                    self.by_request
-                        .values()
-                        .filter_map(|serial| match self.pending[serial].step {
-                            Step::Sent { at, .. } => Some(at),
-                            Step::Waiting | Step::Resting { .. } => None,
-                        });
-                (link, asked.chain(bound).min())
+                (
+                    link,
+                    self.pending.sent_first().into_iter().chain(bound).min(),
+                )
             }
         };
         if since.is_some_and(|since| since + TRY <= now) {
@@ -389,14 +445,7 @@ impl MetaOnClient {
 
     /// Fails what has no time left.
     fn give_up(&mut self, now: Instant) {
-        let due: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.deadline <= now)
-            .map(|(serial, _)| *serial)
-            .collect();
-        for serial in due {
-            let pending = self.take(serial).expect("it was just seen");
+        while let Some(pending) = self.pending.take_due(now) {
             let tried = match (&pending.last_refusal, &self.trouble) {
                 (Some(refusal), _) => format!("last it said: {}", refusal.detail),
                 (None, Some(trouble)) => format!("last trouble: {trouble}"),
@@ -406,7 +455,7 @@ impl MetaOnClient {
                 "no outcome from the meta server {} within {:?} ({tried}; links lost in vain: {})",
                 self.addr, self.timeout, self.attempts
             );
-            let failure = match (&pending.sent_as, &pending.last_refusal) {
+            let failure = match (pending.sent_as(), &pending.last_refusal) {
                 (Some(_), _) => unknown(&pending.ask, &waited),
                 (None, Some(refusal)) => Failure {
                     status: refusal.status,
@@ -426,15 +475,6 @@ impl MetaOnClient {
         }
     }
 
-    fn take(&mut self, serial: u64) -> Option<Pending> {
-        let pending = self.pending.remove(&serial)?;
-        self.waiting.remove(&serial);
-        if let Step::Sent { request, .. } = pending.step {
-            self.by_request.remove(&request);
-        }
-        Some(pending)
-    }
-
     fn request(&mut self) -> u64 {
         let request = self.next_request;
         self.next_request += 1;
@@ -442,30 +482,23 @@ impl MetaOnClient {
     }
 
     fn send<E>(&mut self, now: Instant, outbox: &mut Outbox<E>) {
-        for (serial, pending) in &mut self.pending {
-            if matches!(pending.step, Step::Resting { until } if until <= now) {
-                pending.step = Step::Waiting;
-                self.waiting.insert(*serial);
-            }
-        }
+        self.pending.wake(now);
         let Line::Up { link, bound } = self.line else {
             return;
         };
+        // A session that is taken up says that its client has said all that it holds.
+        self.send_holds(now, link, outbox);
         let bound = self.keep_bound(now, link, bound, outbox);
-        let mut lowest = self
-            .pending
-            .values()
-            .filter_map(|pending| Some(pending.sent_as?.0))
-            .min();
-        for serial in self.waiting.iter().copied().collect::<Vec<_>>() {
-            let pending = self
-                .pending
-                .get_mut(&serial)
-                .expect("what waits is pending");
+        // Holds are counted: one is not to be taken back, or another to be added, before those of an older link are
+        // all told.
+        let tells = self.pending.tells_holds();
+        for serial in self.pending.to_send(bound.then(|| self.room())) {
+            let pending = self.pending.get(serial).expect("what waits is pending");
             let head: Head = match &pending.ask {
+                Ask::Query(QueryOp::Open { .. } | QueryOp::Release { .. }) if tells => continue,
                 Ask::Query(op) => Query { op: op.clone() }.into(),
                 Ask::Mutate(op) | Ask::MutateIn(_, op) => {
-                    let (true, Some(grant)) = (bound, &self.session) else {
+                    let Some(grant) = &self.session else {
                         continue;
                     };
                     if let Ask::MutateIn(session, _) = pending.ask
@@ -475,45 +508,69 @@ impl MetaOnClient {
                             status: Status::SessionExpired,
                             what: "the session it belonged to is over".into(),
                         };
-                        let pending = self.take(serial).expect("it was just seen");
+                        let pending = self.pending.take(serial).expect("it was just seen");
                         self.news
                             .push_back(News::Answered(pending.asker, Err(failure)));
                         continue;
                     }
-                    let (number, sends) = pending.sent_as.unwrap_or((self.next_number, 0));
-                    let floor = lowest.unwrap_or(number);
+                    let SentAs { number, sends } = pending.sent_as().unwrap_or(SentAs {
+                        number: self.next_number,
+                        sends: 0,
+                    });
+                    let floor = self.pending.lowest().unwrap_or(number);
                     assert!(floor <= number, "numbers are given in order");
-                    let window = if buggify::is(Site::SessionWindowOfTwo) {
-                        2
-                    } else {
-                        SESSION_WINDOW_MAX
-                    };
-                    if number.0 - floor.0 >= window {
-                        probe::hit(Probe::SessionWindowFull);
-                        continue;
-                    }
+                    assert!(
+                        number.0 - floor.0 < SESSION_WINDOW_MAX,
+                        "no more are on their way than the window has room for"
+                    );
                     if sends == 0 {
                         self.next_number = number.next();
                     } else {
                         probe::hit(Probe::ChangeSentAgain);
                     }
-                    lowest = Some(floor);
-                    pending.sent_as = Some((number, sends + 1));
-                    Mutate {
+                    let head = Mutate {
                         session: grant.session,
                         number,
                         lowest_unanswered: floor,
                         op: op.clone(),
-                    }
-                    .into()
+                    };
+                    let sends = sends + 1;
+                    self.pending.number(serial, Some(SentAs { number, sends }));
+                    head.into()
                 }
             };
-            let request = self.next_request;
-            self.next_request += 1;
-            pending.step = Step::Sent { request, at: now };
-            self.waiting.remove(&serial);
-            self.by_request.insert(request, serial);
+            let request = self.request();
+            self.pending.step(serial, Step::Sent { request, at: now });
             outbox.send(link, Msg::new(request, head));
+        }
+    }
+
+    /// How many changes the window has room for that have no number yet.
+    fn room(&self) -> usize {
+        let window = if buggify::is(Site::SessionWindowOfTwo) {
+            2
+        } else {
+            SESSION_WINDOW_MAX
+        };
+        let floor = self.pending.lowest().unwrap_or(self.next_number);
+        let room = window.saturating_sub(self.next_number.0 - floor.0);
+        let room = usize::try_from(room).expect("a window is small");
+        if self.pending.fresh() > room {
+            probe::hit(Probe::SessionWindowFull);
+        }
+        room
+    }
+
+    fn send_holds<E>(&mut self, now: Instant, link: LinkId, outbox: &mut Outbox<E>) {
+        for serial in self.pending.untold_holds() {
+            let pending = self.pending.get(serial).expect("what waits is pending");
+            let Ask::Query(op) = &pending.ask else {
+                continue;
+            };
+            let query = Query { op: op.clone() };
+            let request = self.request();
+            self.pending.step(serial, Step::Sent { request, at: now });
+            outbox.send(link, Msg::new(request, query));
         }
     }
 
@@ -525,11 +582,7 @@ impl MetaOnClient {
         bound: Bound,
         outbox: &mut Outbox<E>,
     ) -> bool {
-        let wanted = self.session.is_some()
-            || self
-                .pending
-                .values()
-                .any(|pending| !matches!(pending.ask, Ask::Query(_)));
+        let wanted = self.session.is_some() || self.pending.have_change();
         match bound {
             Bound::Asked { .. } => false,
             Bound::Resting { until } if until > now => false,
@@ -599,11 +652,7 @@ impl MetaOnClient {
         });
         match refusal.status.retry() {
             Retry::Later => {
-                for pending in self
-                    .pending
-                    .values_mut()
-                    .filter(|pending| !matches!(pending.ask, Ask::Query(_)))
-                {
+                for (_, pending) in self.pending.changes_mut() {
                     pending.last_refusal = Some(refusal.clone());
                 }
             }
@@ -618,18 +667,17 @@ impl MetaOnClient {
         self.nonce = rng.u64();
         self.next_number = RequestNumber(1);
         if planted::is(Bug::UnknownAskedAgain) {
-            for (serial, pending) in &mut self.pending {
-                if matches!(pending.ask, Ask::Mutate(_)) && pending.sent_as.take().is_some() {
-                    if let Step::Sent { request, .. } = pending.step {
-                        self.by_request.remove(&request);
-                    }
-                    pending.step = Step::Waiting;
-                    self.waiting.insert(*serial);
-                }
+            let sent = self.pending.changes_mut();
+            let sent = sent.filter(|(_, pending)| {
+                matches!(pending.ask, Ask::Mutate(_)) && pending.sent_as().is_some()
+            });
+            for serial in sent.map(|(serial, _)| serial).collect::<Vec<_>>() {
+                self.pending.number(serial, None);
+                self.pending.step(serial, Step::Waiting);
             }
         }
         self.fail_mutations(refusal, |pending| {
-            pending.sent_as.is_some() || matches!(pending.ask, Ask::MutateIn(..))
+            pending.sent_as().is_some() || matches!(pending.ask, Ask::MutateIn(..))
         });
         if let Some(grant) = self.session.take() {
             self.news
@@ -638,15 +686,11 @@ impl MetaOnClient {
     }
 
     fn fail_mutations(&mut self, refusal: &Refusal, which: impl Fn(&Pending) -> bool) {
-        let failed: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| !matches!(pending.ask, Ask::Query(_)) && which(pending))
-            .map(|(serial, _)| *serial)
-            .collect();
-        for serial in failed {
-            let pending = self.take(serial).expect("it was just seen");
-            let failure = match pending.sent_as {
+        let failed = self.pending.changes_mut();
+        let failed = failed.filter(|(_, pending)| which(pending));
+        for serial in failed.map(|(serial, _)| serial).collect::<Vec<_>>() {
+            let pending = self.pending.take(serial).expect("it was just seen");
+            let failure = match pending.sent_as() {
                 Some(_) => unknown(&pending.ask, &refusal.detail),
                 None => refusal.clone().into(),
             };
@@ -662,12 +706,18 @@ impl MetaOnClient {
         outcome: Result<Answer, Refusal>,
         rng: &mut Rng,
     ) {
-        let Some(serial) = self.by_request.get(&request).copied() else {
+        let Some(serial) = self.pending.sent(request) else {
+            // Who asked has given up, and does not know of the file.
+            if let Ok(Answer::Opened { attrs, .. }) = outcome
+                && attrs.kind == Kind::File
+            {
+                self.let_go(now, attrs.file);
+            }
             return;
         };
         let pending = self
             .pending
-            .get_mut(&serial)
+            .get(serial)
             .expect("a request on the link is pending");
         if !matches!(pending.ask, Ask::Query(_)) {
             return;
@@ -677,7 +727,7 @@ impl MetaOnClient {
                 self.rest(now, serial, refusal, rng)
             }
             outcome => {
-                let pending = self.take(serial).expect("it was just seen");
+                let pending = self.pending.take(serial).expect("it was just seen");
                 let outcome = outcome.map(Reply::Answer).map_err(Failure::from);
                 self.news.push_back(News::Answered(pending.asker, outcome));
             }
@@ -691,14 +741,14 @@ impl MetaOnClient {
         outcome: Result<Done, Refusal>,
         rng: &mut Rng,
     ) {
-        let Some(serial) = self.by_request.get(&request).copied() else {
+        let Some(serial) = self.pending.sent(request) else {
             return;
         };
         let pending = self
             .pending
-            .get_mut(&serial)
+            .get(serial)
             .expect("a request on the link is pending");
-        let (Some((_, sends)), Some(grant)) = (pending.sent_as, &self.session) else {
+        let (Some(SentAs { sends, .. }), Some(grant)) = (pending.sent_as(), &self.session) else {
             return;
         };
         let session = grant.session;
@@ -706,10 +756,8 @@ impl MetaOnClient {
             Err(refusal) if refusal.status == Status::SessionExpired => {
                 // A mutation that was sent once and refused was not done: the next session may do it.
                 if sends == 1 {
-                    pending.sent_as = None;
-                    pending.step = Step::Waiting;
-                    self.by_request.remove(&request);
-                    self.waiting.insert(serial);
+                    self.pending.number(serial, None);
+                    self.pending.step(serial, Step::Waiting);
                 }
                 self.expire(&refusal, rng);
             }
@@ -718,12 +766,12 @@ impl MetaOnClient {
                 // memory of the refusal answers it. After several sendings an earlier one may have been done,
                 // and only the same number finds its result.
                 if sends == 1 {
-                    pending.sent_as = None;
+                    self.pending.number(serial, None);
                 }
                 self.rest(now, serial, refusal, rng);
             }
             outcome => {
-                let pending = self.take(serial).expect("it was just seen");
+                let pending = self.pending.take(serial).expect("it was just seen");
                 let outcome = outcome
                     .map(|done| Reply::Done(session, done))
                     .map_err(Failure::from);
@@ -733,16 +781,12 @@ impl MetaOnClient {
     }
 
     /// It was refused for the moment.
-    fn rest(&mut self, now: Instant, serial: u64, refusal: Refusal, rng: &mut Rng) {
-        let pending = self.pending.get_mut(&serial).expect("the caller found it");
-        if let Step::Sent { request, .. } = pending.step {
-            self.by_request.remove(&request);
-        }
-        pending.step = Step::Resting {
-            until: now + backoff(pending.refusals, rng),
-        };
+    fn rest(&mut self, now: Instant, serial: Serial, refusal: Refusal, rng: &mut Rng) {
+        let pending = self.pending.get_mut(serial).expect("the caller found it");
+        let until = now + backoff(pending.refusals, rng);
         pending.refusals = pending.refusals.saturating_add(1);
         pending.last_refusal = Some(refusal);
+        self.pending.step(serial, Step::Resting { until });
     }
 }
 
@@ -760,6 +804,8 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::Allocate { .. } => "making a chunk",
             MutateOp::SetSize { .. } => "reporting the size",
             MutateOp::EndSession => "ending the session",
+            MutateOp::AcceptRollback => "accepting the rollback",
+            MutateOp::RemoveTree { .. } => "removing the directory with all that is in it",
         },
     };
     Failure {

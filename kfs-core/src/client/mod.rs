@@ -9,6 +9,7 @@ mod locate;
 mod meta_on_client;
 mod open_chunk;
 mod read;
+mod requests;
 mod write;
 
 use self::links::{Links, Lost};
@@ -35,7 +36,7 @@ use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One read gives at most so many bytes.
 pub const READ_BYTES_MAX: usize = 1 << 30;
@@ -95,6 +96,8 @@ pub enum Call {
     },
     /// Answered by [`Event::Done`].
     Remove(At),
+    /// Removes a directory with all that is in it; answered by [`Event::Done`].
+    RemoveTree(At),
     /// Answered by [`Event::Done`].
     Rmdir(At),
     /// Makes a file to write; answered by [`Event::Created`].
@@ -141,6 +144,8 @@ pub enum Call {
     Status,
     /// A checkpoint is made; answered by [`Event::Checkpoint`].
     Checkpoint,
+    /// What a part of the log that is missing had is given up; answered by [`Event::Done`].
+    AcceptRollback,
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
     Disconnect,
 }
@@ -151,6 +156,7 @@ impl Call {
         let names: [&[u8]; 2] = match self {
             Self::Stat(at)
             | Self::Remove(at)
+            | Self::RemoveTree(at)
             | Self::Rmdir(at)
             | Self::Open(at)
             | Self::Mkdir { at, .. }
@@ -163,6 +169,7 @@ impl Call {
             | Self::Abandon(_)
             | Self::Read { .. }
             | Self::Status
+            | Self::AcceptRollback
             | Self::Checkpoint
             | Self::Disconnect => [&[], &[]],
         };
@@ -265,6 +272,8 @@ pub struct Client {
     reach: Reach,
     reads: Reads,
     writers: BTreeMap<Handle, Writer>,
+    /// Those of them that have something under way.
+    busy: BTreeSet<Handle>,
     next_handle: u64,
     life: Life,
 }
@@ -341,6 +350,7 @@ impl Client {
             },
             reads: Reads::new(),
             writers: BTreeMap::new(),
+            busy: BTreeSet::new(),
             next_handle: 1,
             life: Life::Serving,
         }
@@ -385,6 +395,11 @@ impl Client {
             Call::Checkpoint => {
                 meta.ask(now, Asker::Checkpoint(id), Ask::Query(QueryOp::Checkpoint))
             }
+            Call::AcceptRollback => meta.ask(
+                now,
+                Asker::Change(id),
+                Ask::Mutate(MutateOp::AcceptRollback),
+            ),
             Call::Mkdir { at, parents, owner } => {
                 meta.ask(
                     now,
@@ -402,6 +417,11 @@ impl Client {
             Call::Remove(at) => {
                 meta.ask(now, Asker::Change(id), Ask::Mutate(MutateOp::Remove { at }))
             }
+            Call::RemoveTree(at) => meta.ask(
+                now,
+                Asker::Change(id),
+                Ask::Mutate(MutateOp::RemoveTree { at }),
+            ),
             Call::Rmdir(at) => {
                 meta.ask(now, Asker::Change(id), Ask::Mutate(MutateOp::Rmdir { at }))
             }
@@ -425,7 +445,7 @@ impl Client {
                 meta.ask(
                     now,
                     Asker::Open { id, name },
-                    Ask::Query(QueryOp::Stat { at }),
+                    Ask::Query(QueryOp::Open { at }),
                 );
             }
             Call::Write {
@@ -441,14 +461,19 @@ impl Client {
                 self.with_writer(id, handle, |writer, reach| writer.sync(now, id, reach))
             }
             Call::Close(handle) if self.reads.has(handle) => {
-                self.reads.close(handle, &mut self.reach);
+                if let Some(file) = self.reads.close(handle, &mut self.reach) {
+                    self.reach.meta.closed_file(now, file);
+                }
                 self.reach.outbox.event(id, Event::Done);
             }
             Call::Close(handle) => {
                 self.with_writer(id, handle, |writer, reach| writer.close(now, id, reach))
             }
             Call::Abandon(handle) => match self.writers.remove(&handle) {
-                Some(writer) => writer.abandon(now, id, &mut self.reach),
+                Some(writer) => {
+                    self.busy.remove(&handle);
+                    writer.abandon(now, id, &mut self.reach);
+                }
                 None => self.reach.fail(
                     id,
                     Status::BadRequest,
@@ -486,7 +511,13 @@ impl Client {
     ) {
         match self.writers.get_mut(&handle) {
             Some(writer) => {
-                if act(writer, &mut self.reach) == Fate::Closed {
+                let fate = act(writer, &mut self.reach);
+                if fate == Fate::Stays && writer.is_busy() {
+                    self.busy.insert(handle);
+                } else {
+                    self.busy.remove(&handle);
+                }
+                if fate == Fate::Closed {
                     self.writers.remove(&handle);
                 }
             }
@@ -511,19 +542,23 @@ impl Client {
             writer.fail(why.clone().into(), &mut self.reach);
         }
         self.writers.clear();
-        self.reads.end(&why.clone().into(), &mut self.reach);
+        self.busy.clear();
+        let open = self.reads.end(&why.clone().into(), &mut self.reach);
         self.reach.meta.fail_all(&why);
         self.take_news(now);
         self.life = Life::Ending(id);
-        match self.reach.meta.session() {
+        let within = FAREWELL.min(self.reach.timeout);
+        let meta = &mut self.reach.meta;
+        let released = meta.closed_files(now, within, open);
+        match meta.session() {
             Some(session) => {
-                let (within, ask) = (
-                    FAREWELL.min(self.reach.timeout),
-                    Ask::MutateIn(session, MutateOp::EndSession),
-                );
-                self.reach
-                    .meta
-                    .ask_within(now, within, Asker::Disconnect, ask);
+                let ask = Ask::MutateIn(session, MutateOp::EndSession);
+                meta.ask_within(now, within, Asker::Disconnect, ask);
+            }
+            // Nobody is to wait for this client to be found out by its silence.
+            None if released => {
+                let ask = Ask::Query(QueryOp::Hold { files: Vec::new() });
+                meta.ask_within(now, within, Asker::Disconnect, ask);
             }
             None => self.end(),
         }
@@ -594,7 +629,7 @@ impl Client {
                 Reply::Answer(_) | Reply::Done(..) => None,
             }),
             Asker::Status(id) => self.reach.answer(id, outcome, |reply| match reply {
-                Reply::Answer(Answer::Status(status)) => Some(Event::Status(Box::new(status))),
+                Reply::Answer(Answer::Status(status)) => Some(Event::Status(status)),
                 Reply::Answer(_) | Reply::Done(..) => None,
             }),
             Asker::Checkpoint(id) => self.reach.answer(id, outcome, |reply| match reply {
@@ -605,7 +640,7 @@ impl Client {
                 Reply::Done(..) => Some(Event::Done),
                 Reply::Answer(_) => None,
             }),
-            Asker::Open { id, name } => self.opened(id, name, outcome),
+            Asker::Open { id, name } => self.opened(now, id, name, outcome),
             Asker::Create { id, name } => self.created(id, name, outcome),
             Asker::Locate { handle, page } => {
                 let outcome = outcome.and_then(|reply| match reply {
@@ -632,15 +667,16 @@ impl Client {
         }
     }
 
-    fn opened(&mut self, id: CallId, name: String, outcome: Result<Reply, Failure>) {
+    fn opened(&mut self, now: Instant, id: CallId, name: String, outcome: Result<Reply, Failure>) {
         match outcome {
-            Ok(Reply::Answer(Answer::Attrs(attrs))) if attrs.kind == Kind::File => {
+            Ok(Reply::Answer(Answer::Opened { attrs, idle })) if attrs.kind == Kind::File => {
                 let handle = self.new_handle();
+                self.reach.meta.opened_file(now, attrs.file, idle);
                 self.reads
                     .open(handle, Places::new(attrs.file, name, attrs.size));
                 self.reach.outbox.event(id, Event::Opened { handle, attrs });
             }
-            Ok(Reply::Answer(Answer::Attrs(_))) => {
+            Ok(Reply::Answer(Answer::Opened { .. })) => {
                 self.reach
                     .fail(id, Status::IsADirectory, &format!("{name} is a directory"));
             }
@@ -755,7 +791,7 @@ impl Client {
             self.lost(now, lost);
         }
         self.reads.tick(now, &mut self.reach);
-        for handle in self.writers.keys().copied().collect::<Vec<_>>() {
+        for handle in self.busy.iter().copied().collect::<Vec<_>>() {
             self.with_writer(CallId::NONE, handle, |writer, reach| {
                 writer.tick(now, reach)
             });
@@ -858,6 +894,8 @@ impl Machine for Client {
         let now = now.mono;
         match input {
             Input::Wake | Input::Disk { .. } => {}
+            // Nothing waits for that.
+            Input::Sent { link, .. } if self.reach.meta.is_line(link) => return,
             Input::Sent { link, bytes } => {
                 self.reach.links.sent(link, bytes, &mut self.reach.outbox)
             }
@@ -901,9 +939,9 @@ impl Machine for Client {
             return None;
         }
         let writers = self
-            .writers
-            .values()
-            .filter_map(|writer| writer.deadline(&self.reach));
+            .busy
+            .iter()
+            .filter_map(|handle| self.writers[handle].deadline(&self.reach));
         let others = [
             self.reach.meta.deadline(),
             self.reach.links.deadline(),

@@ -10,7 +10,7 @@ use super::meta_on_client::Ask;
 use super::{Asker, Errand, Event, Failure, Handle, Reach, backoff};
 use crate::block::spans;
 use crate::buggify::{self, Site};
-use crate::ids::CallId;
+use crate::ids::{CallId, FileId};
 use crate::limits::Geometry;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -107,8 +107,8 @@ impl Reads {
         self.files.contains_key(&handle)
     }
 
-    /// Closes a file; reads of it that are not answered fail.
-    pub(super) fn close(&mut self, handle: Handle, reach: &mut Reach) {
+    /// Closes a file; reads of it that are not answered fail. Gives which file it was.
+    pub(super) fn close(&mut self, handle: Handle, reach: &mut Reach) -> Option<FileId> {
         let why = Failure {
             status: Status::BadRequest,
             what: "the file was closed while it was read".into(),
@@ -116,15 +116,16 @@ impl Reads {
         for read in self.of(handle) {
             self.fail(read, why.clone(), reach);
         }
-        self.files.remove(&handle);
+        self.files.remove(&handle).map(|places| places.file)
     }
 
-    /// Every read fails with `why`, and every file is closed.
-    pub(super) fn end(&mut self, why: &Failure, reach: &mut Reach) {
+    /// Every read fails with `why`, and every file is closed. Gives those that were open.
+    pub(super) fn end(&mut self, why: &Failure, reach: &mut Reach) -> Vec<FileId> {
         for read in self.calls.keys().copied().collect::<Vec<_>>() {
             self.fail(read, why.clone(), reach);
         }
-        self.files.clear();
+        let open = core::mem::take(&mut self.files);
+        open.into_values().map(|places| places.file).collect()
     }
 
     pub(super) fn read(

@@ -336,6 +336,10 @@ impl Writer {
         }
     }
 
+    /// Whether a chunk of it may still change: nothing else has a deadline.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.open.is_empty()
+    }
     pub(super) fn deadline(&self, reach: &Reach) -> Option<(Instant, &'static str)> {
         self.open
             .values()

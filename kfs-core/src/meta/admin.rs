@@ -1,9 +1,9 @@
-//! Questions: what stands where, where chunks are, how the cluster is. Nothing is changed, and nothing is
-//! counted that was not counted when it changed.
+//! Questions: what stands where, where chunks are, how the cluster is. Nothing is changed but who has what open, and
+//! nothing is counted that was not counted when it changed.
 use super::namespace;
 use super::roster::{Heard, Standing};
 use super::{Config, Io, Serving};
-use crate::ids::FileId;
+use crate::ids::{FileId, LinkId};
 use crate::limits::LOCATE_PAGE_MAX;
 use crate::time::Now;
 use crate::wire::client_meta::{
@@ -12,7 +12,7 @@ use crate::wire::client_meta::{
 use crate::wire::{Refusal, Status};
 
 impl Serving {
-    pub(super) fn query(&self, io: &Io, op: &QueryOp) -> Result<Answer, Refusal> {
+    pub(super) fn query(&mut self, io: &Io, link: LinkId, op: &QueryOp) -> Result<Answer, Refusal> {
         match op {
             QueryOp::Stat { at } => namespace::stat(&self.state, at).map(Answer::Attrs),
             QueryOp::List { at, after, limit } => {
@@ -27,7 +27,10 @@ impl Serving {
                 Status::Busy,
                 "a checkpoint is asked for by itself",
             )),
-            QueryOp::Status => Ok(Answer::Status(self.status(&io.config, io.now))),
+            QueryOp::Open { at } => self.open(io, link, at),
+            QueryOp::Hold { files } => self.hold(io, link, files),
+            QueryOp::Release { file } => Ok(self.release(io, link, *file)),
+            QueryOp::Status => Ok(Answer::Status(Box::new(self.status(&io.config, io.now)))),
         }
     }
 
@@ -39,7 +42,10 @@ impl Serving {
             .state
             .chunks
             .range((file, first)..=(file, u64::MAX))
-            .map(|((_, index), chunk)| (*index, chunk, self.state.logged(file, *index, chunk)))
+            .map(|((_, index), chunk)| {
+                let log = self.state.logged(file, index, &chunk);
+                (index, chunk, log)
+            })
             .filter(|(_, _, log)| log.len > 0)
             .take(count)
             .map(|(index, chunk, log)| {
@@ -111,12 +117,16 @@ impl Serving {
             chunks_under_replicated: self.copies.under_replicated(),
             chunks_unavailable: self.copies.unavailable(),
             replicas_damaged: sum(|heard| heard.damaged.len() as u64),
-            chunks_unknown: sum(|heard| heard.unknown),
+            chunks_unknown: sum(|heard| heard.unknown + heard.strays.len() as u64),
             sessions: self.state.sessions.len() as u64,
             replication: config.replication,
             min_replicas: config.min_replicas,
             read_only: self.read_only(),
+            tail_lost: self.state.tail_lost.is_some(),
             checkpoint: Box::new(self.checkpoints.status()),
+            replication_work: Box::new(self.copying.status()),
+            reclaim: Box::new(self.reclaim.status(&self.state)),
+            log_mirror: self.mirror.clone().map(Box::new),
             servers,
         }
     }

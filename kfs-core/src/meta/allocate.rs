@@ -5,6 +5,7 @@
 use super::namespace;
 use super::placement::{Candidate, Wanted, choose};
 use super::record::{By, ChunkAbandoned, ChunkOpened};
+use super::roster::Heard;
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
 use crate::buggify::{self, Site};
@@ -89,6 +90,10 @@ impl Allocations {
             self.take(target);
         }
     }
+    /// Nobody is answered any more.
+    pub(super) fn drop_all(&mut self) {
+        *self = Self::default();
+    }
     /// Another request for a chunk that is being made.
     fn join(&mut self, target: Target, asker: Asker) -> bool {
         let Some(pending) = self.pending.get_mut(&target) else {
@@ -157,7 +162,7 @@ impl Serving {
         if self.allocations.join(target, asker) {
             return Ok(None);
         }
-        let Some(standing) = self.state.chunks.get(&target).cloned() else {
+        let Some(standing) = self.state.chunks.get(&target) else {
             self.make(io, target, vec![asker], Failed::default())?;
             return Ok(None);
         };
@@ -223,12 +228,7 @@ impl Serving {
                 members,
             },
         );
-        let opened = self
-            .state
-            .chunks
-            .get(&target)
-            .cloned()
-            .expect("it was just made");
+        let opened = self.state.chunks.get(&target).expect("it was just made");
         assert_eq!(opened.chunk, chunk, "what was logged is what is ordered");
         self.order(io, target, askers, &opened, failed);
         Ok(())
@@ -329,27 +329,16 @@ impl Serving {
         }
         let candidates: Vec<Candidate> = up()
             .filter(|(server, _)| !failed.servers.contains_key(server))
-            .map(|(server, heard)| Candidate {
-                server,
-                host: heard.addr.ip(),
-                rack: self
-                    .state
-                    .roster
-                    .get(&server)
-                    .map_or_else(String::new, |server| server.rack.to_string()),
-                bytes_free: heard
-                    .bytes_free
-                    .saturating_sub(heard.promised.values().sum()),
-                writing: heard.writing.saturating_add(heard.placed),
-            })
+            .map(|(server, heard)| self.candidate(server, heard))
             .collect();
         let bytes_free_min = self.chunk_file_bytes() * (1 + HEADROOM_CHUNKS);
         let wants = Wanted {
             replicas: usize::from(wanted),
             bytes_free_min,
             client: Self::host(io, client),
+            racks_taken: BTreeSet::new(),
         };
-        let members = choose(&candidates, wants, &mut io.rng);
+        let members = choose(&candidates, &wants, &mut io.rng);
         if members.len() >= needed {
             return Ok(members);
         }
@@ -409,7 +398,21 @@ impl Serving {
             .unwrap_or(0)
     }
 
-    fn chunk_file_bytes(&self) -> u64 {
+    /// A server that is up, as it stands for a new replica.
+    pub(super) fn candidate(&self, server: ServerIndex, heard: &Heard) -> Candidate {
+        let known = self.state.roster.get(&server);
+        let promised = heard.promised.values().sum();
+        Candidate {
+            server,
+            host: heard.addr.ip(),
+            rack: known.map_or_else(String::new, |known| known.rack.to_string()),
+            bytes_free: heard.bytes_free.saturating_sub(promised),
+            writing: heard.writing.saturating_add(heard.placed),
+        }
+    }
+
+    /// A whole chunk takes so much of a disk.
+    pub(super) fn chunk_file_bytes(&self) -> u64 {
         HEADER_BYTES + self.state.geometry().chunk_bytes()
     }
 
@@ -432,7 +435,7 @@ impl Serving {
         let Some(server) = self.in_term(io, link, m.term) else {
             return;
         };
-        let Some(target) = self.state.owners.get(&m.chunk).copied() else {
+        let Some(target) = self.state.owners.get(&m.chunk) else {
             return;
         };
         let Some(pending) = self.allocations.pending.get_mut(&target) else {
@@ -463,7 +466,7 @@ impl Serving {
             .chunks
             .get(&target)
             .expect("a chunk that is being made is in the state");
-        let outcome = self.grant(target, chunk).map(Done::Granted);
+        let outcome = self.grant(target, &chunk).map(Done::Granted);
         self.answer(io, &pending.askers, pending.seq, &outcome);
     }
 

@@ -5,9 +5,10 @@
 //! what was written, and until the log is durable as far as it goes. Then old checkpoints go, at least two stay, and
 //! the log is kept from the older of those on. Nothing that fails here harms the log, or stops the server: what was
 //! begun is taken away, and is tried again later.
-use super::checkpoint::format::{DIR, UNFINISHED, checkpoint_name};
+use super::checkpoint::format::{COMPACTING, DIR, UNFINISHED, checkpoint_name};
 use super::checkpoint::{Reader, Summary, Writer};
 use super::commit::{Segments, log_file};
+use super::mirror::Copies;
 use super::oplog::{More, segment_name};
 use super::state::State;
 use crate::buggify::{self, Site};
@@ -32,11 +33,32 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Bytes that are read back at once.
 const READ_BYTES: usize = 1 << 20;
 
+/// Who makes them. What is not finished has a name of each of the two, so that neither takes the file away that the
+/// other one is writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Maker {
+    Server,
+    Compactor,
+}
+
+impl Maker {
+    fn unfinished(self, seq: LogSeq) -> FileName {
+        let end = match self {
+            Self::Server => UNFINISHED,
+            Self::Compactor => COMPACTING,
+        };
+        FileName::new(&format!("{DIR}/{}{end}", checkpoint_name(seq)))
+    }
+}
+
 /// The checkpoints of a meta server that serves.
 #[derive(Clone, Debug)]
 pub(super) struct Checkpoints {
     cluster: ClusterId,
+    maker: Maker,
     every: Option<Duration>,
+    /// Of the log: what two checkpoints stand for goes from each.
+    copies: Copies,
     /// On the disk, and whole, oldest first.
     kept: Vec<LogSeq>,
     due: Option<Instant>,
@@ -88,14 +110,17 @@ pub(super) type Made = Result<Summary, String>;
 
 impl Checkpoints {
     pub(super) fn new(
-        cluster: ClusterId,
+        (cluster, maker): (ClusterId, Maker),
         every: Option<Duration>,
+        copies: Copies,
         kept: Vec<LogSeq>,
         now: Instant,
     ) -> Self {
         Self {
             cluster,
+            maker,
             every,
+            copies,
             kept,
             due: every.map(|every| now + every),
             segments: 0,
@@ -181,7 +206,7 @@ impl Checkpoints {
             && making.seq <= durable
         {
             making.ticket = Some(outbox.disk(DiskOp::Rename {
-                from: unfinished(making.seq),
+                from: self.maker.unfinished(making.seq),
                 to: finished(making.seq),
             }));
             making.step = Step::Renaming(summary);
@@ -219,7 +244,7 @@ impl Checkpoints {
                 self.due = self.every.map(|_| now + RETRY);
                 self.failed = Some(why.clone());
                 let ticket = Some(outbox.disk(DiskOp::Remove {
-                    file: unfinished(seq),
+                    file: self.maker.unfinished(seq),
                 }));
                 self.making = Some(Making {
                     seq,
@@ -239,11 +264,12 @@ impl Checkpoints {
         (durable, segments): (LogSeq, &mut Segments),
         outbox: &mut Outbox<E>,
     ) -> Result<Option<Summary>, String> {
-        let file = unfinished(seq);
+        let file = self.maker.unfinished(seq);
         let (op, step) = match step {
             Step::MakingDir(writer) => {
                 let dir = FileName::new("");
-                (DiskOp::SyncDir { dir }, Step::NamingDir(writer))
+                let op = synced(dir, Bug::CheckpointDirUnnamed);
+                (op, Step::NamingDir(writer))
             }
             Step::NamingDir(writer) => (DiskOp::Create { file, zeroed: 0 }, Step::Creating(writer)),
             Step::Creating(writer) => write(file, writer, 0),
@@ -296,7 +322,8 @@ impl Checkpoints {
             }
             Step::Renaming(summary) => {
                 let dir = FileName::new(DIR);
-                (DiskOp::SyncDir { dir }, Step::Naming(summary))
+                let op = synced(dir, Bug::CheckpointUnnamed);
+                (op, Step::Naming(summary))
             }
             Step::Naming(summary) => {
                 self.made(seq, segments, outbox);
@@ -339,9 +366,12 @@ impl Checkpoints {
             if !gone.is_empty() {
                 probe::hit(Probe::LogPruned);
             }
-            for first in gone {
-                let file = log_file(&segment_name(first));
-                ops.push_back(DiskOp::Remove { file });
+            // Either copy has all that is needed whenever this ends; the mirror never has less than the log.
+            for side in self.copies.sides() {
+                for first in &gone {
+                    let file = log_file(*side, &segment_name(*first));
+                    ops.push_back(DiskOp::Remove { file });
+                }
             }
         }
         self.prune(seq, ops, outbox);
@@ -354,6 +384,14 @@ impl Checkpoints {
             self.making = Some(Making { seq, ticket, step });
         }
     }
+}
+
+/// Makes the names in a directory durable, unless this is planted.
+fn synced(dir: FileName, bug: Bug) -> DiskOp {
+    if planted::is(bug) {
+        return DiskOp::Space;
+    }
+    DiskOp::SyncDir { dir }
 }
 
 /// The next bytes, or the sync that follows them.
@@ -386,10 +424,6 @@ fn read(file: FileName, offset: u64) -> DiskOp {
 
 pub(super) fn finished(seq: LogSeq) -> FileName {
     FileName::new(&format!("{DIR}/{}", checkpoint_name(seq)))
-}
-
-fn unfinished(seq: LogSeq) -> FileName {
-    FileName::new(&format!("{DIR}/{}{UNFINISHED}", checkpoint_name(seq)))
 }
 
 const fn described(step: &Step) -> &'static str {

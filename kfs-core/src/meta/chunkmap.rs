@@ -5,21 +5,32 @@
 //! to tell; which server has which is in [`super::roster`]. A chunk of which nothing was ever said to be synced
 //! has nothing that could be read: without a copy it is an unfinished write, which its writer hears of; it has
 //! fewer copies than wanted, and nothing is unavailable.
+use super::packed::{Code, Map, Reader, put_unsigned};
 use super::state::State;
-use crate::ids::ChunkId;
+use crate::ids::{ChunkId, FileId};
 use crate::planted::{self, Bug};
 use crate::wire::client_chunk::Durable;
-use std::collections::BTreeMap;
+use core::cmp::Ordering;
+
+/// What [`ChunkMap::look`] found.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// Chunks that have more or fewer copies than wanted, and how many they have.
+    pub(crate) uneven: Vec<(ChunkId, u8)>,
+    /// Where to go on; `None`: there are no more.
+    pub(crate) next: Option<ChunkId>,
+}
 
 /// Copies of all chunks that files own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkMap {
-    copies: BTreeMap<ChunkId, Copies>,
+    copies: Map<CopiesOfChunks>,
     under_replicated: u64,
+    surplus: u64,
     unavailable: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 struct Copies {
     wanted: u8,
     had: u8,
@@ -44,22 +55,84 @@ impl Holds {
     }
 }
 
+/// How they are kept.
+enum CopiesOfChunks {}
+
+#[derive(Clone, Debug)]
+struct CopiesAt(ChunkId, Copies);
+
+impl Default for CopiesAt {
+    fn default() -> Self {
+        let none = Copies {
+            wanted: 0,
+            had: 0,
+            holds: Holds::Nothing,
+        };
+        Self(ChunkId(0), none)
+    }
+}
+
+impl Code for CopiesOfChunks {
+    type Key = ChunkId;
+    type Value = Copies;
+    type At = CopiesAt;
+    const LEAF_BYTES: usize = 96;
+
+    fn put(before: &CopiesAt, chunk: &ChunkId, copies: &Copies, to: &mut Vec<u8>) {
+        put_unsigned(chunk.0 - before.0.0, to);
+        let holds = u64::from(copies.holds == Holds::Bytes);
+        put_unsigned(u64::from(copies.wanted) << 1 | holds, to);
+        to.push(copies.had);
+    }
+    #[inline]
+    fn take(at: &mut CopiesAt, from: &mut Reader<'_>) {
+        at.0.0 += from.unsigned();
+        let wanted = from.unsigned();
+        at.1 = Copies {
+            wanted: u8::try_from(wanted >> 1).expect("it was written from as much"),
+            had: from.byte(),
+            holds: if wanted & 1 == 1 {
+                Holds::Bytes
+            } else {
+                Holds::Nothing
+            },
+        };
+    }
+    #[inline]
+    fn compare(at: &CopiesAt, key: &ChunkId) -> Ordering {
+        at.0.cmp(key)
+    }
+    fn entry(at: &CopiesAt) -> (ChunkId, Copies) {
+        (at.0, at.1)
+    }
+}
+
 impl ChunkMap {
     /// Of a state that was just loaded: nothing is confirmed.
     pub(crate) fn of(state: &State) -> Self {
         let mut map = Self::default();
-        for ((file, _), chunk) in &state.chunks {
-            map.opened(chunk.chunk, state.replication(*file));
-            map.synced(chunk.chunk, chunk.synced);
+        // Both are in the order of files.
+        let mut inodes = state.inodes.iter();
+        let mut wanted = (FileId(0), 0);
+        for ((file, _), chunk) in state.chunks.iter() {
+            while wanted.0 < file
+                && let Some((next, inode)) = inodes.next()
+            {
+                wanted = (next, inode.node.replication());
+            }
+            map.add(chunk.chunk, wanted.1, Holds::synced(chunk.synced));
         }
         map
     }
     /// A file has a new chunk.
     pub(crate) fn opened(&mut self, chunk: ChunkId, wanted: u8) {
+        self.add(chunk, wanted, Holds::Nothing);
+    }
+    fn add(&mut self, chunk: ChunkId, wanted: u8, holds: Holds) {
         let copies = Copies {
             wanted,
             had: 0,
-            holds: Holds::Nothing,
+            holds,
         };
         let before = self.copies.insert(chunk, copies);
         assert!(before.is_none(), "chunk ids are never reused");
@@ -92,6 +165,27 @@ impl ChunkMap {
     pub(crate) const fn under_replicated(&self) -> u64 {
         self.under_replicated
     }
+    /// Chunks with more or fewer copies than wanted.
+    pub(crate) const fn uneven(&self) -> u64 {
+        self.under_replicated + self.surplus
+    }
+    /// Looks at so many chunks at most, from this one on, for some that have more or fewer copies than wanted.
+    pub(crate) fn look(&self, from: ChunkId, looked_at: usize, most: usize) -> Look {
+        let mut look = Look {
+            uneven: Vec::new(),
+            next: None,
+        };
+        for (at, (chunk, copies)) in self.copies.range(from..).enumerate() {
+            if at == looked_at || look.uneven.len() == most {
+                look.next = Some(chunk);
+                break;
+            }
+            if copies.had != copies.wanted {
+                look.uneven.push((chunk, copies.had));
+            }
+        }
+        look
+    }
     /// Chunks without any, of which something was synced.
     pub(crate) const fn unavailable(&self) -> u64 {
         self.unavailable
@@ -106,13 +200,12 @@ impl ChunkMap {
         });
     }
     fn change(&mut self, chunk: ChunkId, change: impl FnOnce(&mut Copies)) {
-        let copies = self
-            .copies
-            .get_mut(&chunk)
-            .expect("copies are counted of chunks that files own");
-        let before = *copies;
-        change(copies);
-        let after = *copies;
+        let changed = self.copies.update(&chunk, |copies| {
+            let before = *copies;
+            change(copies);
+            (before, *copies)
+        });
+        let (before, after) = changed.expect("copies are counted of chunks that files own");
         self.count(before, -1);
         self.count(after, 1);
     }
@@ -127,6 +220,7 @@ impl ChunkMap {
             }
         };
         self.under_replicated = add(self.under_replicated, copies.had < copies.wanted);
+        self.surplus = add(self.surplus, copies.had > copies.wanted);
         let unavailable = copies.had == 0 && copies.holds == Holds::Bytes;
         self.unavailable = add(self.unavailable, unavailable);
     }

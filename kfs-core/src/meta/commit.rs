@@ -1,8 +1,14 @@
 //! Group commit: records are appended to batches, one batch is written and synced at a time, and what
-//! arrives meanwhile forms the next. Also prepares the next segment ahead of use and switches to it.
+//! arrives meanwhile forms the next. A first batch waits for whatever has arrived together with its first record: it
+//! is due at once, and what is due is done when everything that is there was taken. Also prepares the next segment
+//! ahead of use and switches to it.
+//!
+//! With a mirror every operation is issued for both copies at once, and has ended when it has ended for both: the
+//! slower of the two disks says how long a sync takes, and an error of either is final.
 //!
 //! It decides nothing about records. A write or sync that fails is final; only room that runs out while the
 //! next segment is *prepared* is not: then [`Commit::room`] says no before a record is decided.
+use super::mirror::{Copies, Side, Tickets};
 use super::oplog::{
     BATCH_PAYLOAD_MAX, DIR, Forming, Joint, NEXT, PAGE_BYTES, SEGMENT_BYTES_MIN,
     SEGMENT_HEADER_BYTES, SegmentHeader, padded_bytes, segment_name,
@@ -43,6 +49,7 @@ impl Segments {
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
     cluster: ClusterId,
+    copies: Copies,
     batch_bytes: usize,
     segment_bytes: u64,
     segment: Segment,
@@ -52,13 +59,15 @@ pub(crate) struct Commit {
     flow: Flow,
     next: Next,
     appended: LogSeq,
+    /// When the first record was appended that [`Commit::advance`] has not seen.
+    unseen: Option<Instant>,
     durable: LogSeq,
     mark_at: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
 struct Segment {
-    file: FileName,
+    first: LogSeq,
     salt: u64,
     at: u64,
     bytes: u64,
@@ -69,7 +78,7 @@ struct Segment {
 enum Flow {
     Idle,
     Writing {
-        ticket: Ticket,
+        tickets: Tickets,
         last: LogSeq,
         at: u64,
         chain: u64,
@@ -77,15 +86,15 @@ enum Flow {
     },
     /// The switch to the next segment: its header is written, it is renamed, its name is made durable.
     Heading {
-        ticket: Ticket,
+        tickets: Tickets,
         segment: Segment,
     },
     Renaming {
-        ticket: Ticket,
+        tickets: Tickets,
         segment: Segment,
     },
     Naming {
-        ticket: Ticket,
+        tickets: Tickets,
         segment: Segment,
     },
 }
@@ -101,15 +110,17 @@ enum Batch {
 enum Next {
     Absent,
     Creating {
-        ticket: Ticket,
+        tickets: Tickets,
+        /// Whether one of the disks has no room for it.
+        full: bool,
     },
     Syncing {
-        ticket: Ticket,
+        tickets: Tickets,
     },
     Ready,
     /// The disk was full: what was made of it is taken away.
     Removing {
-        ticket: Ticket,
+        tickets: Tickets,
     },
     Full {
         retry: Instant,
@@ -137,6 +148,7 @@ impl Commit {
         header: &SegmentHeader,
         bytes: u64,
         mut segments: Vec<LogSeq>,
+        copies: Copies,
     ) -> Self {
         assert!(
             bytes >= SEGMENT_BYTES_MIN,
@@ -147,10 +159,11 @@ impl Commit {
         let segments = Segments(segments);
         Self {
             cluster,
+            copies,
             batch_bytes: limits.log_batch_bytes.min(BATCH_PAYLOAD_MAX / 2),
             segment_bytes: segment_bytes(limits.log_segment_bytes),
             segment: Segment {
-                file: log_file(&segment_name(header.first)),
+                first: header.first,
                 salt: header.salt,
                 at: SEGMENT_HEADER_BYTES as u64,
                 bytes,
@@ -161,6 +174,7 @@ impl Commit {
             flow: Flow::Idle,
             next: Next::Absent,
             appended: durable,
+            unseen: None,
             durable,
             mark_at: None,
         }
@@ -203,7 +217,8 @@ impl Commit {
     }
 
     /// Appends a record that was applied. It is durable when [`Commit::durable`] says so.
-    pub(crate) fn append(&mut self, logged: &Logged) {
+    pub(crate) fn append(&mut self, now: Instant, logged: &Logged) {
+        self.unseen.get_or_insert(now);
         assert_eq!(logged.seq, self.appended.next(), "the log has no gap");
         let open = self
             .queue
@@ -228,14 +243,19 @@ impl Commit {
         rng: &mut Rng,
         outbox: &mut Outbox<E>,
     ) {
+        self.unseen = None;
         match self.next {
             Next::Absent if buggify::is(Site::SegmentPreparedLate) => {}
             Next::Absent => {
-                let ticket = outbox.disk(DiskOp::Create {
-                    file: log_file(NEXT),
-                    zeroed: self.segment_bytes,
+                let zeroed = self.segment_bytes;
+                let tickets = self.copies.issue(outbox, |side| DiskOp::Create {
+                    file: log_file(side, NEXT),
+                    zeroed,
                 });
-                self.next = Next::Creating { ticket };
+                self.next = Next::Creating {
+                    tickets,
+                    full: false,
+                };
             }
             Next::Full { retry } if retry <= now => {
                 self.next = Next::Absent;
@@ -287,30 +307,35 @@ impl Commit {
             | Next::Removing { .. }
             | Next::Taken => None,
         };
-        let idle = matches!(self.flow, Flow::Idle) && self.queue.is_empty();
+        let idle = matches!(self.flow, Flow::Idle);
         let mark = self
             .mark_at
-            .filter(|_| idle)
+            .filter(|_| idle && self.queue.is_empty())
             .map(|at| (at, "mark the end of the log"));
-        retry.into_iter().chain(mark).min()
+        let write = self
+            .unseen
+            .filter(|_| idle)
+            .map(|at| (at, "write what came to the log"));
+        retry.into_iter().chain(mark).chain(write).min()
     }
 
     /// Whether the ticket is the log's.
     pub(crate) fn owns(&self, done: Ticket) -> bool {
         let flow = match &self.flow {
             Flow::Idle => None,
-            Flow::Writing { ticket, .. }
-            | Flow::Heading { ticket, .. }
-            | Flow::Renaming { ticket, .. }
-            | Flow::Naming { ticket, .. } => Some(*ticket),
+            Flow::Writing { tickets, .. }
+            | Flow::Heading { tickets, .. }
+            | Flow::Renaming { tickets, .. }
+            | Flow::Naming { tickets, .. } => Some(tickets),
         };
         let next = match &self.next {
-            Next::Creating { ticket } | Next::Syncing { ticket } | Next::Removing { ticket } => {
-                Some(*ticket)
-            }
+            Next::Creating { tickets, .. }
+            | Next::Syncing { tickets }
+            | Next::Removing { tickets } => Some(tickets),
             Next::Absent | Next::Ready | Next::Full { .. } | Next::Taken => None,
         };
-        flow == Some(done) || next == Some(done)
+        let has = |tickets: Option<&Tickets>| tickets.is_some_and(|tickets| tickets.has(done));
+        has(flow) || has(next)
     }
 
     /// Takes the completion of an operation of the log.
@@ -329,47 +354,98 @@ impl Commit {
             "a completion is given to who issued the operation"
         );
         match core::mem::replace(&mut self.next, Next::Absent) {
-            Next::Creating { ticket } if ticket == done => {
-                self.next = match result {
-                    Ok(_) => Next::Syncing {
-                        ticket: outbox.disk(DiskOp::Sync {
-                            file: log_file(NEXT),
+            Next::Creating {
+                mut tickets,
+                mut full,
+            } if tickets.has(done) => {
+                let side = tickets.end(done);
+                match result {
+                    Ok(_) => {}
+                    Err(DiskError::NoSpace) => full = true,
+                    Err(error) => return Err(fault("prepare", &log_file(side, NEXT), &error)),
+                }
+                self.next = if !tickets.are_done() {
+                    Next::Creating { tickets, full }
+                } else if full {
+                    probe::hit(Probe::SegmentNoSpace);
+                    tracing::warn!(
+                        "no room for the next segment of the log: changes go on until this one is full"
+                    );
+                    Next::Removing {
+                        tickets: self.copies.issue(outbox, |side| DiskOp::Remove {
+                            file: log_file(side, NEXT),
                         }),
-                    },
-                    Err(DiskError::NoSpace) => {
-                        probe::hit(Probe::SegmentNoSpace);
-                        tracing::warn!(
-                            "no room for the next segment of the log: changes go on until this one is full"
-                        );
-                        Next::Removing {
-                            ticket: outbox.disk(DiskOp::Remove {
-                                file: log_file(NEXT),
-                            }),
-                        }
                     }
-                    Err(error) => return Err(fault("prepare", &log_file(NEXT), &error)),
+                } else {
+                    Next::Syncing {
+                        tickets: self.copies.issue(outbox, |side| DiskOp::Sync {
+                            file: log_file(side, NEXT),
+                        }),
+                    }
                 };
                 return Ok(());
             }
-            Next::Syncing { ticket } if ticket == done => {
-                result.map_err(|error| fault("sync", &log_file(NEXT), &error))?;
-                self.next = Next::Ready;
+            Next::Syncing { mut tickets } if tickets.has(done) => {
+                let side = tickets.end(done);
+                result.map_err(|error| fault("sync", &log_file(side, NEXT), &error))?;
+                self.next = if tickets.are_done() {
+                    Next::Ready
+                } else {
+                    Next::Syncing { tickets }
+                };
                 return Ok(());
             }
-            Next::Removing { ticket } if ticket == done => {
+            Next::Removing { mut tickets } if tickets.has(done) => {
+                let side = tickets.end(done);
                 match result {
                     Ok(_) | Err(DiskError::NotFound) => {}
                     Err(error @ (DiskError::Exists | DiskError::NoSpace | DiskError::Io(_))) => {
-                        return Err(fault("remove", &log_file(NEXT), &error));
+                        return Err(fault("remove", &log_file(side, NEXT), &error));
                     }
                 }
-                self.next = Next::Full {
-                    retry: now + RETRY_FULL,
+                self.next = if tickets.are_done() {
+                    Next::Full {
+                        retry: now + RETRY_FULL,
+                    }
+                } else {
+                    Next::Removing { tickets }
                 };
                 return Ok(());
             }
             other => self.next = other,
         }
+        let (side, all) = match &mut self.flow {
+            Flow::Writing { tickets, .. }
+            | Flow::Heading { tickets, .. }
+            | Flow::Renaming { tickets, .. }
+            | Flow::Naming { tickets, .. } => (tickets.end(done), tickets.are_done()),
+            Flow::Idle => unreachable!("the ticket was found to be the log's"),
+        };
+        result.map_err(|error| self.failed(side, &error))?;
+        if all {
+            self.go_on(now, outbox);
+        }
+        Ok(())
+    }
+
+    /// What could not be done.
+    fn failed(&self, side: Side, error: &DiskError) -> Fault {
+        let next = log_file(side, NEXT);
+        match &self.flow {
+            Flow::Writing { .. } => fault(
+                &format!("write and sync at offset {}", self.segment.at),
+                &log_file(side, &segment_name(self.segment.first)),
+                error,
+            ),
+            Flow::Heading { .. } => fault("write and sync the header of", &next, error),
+            Flow::Renaming { .. } => fault("rename", &next, error),
+            Flow::Naming { .. } => fault("sync the directory", &side.file(DIR), error),
+            Flow::Idle => unreachable!("nothing is under way"),
+        }
+    }
+
+    /// What was being done to the segment that is written has ended on all copies.
+    fn go_on<E>(&mut self, now: Instant, outbox: &mut Outbox<E>) {
         match core::mem::replace(&mut self.flow, Flow::Idle) {
             Flow::Writing {
                 last,
@@ -378,13 +454,6 @@ impl Commit {
                 what,
                 ..
             } => {
-                result.map_err(|error| {
-                    fault(
-                        &format!("write and sync at offset {}", self.segment.at),
-                        &self.segment.file,
-                        &error,
-                    )
-                })?;
                 (self.segment.at, self.chain) = (at, chain);
                 match what {
                     Batch::Records => {
@@ -399,33 +468,30 @@ impl Commit {
                 }
             }
             Flow::Heading { segment, .. } => {
-                result.map_err(|error| {
-                    fault("write and sync the header of", &log_file(NEXT), &error)
-                })?;
-                let ticket = outbox.disk(DiskOp::Rename {
-                    from: log_file(NEXT),
-                    to: segment.file.clone(),
+                let name = segment_name(segment.first);
+                let tickets = self.copies.issue(outbox, |side| DiskOp::Rename {
+                    from: log_file(side, NEXT),
+                    to: log_file(side, &name),
                 });
-                self.flow = Flow::Renaming { ticket, segment };
+                self.flow = Flow::Renaming { tickets, segment };
             }
             Flow::Renaming { segment, .. } => {
-                result.map_err(|error| fault("rename", &log_file(NEXT), &error))?;
                 if planted::is(Bug::SegmentUnnamed) {
-                    self.opened(segment);
-                    return Ok(());
+                    return self.opened(segment);
                 }
-                let ticket = outbox.disk(DiskOp::SyncDir {
-                    dir: FileName::new(DIR),
+                let tickets = self.copies.issue(outbox, |side| {
+                    if side == Side::Mirror && planted::is(Bug::MirrorUnnamed) {
+                        return DiskOp::Space;
+                    }
+                    DiskOp::SyncDir {
+                        dir: side.file(DIR),
+                    }
                 });
-                self.flow = Flow::Naming { ticket, segment };
+                self.flow = Flow::Naming { tickets, segment };
             }
-            Flow::Naming { segment, .. } => {
-                result.map_err(|error| fault("sync the directory", &FileName::new(DIR), &error))?;
-                self.opened(segment);
-            }
+            Flow::Naming { segment, .. } => self.opened(segment),
             Flow::Idle => unreachable!("the ticket was found to be the log's"),
         }
-        Ok(())
     }
 
     /// The next segment is the current one from now on.
@@ -459,14 +525,18 @@ impl Commit {
             self.segment.at + bytes <= self.segment.bytes,
             "a batch stays in its segment"
         );
-        let ticket = outbox.disk(DiskOp::Write {
-            file: self.segment.file.clone(),
+        let (name, data) = (segment_name(self.segment.first), Bytes::from(data));
+        let mut tickets = self.copies.issue(outbox, |side| DiskOp::Write {
+            file: log_file(side, &name),
             offset: self.segment.at,
-            data: vec![Bytes::from(data)],
+            data: vec![data.clone()],
             sync: SyncMode::Now,
         });
+        if planted::is(Bug::MirrorNotAwaited) {
+            tickets.forget(Side::Mirror);
+        }
         self.flow = Flow::Writing {
-            ticket,
+            tickets,
             last,
             at: self.segment.at + bytes,
             chain,
@@ -488,15 +558,17 @@ impl Commit {
             salt: rng.u64(),
             chain: self.chain,
         };
-        let ticket = outbox.disk(write_header(&header));
+        let tickets = self
+            .copies
+            .issue(outbox, |side| write_header(side, &header));
         let segment = Segment {
-            file: log_file(&segment_name(first)),
+            first,
             salt: header.salt,
             at: SEGMENT_HEADER_BYTES as u64,
             bytes: self.segment_bytes,
         };
         self.next = Next::Taken;
-        self.flow = Flow::Heading { ticket, segment };
+        self.flow = Flow::Heading { tickets, segment };
     }
 }
 
@@ -513,15 +585,15 @@ pub(crate) fn segment_bytes(limit: u64) -> u64 {
     limit.max(SEGMENT_BYTES_MIN).next_multiple_of(PAGE_BYTES)
 }
 
-/// A file of the log's directory.
-pub(crate) fn log_file(name: &str) -> FileName {
-    FileName::new(&format!("{DIR}/{name}"))
+/// A file of the directory of a copy of the log.
+pub(crate) fn log_file(side: Side, name: &str) -> FileName {
+    side.file(&format!("{DIR}/{name}"))
 }
 
 /// Writes the header of the prepared segment, durably.
-pub(crate) fn write_header(header: &SegmentHeader) -> DiskOp {
+pub(crate) fn write_header(side: Side, header: &SegmentHeader) -> DiskOp {
     DiskOp::Write {
-        file: log_file(NEXT),
+        file: log_file(side, NEXT),
         offset: 0,
         data: vec![Bytes::from(header.encode())],
         sync: if planted::is(Bug::SegmentHeaderUnsynced) {
@@ -554,6 +626,10 @@ fn fault(what: &str, file: &FileName, error: &DiskError) -> Fault {
         what: format!(
             "cannot {what} {file}: {error}; nothing that was not durable has been acknowledged"
         ),
-        help: Some("check the disk of the data directory, then start the meta server again".into()),
+        help: Some(if Side::of(file) == Side::Mirror {
+            "check the disk of the log mirror, then start the meta server again; without --log-mirror it goes on with the log of the data directory alone".into()
+        } else {
+            "check the disk of the data directory, then start the meta server again".into()
+        }),
     }
 }

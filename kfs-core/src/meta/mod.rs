@@ -14,23 +14,35 @@ mod checkpointing;
 mod chunkmap;
 mod commit;
 pub mod compactor;
+pub mod copying;
+pub mod fill;
+mod holds;
 pub mod key;
+pub mod mirror;
 mod namespace;
 pub mod oplog;
+mod packed;
 mod page;
 mod placement;
+mod reclaim;
 pub mod record;
 mod recovery;
+mod rollback;
 mod roster;
 mod session;
+pub mod snapshot;
 pub mod state;
 mod tree;
 
 use self::allocate::Allocations;
 use self::apply::Freed;
-use self::checkpointing::{Checkpoints, Made};
+use self::checkpointing::{Checkpoints, Made, Maker};
 use self::chunkmap::ChunkMap;
 use self::commit::{Commit, Room};
+use self::copying::Copying;
+use self::holds::Holds;
+use self::mirror::Copies;
+use self::reclaim::Reclaim;
 use self::record::{By, Logged, Record, SizeSet};
 use self::recovery::{Purpose, Recovered, Recovery};
 use self::roster::Roster;
@@ -39,8 +51,8 @@ use self::state::State;
 use crate::buggify::{self, Site};
 use crate::identity::Identity;
 use crate::ids::{
-    CallId, ChunkId, ClusterId, Epoch, Incarnation, LinkId, LogSeq, RequestNumber, ServerIndex,
-    SessionId, Ticket, Version,
+    CallId, ChunkId, ClusterId, Epoch, FileId, Incarnation, LinkId, LogSeq, RequestNumber,
+    ServerIndex, SessionId, Ticket, Version,
 };
 use crate::limits::{Geometry, HEADER_BYTES, Limits, Timing};
 use crate::machine::{DiskResult, Fault, Input, Machine, Output};
@@ -51,7 +63,7 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
 use crate::wire::client_meta::{
-    Answer, Answered, CheckpointMade, ClusterStatus, Done, Mutated, QueryOp, Renewed,
+    Answer, Answered, CheckpointMade, ClusterStatus, Done, LogMirror, Mutated, QueryOp, Renewed,
     SessionOpened, WriterStays,
 };
 use crate::wire::{Head, Msg, Peer, Refusal, Status};
@@ -77,6 +89,13 @@ pub struct Config {
     pub cluster: Option<ClusterId>,
     /// How often a checkpoint is made by itself; `None`: never.
     pub checkpoint_every: Option<Duration>,
+    /// A server that is silent may merely be restarting for so long, before what it has is copied; a tenth of it,
+    /// if there is only one replica left.
+    pub repair_after: Duration,
+    /// Bytes a second that are copied in the whole cluster, at most.
+    pub copy_rate: u64,
+    /// Whether a second copy of the log is kept, below [`mirror::DIR`].
+    pub mirror: bool,
 }
 
 /// What the process around it asks for.
@@ -123,6 +142,12 @@ pub struct Bounds {
     pub answers_most: usize,
     /// Chunks being made.
     pub allocations: usize,
+    /// Copies that are being made, and chunks that wait for one.
+    pub replication: usize,
+    /// Holds on open files.
+    pub holds: usize,
+    /// The most of them that one link has.
+    pub holds_most: usize,
 }
 
 /// The meta server.
@@ -186,6 +211,8 @@ struct Serving {
     identity: Identity,
     state: State,
     log: Commit,
+    /// What the start did to the copies of the log.
+    mirror: Option<LogMirror>,
     checkpoints: Checkpoints,
     /// Who waits for the checkpoint that is being made.
     checkpoint_askers: Vec<(LinkId, u64)>,
@@ -193,6 +220,9 @@ struct Serving {
     roster: Roster,
     sessions: Sessions,
     allocations: Allocations,
+    holds: Holds,
+    reclaim: Reclaim,
+    copying: Copying,
     /// Orders to delete that this input gave rise to.
     deletes: BTreeMap<ServerIndex, Vec<(ChunkId, Version)>>,
     started: Instant,
@@ -245,6 +275,16 @@ impl Meta {
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
         }
     }
+    /// How many chunks have more or fewer copies than they should, or a damaged one.
+    #[must_use]
+    pub fn copies_uneven(&self) -> u64 {
+        match &self.phase {
+            Phase::Serving(serving) | Phase::Stopping(serving) => {
+                serving.copies.uneven() + u64::from(serving.roster.has_damage())
+            }
+            Phase::Asleep | Phase::Starting(_) | Phase::Ended => 0,
+        }
+    }
     /// What it holds in memory.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
@@ -256,12 +296,16 @@ impl Meta {
         match &self.phase {
             Phase::Serving(serving) | Phase::Stopping(serving) => {
                 let (sessions, answers_most) = serving.sessions.kept();
+                let (holds, holds_most) = serving.holds.kept();
                 let results = serving.state.sessions().map(|(_, _, results)| results);
                 Bounds {
                     sessions,
                     results_most: results.max().unwrap_or(0),
                     answers_most,
                     allocations: serving.allocations.len(),
+                    replication: serving.copying.len(),
+                    holds,
+                    holds_most,
                     ..io
                 }
             }
@@ -351,6 +395,13 @@ impl Machine for Meta {
             "the outbox is drained between inputs"
         );
         self.io.now = now;
+        // First, whatever comes: after a pause of this process it need not be the wake-up, and nobody is to be told
+        // that a server is up which has been silent for longer than a lease.
+        if let Phase::Serving(serving) = &mut self.phase {
+            serving.silence_servers(&mut self.io);
+        }
+        // Others may have come with it: their records go to the log together.
+        let alone = !matches!(input, Input::Received { .. }) || buggify::is(Site::BatchAlone);
         match input {
             Input::Wake => {
                 if matches!(self.phase, Phase::Asleep) {
@@ -372,7 +423,8 @@ impl Machine for Meta {
                 Phase::Asleep | Phase::Starting(_) => not_ready(&mut self.io, link, &msg),
                 Phase::Stopping(_) | Phase::Ended => {}
             },
-            Input::Sent { .. } => {}
+            // Nothing waits for that.
+            Input::Sent { .. } => return,
             Input::Closed { link, .. } => {
                 let closed = if planted::is(Bug::DeadLinkKept) {
                     self.io.links.get(&link).cloned()
@@ -390,7 +442,9 @@ impl Machine for Meta {
             Phase::Serving(serving) => {
                 serving.tick(&mut self.io);
                 serving.send_deletes(&mut self.io);
-                serving.advance_log(&mut self.io);
+                if alone {
+                    serving.advance_log(&mut self.io);
+                }
             }
             Phase::Stopping(serving) => serving.advance_log(&mut self.io),
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => {}
@@ -416,6 +470,7 @@ struct Loaded {
     log: Commit,
     checkpoints: Vec<LogSeq>,
     epoch: Epoch,
+    mirror: Option<LogMirror>,
 }
 
 impl Serving {
@@ -426,6 +481,7 @@ impl Serving {
             log,
             checkpoints,
             epoch,
+            mirror,
         } = loaded;
         io.outbox.set_durable(log.durable());
         assert_eq!(log.durable(), state.seq, "what was read is durable");
@@ -434,11 +490,15 @@ impl Serving {
             roster: Roster::default(),
             sessions: Sessions::of(&state, io.now.mono, io.config.timing.session_idle),
             allocations: Allocations::default(),
+            holds: Holds::default(),
+            copying: Copying::default(),
+            reclaim: Reclaim::of(&state, io.now.mono, io.config.timing.session_idle),
             deletes: BTreeMap::new(),
             started: io.now.mono,
             checkpoints: Checkpoints::new(
-                identity.cluster,
+                (identity.cluster, Maker::Server),
                 io.config.checkpoint_every,
+                Copies::with(io.config.mirror),
                 checkpoints,
                 io.now.mono,
             ),
@@ -446,6 +506,7 @@ impl Serving {
             identity,
             state,
             log,
+            mirror,
         };
         serving.begin_epoch(io, epoch);
         let (cluster, seq) = (serving.identity.cluster, serving.state.seq);
@@ -491,6 +552,9 @@ impl Serving {
             by,
             record: record.into(),
         };
+        // A chunk that was adopted before is counted already.
+        let known = matches!(&logged.record, Record::OrphanAdopted(orphan)
+            if self.state.owners.get(&orphan.chunk).is_some());
         let applied = match apply::apply(&mut self.state, &logged) {
             Ok(applied) => applied,
             Err(misfit) => panic!("a record fits the state it was decided on: {}", misfit.0),
@@ -498,10 +562,17 @@ impl Serving {
         if planted::is(Bug::ForgottenUnlogged) {
             logged.by.lowest = RequestNumber(0);
         }
-        self.log.append(&logged);
+        self.log.append(io.now.mono, &logged);
         if let Record::ChunkOpened(opened) = &logged.record {
             self.copies
                 .opened(opened.chunk, self.state.replication(opened.file));
+        }
+        if let Record::OrphanAdopted(orphan) = &logged.record
+            && !known
+        {
+            let wanted = self.state.replication(orphan.file);
+            self.copies.opened(orphan.chunk, wanted);
+            self.copies.synced(orphan.chunk, Some(orphan.synced));
         }
         if let Record::SizeSet(report) = &logged.record {
             self.synced(report);
@@ -509,7 +580,14 @@ impl Serving {
                 self.settle(report);
             }
         }
-        for freed in applied.freed {
+        self.reclaim.count(applied.gone.dropped);
+        self.reclaim.look_at(&self.state, applied.gone.nameless);
+        if matches!(logged.record, Record::RollbackAccepted(_)) {
+            // Nobody writes a file any more.
+            let nameless: Vec<FileId> = self.state.unlinked().collect();
+            self.reclaim.look_at(&self.state, nameless);
+        }
+        for freed in applied.gone.freed {
             self.freed(io, &freed);
         }
         (logged.seq, applied.done)
@@ -520,7 +598,7 @@ impl Serving {
         for (index, _) in &report.synced {
             if let Some(chunk) = self.state.chunks.get(&(report.file, *index)) {
                 self.copies.synced(chunk.chunk, chunk.synced);
-                let log = self.state.logged(report.file, *index, chunk);
+                let log = self.state.logged(report.file, *index, &chunk);
                 for member in chunk.members.iter() {
                     self.roster
                         .outgrown(*member, chunk.chunk, log, &mut self.copies);
@@ -570,6 +648,7 @@ impl Serving {
         if let LinkRole::Session(session) = from.role {
             self.sessions.heard(session, link, io.now.mono);
         }
+        self.holds.heard(link, io.now.mono);
         let request = msg.request;
         match msg.head {
             Head::OpenSession(m) => self.open_session(io, link, request, &m),
@@ -579,7 +658,7 @@ impl Serving {
             Head::Query(m) => {
                 let answered = Answered {
                     seq: self.state.seq,
-                    outcome: self.query(io, &m.op),
+                    outcome: self.query(io, link, &m.op),
                 };
                 if self.state.seq > io.outbox.durable() {
                     probe::hit(Probe::QuestionWaits);
@@ -594,6 +673,8 @@ impl Serving {
             Head::Inventory(m) => self.inventory(io, link, request, &m),
             Head::Heartbeat(m) => self.heartbeat(io, link, request, &m),
             Head::ChunkCreated(m) => self.chunk_created(io, link, &m),
+            Head::ChunkSealed(m) => self.chunk_sealed(io, link, &m),
+            Head::ChunkCopied(m) => self.chunk_copied(io, link, &m),
             Head::ReportDamage(m) => self.damage_reported(io, link, &m),
             // Nothing is kept of an order to delete: what was not done is found at the next hello.
             Head::ChunksDeleted(_) => {}
@@ -607,6 +688,8 @@ impl Serving {
             | Head::Verdicts(_)
             | Head::HeartbeatAnswer(_)
             | Head::CreateChunk(_)
+            | Head::SealChunk(_)
+            | Head::CopyChunk(_)
             | Head::DeleteChunks(_)
             | Head::SayHello(_)
             | Head::WritePiece(_)
@@ -706,8 +789,11 @@ impl Serving {
     /// What is due by the clock.
     fn tick(&mut self, io: &mut Io) {
         self.expire_sessions(io);
-        self.silence_servers(io);
+        self.expire_holds(io);
         self.overdue_allocations(io);
+        self.adopt_orphans(io);
+        self.reclaim(io);
+        self.replicate(io);
         self.checkpoints.tick(
             io.now.mono,
             &self.state,
@@ -746,6 +832,9 @@ impl Serving {
             self.log.deadline(),
             of(self.checkpoints.due(), "make a checkpoint"),
             of(self.sessions.due(), "see whether a session is silent"),
+            of(self.holds.due(), "see whether a link is silent"),
+            of(self.reclaim.due(&self.state), "reclaim what was removed"),
+            of(self.replication_due(), "make copies"),
             of(self.roster.due(), "see whether a server is silent"),
             of(
                 self.allocations.due(),
@@ -765,6 +854,9 @@ impl Serving {
 
     /// Why changes are refused, if they are. A log whose next segment cannot be made goes on in the one it has.
     fn read_only(&self) -> Option<String> {
+        if let Some(why) = self.tail_lost() {
+            return Some(why);
+        }
         let refused = self.has_room(1_024, LOG_RESERVE).err()?;
         (refused.status == Status::ReadOnly).then_some(refused.detail)
     }

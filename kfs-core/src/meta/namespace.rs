@@ -4,7 +4,8 @@
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
 use super::key::{Key, Name, components, quoted};
 use super::record::{
-    DirectoriesMade, DirectoryRemoved, FileCreated, FileRemoved, Record, Renamed, SizeSet,
+    DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, Record, Renamed, SizeSet,
+    TreeDetached,
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
@@ -131,6 +132,7 @@ pub(crate) fn rename(
     to: &At,
     mode: RenameMode,
     time: UnixNanos,
+    fate: impl FnOnce(FileId) -> Fate,
 ) -> Decided {
     let Some(from_key) = entry(state, from)? else {
         return Err(no_entry(from, "renamed"));
@@ -157,19 +159,19 @@ pub(crate) fn rename(
         );
         return Err(Refusal::new(Status::BadRequest, what));
     }
+    let mut replaced_fate = Fate::Dropped;
     if let Some(replaced) = state.tree.get(&to_key) {
         if mode == RenameMode::NoReplace {
             return Err(exists(to));
         }
-        match (
-            &state
-                .inodes
-                .get(&replaced)
-                .expect("a name stands for something")
-                .node,
-            moves_directory,
-        ) {
-            (Node::File { .. }, false) | (Node::Directory { entries: 0, .. }, true) => {}
+        let node = state
+            .inodes
+            .get(&replaced)
+            .expect("a name stands for something")
+            .node;
+        match (node, moves_directory) {
+            (Node::File { .. }, false) => replaced_fate = fate(replaced),
+            (Node::Directory { entries: 0, .. }, true) => {}
             (Node::File { .. }, true) => return Err(not_a_directory(to, &to_key.name)),
             (Node::Directory { .. }, false) => return Err(is_a_directory(to)),
             (Node::Directory { .. }, true) => return Err(not_empty(to)),
@@ -179,20 +181,43 @@ pub(crate) fn rename(
         Renamed {
             from: from_key,
             to: to_key,
+            replaced: replaced_fate,
             time,
         }
         .into(),
     ))
 }
 
-pub(crate) fn remove(state: &State, at: &At, time: UnixNanos) -> Decided {
+pub(crate) fn remove(
+    state: &State,
+    at: &At,
+    time: UnixNanos,
+    fate: impl FnOnce(FileId) -> Fate,
+) -> Decided {
     let Some(key) = entry(state, at)? else {
         return Err(no_entry(at, "removed"));
     };
     match state.tree.get(&key) {
         None => Err(not_found(at, &key.name)),
         Some(found) if is_directory(state, found) => Err(is_a_directory(at)),
-        Some(_) => Ok(Decision::Log(FileRemoved { key, time }.into())),
+        Some(found) => {
+            let fate = fate(found);
+            Ok(Decision::Log(FileRemoved { key, fate, time }.into()))
+        }
+    }
+}
+
+/// Removes a directory with all that is in it, at once: one record, however much it is.
+pub(crate) fn remove_tree(state: &State, at: &At, time: UnixNanos) -> Decided {
+    let Some(key) = entry(state, at)? else {
+        return Err(no_entry(at, "removed"));
+    };
+    match state.tree.get(&key) {
+        None => Err(not_found(at, &key.name)),
+        Some(found) if is_directory(state, found) => {
+            Ok(Decision::Log(TreeDetached { key, time }.into()))
+        }
+        Some(_) => Err(not_a_directory(at, &key.name)),
     }
 }
 
@@ -203,7 +228,7 @@ pub(crate) fn rmdir(state: &State, at: &At, time: UnixNanos) -> Decided {
     let Some(found) = state.tree.get(&key) else {
         return Err(not_found(at, &key.name));
     };
-    match &state
+    match state
         .inodes
         .get(&found)
         .expect("a name stands for something")
@@ -211,7 +236,7 @@ pub(crate) fn rmdir(state: &State, at: &At, time: UnixNanos) -> Decided {
     {
         Node::File { .. } => Err(not_a_directory(at, &key.name)),
         Node::Directory { entries, .. }
-            if *entries == 0 || planted::is(Bug::FullDirectoryRemoved) =>
+            if entries == 0 || planted::is(Bug::FullDirectoryRemoved) =>
         {
             Ok(Decision::Log(DirectoryRemoved { key, time }.into()))
         }
@@ -336,8 +361,8 @@ pub(crate) fn writes(state: &State, session: SessionId, file: FileId) -> Result<
 
 /// The size of a file; a refusal if it is none.
 pub(crate) fn file_size(state: &State, file: FileId) -> Result<u64, Refusal> {
-    match state.inodes.get(&file).map(|inode| &inode.node) {
-        Some(Node::File { size, .. }) => Ok(*size),
+    match state.inodes.get(&file).map(|inode| inode.node) {
+        Some(Node::File { size, .. }) => Ok(size),
         Some(Node::Directory { .. }) => Err(Refusal::new(
             Status::IsADirectory,
             format!("{file} is a directory and has no chunks"),
@@ -395,6 +420,8 @@ pub(crate) fn list(
 fn resolve(state: &State, at: &At) -> Result<FileId, Refusal> {
     match entry(state, at)? {
         Some(key) => state.tree.get(&key).ok_or_else(|| not_found(at, &key.name)),
+        None if is_directory(state, at.dir) => directory(state, at),
+        // A file by its id, which may have no name any more.
         None if state.inodes.contains_key(&at.dir) => Ok(at.dir),
         None => Err(no_such_id(at.dir)),
     }
@@ -420,7 +447,8 @@ fn entry(state: &State, at: &At) -> Result<Option<Key>, Refusal> {
 
 /// The directory that a path begins in.
 fn directory(state: &State, at: &At) -> Result<FileId, Refusal> {
-    match state.inodes.get(&at.dir).map(|inode| &inode.node) {
+    match state.inodes.get(&at.dir).map(|inode| inode.node) {
+        Some(Node::Directory { .. }) if !state.is_attached(at.dir) => Err(no_such_id(at.dir)),
         Some(Node::Directory { .. }) => Ok(at.dir),
         Some(Node::File { .. }) => Err(Refusal::new(
             Status::NotADirectory,
@@ -430,9 +458,9 @@ fn directory(state: &State, at: &At) -> Result<FileId, Refusal> {
     }
 }
 
-fn is_directory(state: &State, file: FileId) -> bool {
+pub(crate) fn is_directory(state: &State, file: FileId) -> bool {
     matches!(
-        state.inodes.get(&file).map(|inode| &inode.node),
+        state.inodes.get(&file).map(|inode| inode.node),
         Some(Node::Directory { .. })
     )
 }
@@ -444,8 +472,8 @@ fn is_within(state: &State, dir: FileId, above: FileId) -> bool {
         if at == above {
             return true;
         }
-        match state.inodes.get(&at).map(|inode| &inode.node) {
-            Some(Node::Directory { parent, .. }) if at != FileId::ROOT => at = *parent,
+        match state.inodes.get(&at).map(|inode| inode.node) {
+            Some(Node::Directory { parent, .. }) if at != FileId::ROOT => at = parent,
             Some(Node::Directory { .. } | Node::File { .. }) | None => return false,
         }
     }

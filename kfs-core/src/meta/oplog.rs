@@ -372,6 +372,49 @@ pub struct SegmentEnd {
     pub torn: bool,
 }
 
+/// How far a segment that is being written to holds what was acknowledged, for certain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proven {
+    /// Bytes from the start of the segment, its header among them.
+    pub bytes: usize,
+    /// The last record in them.
+    pub last: LogSeq,
+}
+
+/// Finds how far the bytes of a segment were durable when they were read, while somebody may be writing to it.
+/// One batch is in flight at a time, and a later one says how far the log was durable when it was formed: so the
+/// last batch found may not be durable yet, nor whole, and what stands behind a batch that was read half-written
+/// may be whole. All of that is left out. `durable` is how far the log is known to be durable anyway.
+///
+/// # Errors
+/// If the segment has no whole header.
+pub fn proven(segment: &[u8], durable: LogSeq) -> Result<Proven, Mismatch> {
+    let Some(page) = segment.first_chunk() else {
+        let found = format!("the end of the file after {} bytes", segment.len());
+        return Err(Mismatch::new("a segment's header", found));
+    };
+    let header = SegmentHeader::decode(page)?;
+    let mut proven = Proven {
+        bytes: SEGMENT_HEADER_BYTES,
+        last: LogSeq(header.first.0 - 1),
+    };
+    let mut newest = proven;
+    while let Found::Batch { header, padded, .. } =
+        find_batch(&segment[newest.bytes..], header.salt)
+    {
+        if header.durable.max(durable) >= newest.last {
+            proven = newest;
+        }
+        newest.bytes += padded;
+        newest.last = LogSeq(header.first.0 + u64::from(header.count) - 1);
+        if newest.last <= proven.last.max(durable) {
+            // A mark, which holds nothing that could be too new; or what is known to be durable.
+            proven = newest;
+        }
+    }
+    Ok(proven)
+}
+
 /// Whether another segment follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Follows {
@@ -617,19 +660,21 @@ impl SegmentReader {
         }
         let mut rest = payload;
         for nth in 0..u64::from(header.count) {
-            let expected = format!("record {}", seq.0 + nth);
+            let expected = || format!("record {}", seq.0 + nth);
             let (logged, len) = match Logged::decode(rest) {
                 Ok(decoded) => decoded,
                 Err(error @ (RecordError::Damaged(_) | RecordError::Unknown { .. })) => {
-                    return Err(self.damage(Mismatch::new(expected, error.to_string())));
+                    return Err(self.damage(Mismatch::new(expected(), error.to_string())));
                 }
             };
             if logged.seq.0 != seq.0 + nth {
-                return Err(self.damage(Mismatch::new(expected, format!("record {}", logged.seq))));
+                return Err(
+                    self.damage(Mismatch::new(expected(), format!("record {}", logged.seq)))
+                );
             }
             rest = &rest[len..];
             sink(logged).map_err(|misfit| {
-                self.damage(Mismatch::new(format!("{expected} to fit"), misfit))
+                self.damage(Mismatch::new(format!("{} to fit", expected()), misfit))
             })?;
         }
         if rest.is_empty() {
@@ -793,6 +838,32 @@ mod tests {
         let (mut bytes, _) = segment(&[1, 1, 0]);
         bytes[8_192 + 70] ^= 1;
         assert!(read(&bytes, 1 << 20, Follows::Nothing).is_err());
+    }
+
+    #[test]
+    fn of_a_segment_that_is_being_written_only_what_a_later_batch_proves_is_taken() {
+        let proven_of = |bytes: &[u8], durable: u64| {
+            let proven = proven(bytes, LogSeq(durable)).unwrap();
+            (proven.bytes, proven.last.0)
+        };
+        let (bytes, _) = segment(&[3, 2, 1]);
+        let page = 4_096;
+        assert_eq!(proven_of(&bytes, 0), (3 * page, 5));
+        assert_eq!(proven_of(&bytes[..3 * page], 0), (2 * page, 3));
+        assert_eq!(proven_of(&bytes[..2 * page], 0), (page, 0));
+        // A checkpoint of record 6 is there: so much is durable.
+        assert_eq!(proven_of(&bytes, 6), (4 * page, 6));
+        // A mark proves what is before it, and holds nothing itself.
+        let (marked, _) = segment(&[3, 2, 0]);
+        assert_eq!(proven_of(&marked, 0), (4 * page, 5));
+        // The second batch was read before it was written whole, the third one after.
+        let mut torn = bytes.clone();
+        torn[2 * page + 100..3 * page].fill(0);
+        assert_eq!(proven_of(&torn, 0), (page, 0));
+        let (seqs, end) = read(&torn[..page], 1 << 20, Follows::Nothing).unwrap();
+        assert_eq!((seqs.len(), end.torn), (0, false));
+        assert!(read(&torn, 1 << 20, Follows::Nothing).is_err());
+        assert!(proven(&bytes[..100], LogSeq(0)).is_err());
     }
 
     #[test]

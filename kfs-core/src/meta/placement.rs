@@ -21,22 +21,24 @@ pub(crate) struct Candidate {
 }
 
 /// What is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted {
     pub(crate) replicas: usize,
     /// A server with fewer free bytes has no room.
     pub(crate) bytes_free_min: u64,
     /// Where the client is.
     pub(crate) client: Option<IpAddr>,
+    /// Racks that have a replica already.
+    pub(crate) racks_taken: BTreeSet<String>,
 }
 
 /// The servers for a chunk, head of the chain first: as many as are wanted, or all that have room.
-pub(crate) fn choose(candidates: &[Candidate], wanted: Wanted, rng: &mut Rng) -> Vec<ServerIndex> {
+pub(crate) fn choose(candidates: &[Candidate], wanted: &Wanted, rng: &mut Rng) -> Vec<ServerIndex> {
     let mut left: Vec<&Candidate> = candidates
         .iter()
         .filter(|candidate| candidate.bytes_free >= wanted.bytes_free_min)
         .collect();
-    let mut racks = BTreeSet::new();
+    let mut racks = wanted.racks_taken.clone();
     let mut chosen = Vec::with_capacity(wanted.replicas);
     while chosen.len() < wanted.replicas && !left.is_empty() {
         let near =
@@ -110,6 +112,7 @@ mod tests {
             replicas,
             bytes_free_min: GIB,
             client: None,
+            racks_taken: BTreeSet::new(),
         }
     }
 
@@ -121,7 +124,7 @@ mod tests {
             candidate(3, "", 5),
         ];
         for seed in 0..100 {
-            let mut chosen = choose(&servers, wanted(3), &mut Rng::new(seed));
+            let mut chosen = choose(&servers, &wanted(3), &mut Rng::new(seed));
             chosen.sort();
             assert_eq!(chosen, [ServerIndex(1), ServerIndex(3)]);
         }
@@ -137,7 +140,7 @@ mod tests {
             candidate(5, "c", 1),
         ];
         for seed in 0..100 {
-            let chosen = choose(&servers, wanted(3), &mut Rng::new(seed));
+            let chosen = choose(&servers, &wanted(3), &mut Rng::new(seed));
             assert!(
                 chosen.contains(&ServerIndex(3)) && chosen.contains(&ServerIndex(5)),
                 "seed {seed}: {chosen:?}"
@@ -156,7 +159,7 @@ mod tests {
         for seed in 0..100 {
             let chosen = choose(
                 &servers,
-                Wanted {
+                &Wanted {
                     client,
                     ..wanted(2)
                 },
@@ -176,7 +179,7 @@ mod tests {
         servers[2].writing = 4;
         let mut heads = [0_u32; 4];
         for seed in 0..1_000 {
-            heads[usize::try_from(choose(&servers, wanted(1), &mut Rng::new(seed))[0].0)
+            heads[usize::try_from(choose(&servers, &wanted(1), &mut Rng::new(seed))[0].0)
                 .unwrap()] += 1;
         }
         assert!(

@@ -127,15 +127,29 @@ pub struct Renamed {
     pub from: Key,
     /// The name after.
     pub to: Key,
+    /// What becomes of a file that had that name.
+    pub replaced: Fate,
     /// Of the change.
     pub time: UnixNanos,
 }
 
-/// A file's name was removed, and with it the file.
+/// What becomes of a file whose name is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Fate {
+    /// Nobody has it open: it goes with its name.
+    Dropped,
+    /// It stays, without a name, until a record reclaims it: somebody has it open, or may have, or it has more chunks
+    /// than one record reclaims.
+    Kept,
+}
+
+/// A file's name was removed, and with it the file, unless it is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FileRemoved {
     /// Its place.
     pub key: Key,
+    /// Of the file.
+    pub fate: Fate,
     /// Of the change.
     pub time: UnixNanos,
 }
@@ -199,6 +213,101 @@ pub struct ServerJoined {
     pub instance: Instance,
     /// The rack it says it is in.
     pub rack: String,
+}
+
+/// A chunkserver has proved that this log lost its end: nothing changes until somebody accepts that.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TailLost {
+    /// Who has seen it.
+    pub node: NodeId,
+    /// Of the meta server that it has seen.
+    pub epoch: Epoch,
+    /// Of the meta server that it has seen.
+    pub incarnation: Incarnation,
+    /// How far the log of that one was durable; 0: it has a chunk of it.
+    pub seq: LogSeq,
+    /// How far this log goes in that epoch; 0: it does not have it.
+    pub has: LogSeq,
+}
+
+/// An operator has accepted that the log lost its end: what was acknowledged in it is given up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RollbackAccepted {
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
+/// Whose a chunk was, in a part of the log that is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The file that the names of its replicas say.
+    pub named: FileId,
+    /// The meta server that issued it, as its headers say.
+    pub incarnation: Incarnation,
+}
+
+/// A chunk of a part of the log that is missing became a file of its own; or more of its replicas were found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OrphanAdopted {
+    /// Where the file stands.
+    pub key: Key,
+    /// New; or the file that the chunk became before.
+    pub file: FileId,
+    /// As the names of its replicas say.
+    pub chunk: ChunkId,
+    /// As the names of its replicas say.
+    pub version: Version,
+    /// Whose it was.
+    pub of: Adopted,
+    /// Who has it whole.
+    pub members: Vec<ServerIndex>,
+    /// What they have.
+    pub synced: Durable,
+    /// Replicas that are asked for.
+    pub replication: u8,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
+/// A directory was removed with all that is in it: it stands nowhere any more, and is reclaimed bit by bit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TreeDetached {
+    /// Its place.
+    pub key: Key,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
+/// The first names of a directory that stands nowhere are gone. Of these, directories stand nowhere now, and files are
+/// dropped but for those that are kept. A directory that has no names left is gone with the last of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TreeReclaimed {
+    /// Which.
+    pub dir: FileId,
+    /// How many names.
+    pub entries: u32,
+    /// Files among them that stay, rising; see [`Fate::Kept`].
+    pub kept: Vec<FileId>,
+}
+
+/// Files without names are gone; of one that has many chunks only a part of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FilesReclaimed {
+    /// Which are gone.
+    pub files: Vec<FileId>,
+    /// Of which one the chunks below an index are gone.
+    pub part: Option<(FileId, u64)>,
+}
+
+/// Who has a chunk that is at rest has changed: a copy was made, or one that was not needed goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MembersChanged {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The one it has.
+    pub version: Version,
+    /// From now on.
+    pub members: Vec<ServerIndex>,
 }
 
 /// Why the bytes of a record cannot be used.
@@ -272,6 +381,13 @@ records! {
     10 1 ChunkAbandoned,
     11 1 SizeSet,
     12 1 ServerJoined,
+    13 1 TailLost,
+    14 1 RollbackAccepted,
+    15 1 OrphanAdopted,
+    16 1 TreeDetached,
+    17 1 TreeReclaimed,
+    18 1 FilesReclaimed,
+    19 1 MembersChanged,
 }
 
 impl Logged {
@@ -376,6 +492,7 @@ mod tests {
                 parent: FileId(2),
                 name: Name::new(b"gone").unwrap(),
             },
+            fate: Fate::Kept,
             time: UnixNanos(9),
         });
         let bytes = record.encode(Vec::new());

@@ -1,10 +1,12 @@
 //! Chunkservers: hello, terms, heartbeats, what becomes of each replica they report, and when they count as
 //! down. What the log knows of a server is its place, boot and rack; the rest is known from its last hello on.
 use super::chunkmap::ChunkMap;
+use super::packed::{ChunkSet, Map};
 use super::record::{By, ServerJoined};
+use super::rollback::is_orphan;
 use super::state::State;
 use super::{Io, LinkRole, Serving};
-use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term};
+use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term, Version};
 use crate::machine::Output;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -23,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The most bytes of a rack's name.
 const RACK_BYTES_MAX: usize = 255;
 /// An epoch that is heard of must leave room for many above it.
-const EPOCH_HEARD_MAX: u32 = 1 << 22;
+pub(super) const EPOCH_HEARD_MAX: u32 = 1 << 22;
 
 /// The chunkservers heard of since the start.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,8 @@ pub(super) struct Roster {
     terms: u64,
     /// Before this, nobody is silent for too long.
     look_at: Option<Instant>,
+    /// Whether servers that are up may have orphans that nobody has looked at.
+    pub(super) orphans_wait: bool,
 }
 
 /// A chunkserver, as it was last heard.
@@ -49,13 +53,19 @@ pub(super) struct Heard {
     /// What each of them may take: a whole chunk, until its file says how much it is.
     pub(super) promised: BTreeMap<ChunkId, u64>,
     /// What it was told to keep, or has made, in its term.
-    pub(super) confirmed: BTreeSet<ChunkId>,
+    pub(super) confirmed: Map<ChunkSet>,
     /// What it has and cannot serve whole.
     pub(super) damaged: BTreeSet<ChunkId>,
     /// How far it has what is at rest there and is still written by the log: a report may yet go past it.
     resting: BTreeMap<ChunkId, Durable>,
     /// Replicas it has that are not of this log.
     pub(super) unknown: u64,
+    /// Those it has that are, and it is no member of their chunk.
+    pub(super) strays: BTreeSet<ChunkId>,
+    /// Those among them that are of a part of the log that is missing, and have something in them.
+    pub(super) orphans: BTreeMap<(ChunkId, Version), InventoryItem>,
+    /// Whether some of those were adopted in its term.
+    pub(super) found_again: bool,
 }
 
 /// Whether a chunkserver is there.
@@ -119,7 +129,7 @@ impl Roster {
         let heard = self
             .heard
             .get(&server)
-            .filter(|heard| heard.is_up() && heard.confirmed.contains(&chunk))?;
+            .filter(|heard| heard.is_up() && heard.confirmed.contains_key(&chunk))?;
         Some(heard.addr)
     }
     /// A replica is known to be there.
@@ -127,7 +137,7 @@ impl Roster {
         let Some(heard) = self.heard.get_mut(&server) else {
             return;
         };
-        if heard.confirmed.insert(chunk) && heard.is_up() {
+        if heard.confirmed.insert(chunk, ()).is_none() && heard.is_up() {
             copies.gained(chunk);
         }
     }
@@ -135,7 +145,7 @@ impl Roster {
         let Some(heard) = self.heard.get_mut(&server) else {
             return;
         };
-        if heard.confirmed.remove(&chunk) && heard.is_up() {
+        if heard.confirmed.remove(&chunk).is_some() && heard.is_up() {
             copies.lost(chunk);
         }
     }
@@ -188,16 +198,57 @@ impl Roster {
         let heard = self.heard.get_mut(&server)?;
         let connection = heard.connection()?;
         if heard.is_up() {
-            for chunk in &heard.confirmed {
-                copies.lost(*chunk);
+            for chunk in heard.confirmed.keys() {
+                copies.lost(chunk);
             }
         }
-        heard.confirmed.clear();
+        heard.confirmed = Map::default();
         heard.damaged.clear();
         heard.resting.clear();
         heard.unknown = 0;
+        heard.strays.clear();
+        heard.orphans.clear();
+        heard.found_again = false;
         heard.standing = Standing::Down;
         Some(connection.link)
+    }
+    /// Whether a server is up and has a replica that it can serve whole.
+    pub(super) fn has_whole(&self, server: ServerIndex, chunk: ChunkId) -> bool {
+        let heard = self.heard.get(&server).filter(|heard| heard.is_up());
+        heard.is_some_and(|heard| {
+            heard.confirmed.contains_key(&chunk) && !heard.damaged.contains(&chunk)
+        })
+    }
+    /// Whether a server that is up has a replica that it cannot serve whole.
+    pub(super) fn has_damage(&self) -> bool {
+        let mut heard = self.heard.values();
+        heard.any(|heard| heard.is_up() && !heard.damaged.is_empty())
+    }
+    /// The first chunks, from this one on, of which a server that is up has a damaged replica.
+    pub(super) fn damaged_chunks(&self, from: ChunkId, most: usize) -> BTreeSet<ChunkId> {
+        let mut first = BTreeSet::new();
+        for heard in self.heard.values().filter(|heard| heard.is_up()) {
+            first.extend(heard.damaged.range(from..).take(most));
+            while first.len() > most {
+                first.pop_last();
+            }
+        }
+        first
+    }
+    /// A replica that was damaged was made anew.
+    pub(super) fn mended(&mut self, server: ServerIndex, chunk: ChunkId, copies: &mut ChunkMap) {
+        if let Some(heard) = self.heard.get_mut(&server) {
+            heard.damaged.remove(&chunk);
+            heard.resting.remove(&chunk);
+            heard.strays.remove(&chunk);
+        }
+        self.confirm(server, chunk, copies);
+    }
+    /// A server has a replica of a part of the log that is missing.
+    fn orphaned(&mut self, server: ServerIndex, item: &InventoryItem) {
+        if let Some(heard) = self.heard.get_mut(&server) {
+            heard.orphans.insert((item.chunk, item.version), *item);
+        }
     }
     /// When to look next whether a server is silent for too long.
     pub(super) const fn due(&self) -> Option<Instant> {
@@ -275,11 +326,12 @@ impl Serving {
             );
             return Err(Refusal::new(Status::Permission, what));
         }
-        // Two records may follow: the epoch and the server.
-        self.has_room(2_048, 1)?;
+        // Three records may follow: the epoch, what is lost, and the server.
+        self.has_room(3_072, 1)?;
         if self.is_ahead(m.seen) {
             self.raise_epoch(io, m.seen.0);
         }
+        self.witnessed(io, m.node, m.seen, m.seen_seq);
         let index = known.unwrap_or_else(|| {
             self.state
                 .roster
@@ -336,10 +388,13 @@ impl Serving {
             writing: 0,
             placed: 0,
             promised: BTreeMap::new(),
-            confirmed: BTreeSet::new(),
+            confirmed: Map::default(),
             damaged: BTreeSet::new(),
             resting: BTreeMap::new(),
             unknown: 0,
+            strays: BTreeSet::new(),
+            orphans: BTreeMap::new(),
+            found_again: false,
         };
         self.roster.heard.insert(index, heard);
         let silent_at = now + io.config.timing.serve_lease;
@@ -411,6 +466,17 @@ impl Serving {
                 link.role = LinkRole::Unsaid;
             }
             self.member_lost(io, server, why);
+            self.copying.server_down(server);
+        }
+    }
+
+    /// Ends a server's term, and asks it to begin another one.
+    pub(super) fn says_hello_again(&mut self, io: &mut Io, server: ServerIndex, why: &str) {
+        let link = self.roster.link(server);
+        self.server_down(io, server, why);
+        if let Some(link) = link {
+            io.outbox
+                .send(link, Msg::new(0, SayHello { why: why.into() }));
         }
     }
 
@@ -472,7 +538,10 @@ impl Serving {
         };
         let mut verdicts = Vec::with_capacity(m.items.len());
         for item in &m.items {
-            let verdict = verdict(&self.state, server, item);
+            let verdict = match verdict(&self.state, server, item) {
+                Verdict::Unknown => self.strayed(io, server, item).unwrap_or(Verdict::Unknown),
+                verdict => verdict,
+            };
             let heard = self
                 .roster
                 .heard
@@ -493,8 +562,17 @@ impl Serving {
                 }
                 Verdict::Unknown => {
                     probe::hit(Probe::ReplicaUnknown);
-                    heard.unknown += 1;
+                    if self.state.owners.get(&item.chunk).is_some() {
+                        heard.strays.insert(item.chunk);
+                    } else {
+                        heard.unknown += 1;
+                    }
                     tracing::warn!(%server, ?item, "a replica is not of this log; it is left where it is");
+                    let node = self.state.roster.get(&server).map(|known| known.node);
+                    self.witnessed_by_replica(io, node.unwrap_or_default(), item);
+                    if is_orphan(&self.state, item) {
+                        self.roster.orphaned(server, item);
+                    }
                 }
             }
             verdicts.push((item.chunk, item.version, verdict));
@@ -507,8 +585,11 @@ impl Serving {
         heard.at = io.now.mono;
         if let (Standing::Joining(connection), true) = (heard.standing, m.last) {
             heard.standing = Standing::Up(connection);
-            for chunk in &heard.confirmed {
-                self.copies.gained(*chunk);
+            for chunk in heard.confirmed.keys() {
+                self.copies.gained(chunk);
+            }
+            if !heard.orphans.is_empty() {
+                self.roster.orphans_wait = true;
             }
         }
         self.reply(
@@ -531,7 +612,7 @@ impl Serving {
             .state
             .owners
             .get(&m.chunk)
-            .and_then(|at| self.state.chunks.get(at));
+            .and_then(|at| self.state.chunks.get(&at));
         if owned.is_none_or(|chunk| chunk.version != m.version || !chunk.members.contains(&server))
         {
             return;
@@ -570,7 +651,7 @@ impl Serving {
     }
 }
 
-fn drop_link(io: &mut Io, link: LinkId) {
+pub(super) fn drop_link(io: &mut Io, link: LinkId) {
     io.links.remove(&link);
     io.outbox.push(Output::Close { link });
 }
@@ -578,10 +659,11 @@ fn drop_link(io: &mut Io, link: LinkId) {
 /// What becomes of a replica. Only what is certainly ours and certainly nobody's is stale.
 fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict {
     if let Some(at) = state.owners.get(&item.chunk) {
-        let chunk = state.chunks.get(at).expect("an owner has its chunk");
+        let chunk = state.chunks.get(&at).expect("an owner has its chunk");
+        let named = state.named(item.chunk, at.0);
         let ours =
-            at.0 == item.file && chunk.version == item.version && chunk.members.contains(&server);
-        let log = state.logged(at.0, at.1, chunk);
+            named == item.file && chunk.version == item.version && chunk.members.contains(&server);
+        let log = state.logged(at.0, at.1, &chunk);
         return match item.state {
             _ if !ours => Verdict::Unknown,
             _ if log.len == 0 && planted::is(Bug::UnreadReplicaStale) => Verdict::Stale,
@@ -593,20 +675,24 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
             }
         };
     }
-    let issued = |epoch: Epoch, counter: u64| {
-        state
-            .epochs
-            .get(&epoch)
-            .is_some_and(|epoch| (1..=epoch.issued).contains(&counter))
-    };
+    let issued = |epoch: Epoch, counter: u64| is_issued(state, epoch, counter);
     let epoch = state.incarnations.get(&item.incarnation).copied();
     let from_here = epoch == Some(item.version.epoch())
         && item.chunk.epoch() <= item.version.epoch()
         && issued(item.version.epoch(), item.version.counter())
         && issued(item.chunk.epoch(), item.chunk.counter());
-    let stale = from_here || planted::is(Bug::UnknownDeleted);
+    let given_up = state.rollback_accepted() > Epoch(0) && planted::is(Bug::AcceptedDeleted);
+    let stale = from_here || given_up || planted::is(Bug::UnknownDeleted);
     match item.state {
         ReplicaState::Writing | ReplicaState::Good if stale => Verdict::Stale,
         ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => Verdict::Unknown,
     }
+}
+
+/// Whether this log issued an id.
+pub(super) fn is_issued(state: &State, epoch: Epoch, counter: u64) -> bool {
+    state
+        .epochs
+        .get(&epoch)
+        .is_some_and(|epoch| (1..=epoch.issued).contains(&counter))
 }

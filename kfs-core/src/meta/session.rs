@@ -6,6 +6,7 @@
 use super::allocate::Asker;
 use super::namespace::{self, Decision, NewFile, SizeReport};
 use super::record::{By, FileRemoved, Record, SessionEnded, SessionOpened as SessionOpenedRecord};
+use super::roster::drop_link;
 use super::state::State;
 use super::{Io, LOG_RESERVE, LinkRole, Serving};
 use crate::ids::{LinkId, LogSeq, RequestNumber, SessionId};
@@ -26,11 +27,15 @@ pub(super) struct Sessions {
     live: BTreeMap<SessionId, Live>,
     /// When to look whether a session is silent; it may have been heard since.
     due: BTreeSet<(Instant, SessionId)>,
+    /// Of before the start, and not taken up since: what their clients hold is not known.
+    unresumed: BTreeSet<SessionId>,
 }
 
 #[derive(Clone, Debug)]
 struct Live {
     link: Option<LinkId>,
+    /// The last one it was taken up on, there or not: what opens it on an older one has come late.
+    newest: Option<LinkId>,
     heard: Instant,
     lowest: RequestNumber,
     /// Answers that changed nothing.
@@ -48,12 +53,16 @@ impl Sessions {
         let mut sessions = Self::default();
         for (session, known) in &state.sessions {
             sessions.add(*session, known.lowest, now, idle);
+            if !planted::is(Bug::RestartForgetsHolders) {
+                sessions.unresumed.insert(*session);
+            }
         }
         sessions
     }
     fn add(&mut self, session: SessionId, lowest: RequestNumber, now: Instant, idle: Duration) {
         let live = Live {
             link: None,
+            newest: None,
             heard: now,
             lowest,
             answers: BTreeMap::new(),
@@ -70,6 +79,11 @@ impl Sessions {
         {
             live.heard = now;
         }
+    }
+    /// Whether the session was taken up on a newer link than this one: its client has left this one.
+    fn left(&self, session: SessionId, link: LinkId) -> bool {
+        let newest = self.live.get(&session).and_then(|live| live.newest);
+        newest.is_some_and(|newest| link < newest) && !planted::is(Bug::LateOpeningTaken)
     }
     /// A link that was a session's is gone.
     pub(super) fn unbind(&mut self, session: SessionId, link: LinkId) {
@@ -105,6 +119,10 @@ impl Sessions {
         let most = self.live.values().map(|live| live.answers.len()).max();
         (self.live.len(), most.unwrap_or(0))
     }
+    /// Whether every session of before the start was taken up, or has ended.
+    pub(super) fn are_resumed(&self) -> bool {
+        self.unresumed.is_empty()
+    }
     /// When to look next whether a session is silent.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
@@ -119,21 +137,25 @@ impl Serving {
         request: u64,
         m: &OpenSession,
     ) {
-        let outcome = match m.resume {
-            Some(session) if self.state.sessions.contains_key(&session) => {
+        let known = m
+            .resume
+            .or_else(|| self.state.nonces.get(&m.nonce).copied());
+        if known.is_some_and(|session| self.sessions.left(session, link)) {
+            return probe::hit(Probe::LateDuplicateDropped);
+        }
+        let outcome = match (m.resume, known) {
+            (Some(session), _) if self.state.sessions.contains_key(&session) => {
                 probe::hit(Probe::SessionResumed);
                 Ok(session)
             }
-            Some(session) => Err(expired(session)),
-            None => match self.state.nonces.get(&m.nonce) {
-                Some(session) => {
-                    probe::hit(Probe::SessionOpenedTwice);
-                    Ok(*session)
-                }
-                None => self
-                    .has_room(128, LOG_RESERVE)
-                    .map(|()| self.begin_session(io, m.nonce)),
-            },
+            (Some(session), _) => Err(expired(session)),
+            (None, Some(session)) => {
+                probe::hit(Probe::SessionOpenedTwice);
+                Ok(session)
+            }
+            (None, None) => self
+                .has_room(128, LOG_RESERVE)
+                .map(|()| self.begin_session(io, m.nonce)),
         };
         let outcome = outcome.map(|session| {
             self.bind(io, session, link);
@@ -182,7 +204,9 @@ impl Serving {
             .get_mut(&session)
             .expect("every session of the state is live");
         live.link = Some(link);
+        live.newest = Some(link);
         live.heard = io.now.mono;
+        self.sessions.unresumed.remove(&session);
     }
 
     pub(super) fn renew(&mut self, io: &mut Io, link: LinkId, request: u64, m: &Renew) {
@@ -210,6 +234,15 @@ impl Serving {
             Some(bound) if bound == link => {}
             // A late duplicate on a link that the session has left.
             Some(_) => return probe::hit(Probe::LateDuplicateDropped),
+            // It was taken up here and elsewhere since, and left there: its client takes it up anew on another link.
+            None if io
+                .links
+                .get(&link)
+                .is_some_and(|link| link.role == LinkRole::Session(session))
+                && !planted::is(Bug::LateOpeningTaken) =>
+            {
+                return drop_link(io, link);
+            }
             None => {
                 let what = "the session must be taken up again on this link first";
                 return self.mutated(
@@ -278,7 +311,9 @@ impl Serving {
         } = asker.by;
         let time = io.now.wall;
         let state = &self.state;
-        let decided = self.has_room(record_bytes_max(&op), LOG_RESERVE + self.allocations.len());
+        let decided = self.may_change(&op).and_then(|()| {
+            self.has_room(record_bytes_max(&op), LOG_RESERVE + self.allocations.len())
+        });
         let decided = match (decided, op) {
             (Err(refusal), _) => Err(refusal),
             (Ok(()), MutateOp::Allocate { file, index }) => {
@@ -317,9 +352,12 @@ impl Serving {
                 )
             }
             (Ok(()), MutateOp::Rename { from, to, mode }) => {
-                namespace::rename(state, &from, &to, mode, time)
+                namespace::rename(state, &from, &to, mode, time, |file| self.fate(io, file))
             }
-            (Ok(()), MutateOp::Remove { at }) => namespace::remove(state, &at, time),
+            (Ok(()), MutateOp::Remove { at }) => {
+                namespace::remove(state, &at, time, |file| self.fate(io, file))
+            }
+            (Ok(()), MutateOp::RemoveTree { at }) => namespace::remove_tree(state, &at, time),
             (Ok(()), MutateOp::Rmdir { at }) => namespace::rmdir(state, &at, time),
             (
                 Ok(()),
@@ -343,18 +381,25 @@ impl Serving {
             (Ok(()), MutateOp::EndSession) => {
                 Ok(Decision::Log(SessionEnded { session, time }.into()))
             }
+            (Ok(()), MutateOp::AcceptRollback) => {
+                Ok(Decision::Log(self.accept_rollback(io).into()))
+            }
         };
         if planted::is(Bug::RenameInTwoRecords)
             && let Ok(Decision::Log(Record::Renamed(renamed))) = &decided
             && let Some(replaced) = self.state.tree.get(&renamed.to)
             && namespace::file_size(&self.state, replaced).is_ok()
         {
-            let key = renamed.to.clone();
-            self.commit(io, By::NOBODY, FileRemoved { key, time });
+            let (key, fate) = (renamed.to.clone(), renamed.replaced);
+            self.commit(io, By::NOBODY, FileRemoved { key, fate, time });
         }
         match decided {
             Ok(Decision::Log(record)) => {
                 let ends = matches!(record, Record::SessionEnded(_));
+                if matches!(record, Record::RollbackAccepted(_)) {
+                    // Nobody writes a file any more.
+                    self.allocations.drop_all();
+                }
                 let (seq, done) = self.commit(io, asker.by, record);
                 if ends {
                     self.forget_session(session);
@@ -409,7 +454,8 @@ impl Serving {
             };
             if heard + idle > now {
                 self.sessions.due.insert((heard + idle, session));
-            } else if self.has_room(128, 0).is_err() {
+            } else if self.has_room(128, 0).is_err() || self.state.tail_lost.is_some() {
+                // With its end go its temporary files: a part of the log that is missing may have renamed them.
                 self.sessions.due.insert((now + RETRY_END, session));
             } else {
                 probe::hit(Probe::SessionExpired);
@@ -431,6 +477,7 @@ impl Serving {
 
     fn forget_session(&mut self, session: SessionId) {
         self.sessions.live.remove(&session);
+        self.sessions.unresumed.remove(&session);
         self.allocations.drop_session(session);
     }
 }
@@ -460,7 +507,9 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::Rename { .. }
         | MutateOp::Remove { .. }
         | MutateOp::Rmdir { .. }
+        | MutateOp::RemoveTree { .. }
         | MutateOp::Allocate { .. }
-        | MutateOp::EndSession => FIXED,
+        | MutateOp::EndSession
+        | MutateOp::AcceptRollback => FIXED,
     }
 }

@@ -1,19 +1,24 @@
 //! Everything the log determines, and nothing else: two meta servers that applied the same records are equal.
 //!
-//! The maps are persistent, so a snapshot is cheap. Knows no links, no time and no randomness; what is known
-//! only from chunkservers that said hello is in [`super::roster`] and [`super::chunkmap`].
-use super::key::Key;
-use super::record::Logged;
+//! The maps are persistent, so a snapshot is cheap; those that grow with the number of files are packed. Knows no
+//! links, no time and no randomness; what is known only from chunkservers that said hello is in [`super::roster`]
+//! and [`super::chunkmap`].
+use super::key::{Key, Name};
+use super::packed::{Chunks, Inodes, Map, Owners};
+use super::record::{Adopted, Logged, TailLost};
 use super::tree::Tree;
 use crate::ids::{
     Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
     ServerIndex, SessionId, Version,
 };
-use crate::limits::Geometry;
+use crate::limits::{Geometry, RECLAIM_BATCH_MAX};
 use crate::time::UnixNanos;
+use crate::wire::Refusal;
 use crate::wire::client_chunk::Durable;
-use crate::wire::client_meta::{Attrs, Done, Kind};
+use crate::wire::client_meta::{At, Attrs, Done, Entry, Kind};
+use core::cmp::Ordering;
 use core::fmt::Debug;
+use core::ops::Bound::{Excluded, Unbounded};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -31,11 +36,11 @@ pub struct State {
     pub(crate) epochs: OrdMap<Epoch, EpochState>,
     pub(crate) incarnations: OrdMap<Incarnation, Epoch>,
     pub(crate) tree: Tree,
-    pub(crate) inodes: OrdMap<FileId, Inode>,
+    pub(crate) inodes: Map<Inodes>,
     /// The chunks of files by their index.
-    pub(crate) chunks: OrdMap<(FileId, u64), ChunkState>,
+    pub(crate) chunks: Map<Chunks>,
     /// Whose each chunk is.
-    pub(crate) owners: OrdMap<ChunkId, (FileId, u64)>,
+    pub(crate) owners: Map<Owners>,
     /// Chunks that no size report has named yet.
     pub(crate) unnamed: OrdSet<(FileId, u64)>,
     /// Which session may write a file.
@@ -52,7 +57,22 @@ pub struct State {
     pub(crate) directories: u64,
     /// Of all files, as their sizes say.
     pub(crate) bytes: u64,
+    /// What proved that this log lost its end, until somebody accepts it.
+    pub(crate) tail_lost: Option<TailLost>,
+    /// The newest epoch when that was accepted last; 0: never.
+    pub(crate) accepted: Epoch,
+    /// Chunks that were of a part of the log that is missing.
+    pub(crate) adopted: OrdMap<ChunkId, Adopted>,
+    /// Files without names, which wait until nobody has them open.
+    pub(crate) unlinked: OrdSet<FileId>,
+    /// Directories that stand nowhere: removed with what is in them, which is being reclaimed.
+    pub(crate) detached: OrdSet<FileId>,
+    /// Names in those.
+    pub(crate) detached_entries: u64,
 }
+
+/// Where a directory stands that stands nowhere: no id is 0.
+pub(crate) const NOWHERE: FileId = FileId(0);
 
 /// One epoch.
 #[derive(Clone, PartialEq, Debug)]
@@ -64,7 +84,7 @@ pub(crate) struct EpochState {
 }
 
 /// A file or directory, but for its name.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Inode {
     pub(crate) node: Node,
     pub(crate) mode: u32,
@@ -76,7 +96,7 @@ pub(crate) struct Inode {
 }
 
 /// What files and directories do not share.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Node {
     File {
         size: u64,
@@ -87,6 +107,16 @@ pub(crate) enum Node {
         entries: u64,
         subdirectories: u32,
     },
+}
+
+impl Node {
+    /// How many replicas it asks for: a directory none.
+    pub(crate) const fn replication(&self) -> u8 {
+        match self {
+            Self::File { replication, .. } => *replication,
+            Self::Directory { .. } => 0,
+        }
+    }
 }
 
 /// A chunk of a file.
@@ -109,6 +139,8 @@ pub struct Owned {
     pub file: FileId,
     /// Its place in the file.
     pub index: u64,
+    /// Whose it is by the names of its replicas: another file's, if it was adopted.
+    pub named: FileId,
     /// Which.
     pub chunk: ChunkId,
     /// At which version.
@@ -158,6 +190,8 @@ impl Default for State {
             ctime: UnixNanos(0),
             crtime: UnixNanos(0),
         };
+        let mut inodes = Map::default();
+        inodes.insert(FileId::ROOT, root);
         Self {
             seq: LogSeq(0),
             cluster: ClusterId(0),
@@ -166,9 +200,9 @@ impl Default for State {
             epochs: OrdMap::new(),
             incarnations: OrdMap::new(),
             tree: Tree::default(),
-            inodes: OrdMap::unit(FileId::ROOT, root),
-            chunks: OrdMap::new(),
-            owners: OrdMap::new(),
+            inodes,
+            chunks: Map::default(),
+            owners: Map::default(),
             unnamed: OrdSet::new(),
             writers: OrdMap::new(),
             writing: OrdSet::new(),
@@ -180,6 +214,12 @@ impl Default for State {
             nodes: OrdMap::new(),
             directories: 1,
             bytes: 0,
+            tail_lost: None,
+            accepted: Epoch(0),
+            adopted: OrdMap::new(),
+            unlinked: OrdSet::new(),
+            detached: OrdSet::new(),
+            detached_entries: 0,
         }
     }
 }
@@ -231,7 +271,8 @@ impl State {
     fn check_namespace(&self) -> Result<(), String> {
         let mut bytes = 0_u64;
         let mut directories = 0_u64;
-        for (id, inode) in &self.inodes {
+        let mut detached_entries = 0_u64;
+        for (id, inode) in self.inodes.iter() {
             let Node::Directory {
                 parent,
                 entries,
@@ -246,12 +287,18 @@ impl State {
                 continue;
             };
             directories += 1;
-            let above = self.inodes.get(&parent).map(|inode| &inode.node);
-            holds(matches!(above, Some(Node::Directory { .. })), || {
-                format!("directory {id} stands in {parent}, which is no directory")
-            })?;
+            let detached = self.detached.contains(&id);
+            if detached {
+                detached_entries += entries;
+            }
+            let above = self.inodes.get(&parent).map(|inode| inode.node);
+            let stands = matches!(above, Some(Node::Directory { .. }));
+            holds(
+                stands != detached && (parent == NOWHERE) == detached,
+                || format!("directory {id} stands in {parent}, which is no directory, or should"),
+            )?;
             let mut found = (0_u64, 0_u32);
-            for (name, file) in self.tree.after(*id, b"") {
+            for (name, file) in self.tree.after(id, b"") {
                 found.0 += 1;
                 let Some(child) = self.inodes.get(&file) else {
                     return Err(format!(
@@ -260,7 +307,7 @@ impl State {
                 };
                 if let Node::Directory { parent, .. } = child.node {
                     found.1 += 1;
-                    holds(parent == *id, || {
+                    holds(parent == id, || {
                         format!("directory {file} stands in {id} and takes {parent} for its parent")
                     })?;
                 }
@@ -270,7 +317,7 @@ impl State {
                     "directory {id} counts {entries} entries, {subdirectories} of them directories; it has {found:?}"
                 )
             })?;
-            holds(self.climbs_to_root(*id), || {
+            holds(self.climbs_to_the_top(id), || {
                 format!("directory {id} is in itself, or below nothing")
             })?;
         }
@@ -283,9 +330,30 @@ impl State {
                 self.directories
             )
         })?;
-        holds(self.inodes.len() == self.tree.len() + 1, || {
+        let nameless = 1 + self.unlinked.len() + self.detached.len();
+        holds(self.inodes.len() == self.tree.len() + nameless, || {
             let (things, names) = (self.inodes.len(), self.tree.len());
-            format!("{things} files and directories have {names} names: all but the root have one")
+            format!(
+                "{things} files and directories have {names} names: all but {nameless} have one"
+            )
+        })?;
+        for file in &self.unlinked {
+            let node = self.inodes.get(file).map(|inode| inode.node);
+            holds(
+                matches!(node, Some(Node::File { .. })) && !self.holders.contains_key(file),
+                || format!("{file} has no name, and is no file, or a temporary one"),
+            )?;
+        }
+        for dir in &self.detached {
+            holds(self.inodes.contains_key(dir), || {
+                format!("directory {dir} stands nowhere, and is not there")
+            })?;
+        }
+        holds(detached_entries == self.detached_entries, || {
+            format!(
+                "directories that stand nowhere have {detached_entries} names; {} are counted",
+                self.detached_entries
+            )
         })
     }
     fn check_chunks(&self) -> Result<(), String> {
@@ -296,18 +364,18 @@ impl State {
                 self.owners.len()
             )
         })?;
-        for (at, chunk) in &self.chunks {
+        for (at, chunk) in self.chunks.iter() {
             let (file, index) = at;
             let id = chunk.chunk;
             holds(self.owners.get(&id) == Some(at), || {
                 let owner = self.owners.get(&id);
                 format!("chunk {id} is chunk {index} of file {file}; its owner is {owner:?}")
             })?;
-            let node = self.inodes.get(file).map(|inode| &inode.node);
+            let node = self.inodes.get(&file).map(|inode| inode.node);
             holds(matches!(node, Some(Node::File { .. })), || {
                 format!("chunk {id} is of {file}, which is no file")
             })?;
-            holds(self.unnamed.contains(at) == chunk.synced.is_none(), || {
+            holds(self.unnamed.contains(&at) == chunk.synced.is_none(), || {
                 format!(
                     "chunk {id} was named by a report, or was not: {:?}",
                     chunk.synced
@@ -322,6 +390,11 @@ impl State {
                     || format!("chunk {id} is on {member} twice, or it never joined"),
                 )?;
             }
+        }
+        for chunk in self.adopted.keys() {
+            holds(self.owners.get(chunk).is_some(), || {
+                format!("chunk {chunk} was adopted, and no file owns it")
+            })?;
         }
         for at in &self.unnamed {
             holds(self.chunks.contains_key(at), || {
@@ -414,14 +487,15 @@ impl State {
         }
         Ok(())
     }
-    fn climbs_to_root(&self, from: FileId) -> bool {
+    /// The root, or a directory that stands nowhere.
+    fn climbs_to_the_top(&self, from: FileId) -> bool {
         let mut at = from;
         for _ in 0..=self.inodes.len() {
-            if at == FileId::ROOT {
+            if at == FileId::ROOT || self.detached.contains(&at) {
                 return true;
             }
-            match self.inodes.get(&at).map(|inode| &inode.node) {
-                Some(Node::Directory { parent, .. }) => at = *parent,
+            match self.inodes.get(&at).map(|inode| inode.node) {
+                Some(Node::Directory { parent, .. }) => at = parent,
                 Some(Node::File { .. }) | None => return false,
             }
         }
@@ -443,19 +517,24 @@ impl State {
     pub fn chunks(&self) -> impl Iterator<Item = Owned> {
         self.chunks
             .iter()
-            .map(|((file, index), chunk)| self.owned(*file, *index, chunk))
+            .map(|((file, index), chunk)| self.owned(file, index, &chunk))
     }
     /// A chunk, if a file owns it.
     #[must_use]
     pub fn chunk(&self, chunk: ChunkId) -> Option<Owned> {
         let at = self.owners.get(&chunk)?;
-        let state = self.chunks.get(at)?;
-        Some(self.owned(at.0, at.1, state))
+        let state = self.chunks.get(&at)?;
+        Some(self.owned(at.0, at.1, &state))
+    }
+    /// The file that the names of a chunk's replicas say.
+    pub(crate) fn named(&self, chunk: ChunkId, owner: FileId) -> FileId {
+        self.adopted.get(&chunk).map_or(owner, |of| of.named)
     }
     fn owned(&self, file: FileId, index: u64, chunk: &ChunkState) -> Owned {
         Owned {
             file,
             index,
+            named: self.named(chunk.chunk, file),
             chunk: chunk.chunk,
             version: chunk.version,
             members: Arc::clone(&chunk.members),
@@ -483,13 +562,11 @@ impl State {
     }
     /// All files and directories, the root among them.
     pub fn files_and_directories(&self) -> impl Iterator<Item = Attrs> {
-        self.inodes.keys().filter_map(|file| self.attrs(*file))
+        self.inodes.keys().filter_map(|file| self.attrs(file))
     }
     /// The entries of a directory, in byte order of their names.
-    pub fn entries(&self, dir: FileId) -> impl Iterator<Item = (&[u8], FileId)> {
-        self.tree
-            .after(dir, b"")
-            .map(|(name, file)| (name.as_bytes(), file))
+    pub fn entries(&self, dir: FileId) -> impl Iterator<Item = (Name, FileId)> {
+        self.tree.after(dir, b"")
     }
     /// The first thing in which two states differ: which part, which key, and what each says. `None`: equal.
     #[must_use]
@@ -517,6 +594,12 @@ impl State {
             nodes,
             directories,
             bytes,
+            tail_lost,
+            accepted,
+            adopted,
+            unlinked,
+            detached,
+            detached_entries,
         } = self;
         let found = value("seq", seq, &other.seq)
             .or_else(|| value("cluster", cluster, &other.cluster))
@@ -530,10 +613,10 @@ impl State {
                     other.incarnations.iter(),
                 )
             })
-            .or_else(|| maps("tree", tree.iter(), other.tree.iter()))
-            .or_else(|| maps("inodes", inodes.iter(), other.inodes.iter()))
-            .or_else(|| maps("chunks", chunks.iter(), other.chunks.iter()))
-            .or_else(|| maps("owners", owners.iter(), other.owners.iter()))
+            .or_else(|| packed("tree", tree.iter(), other.tree.iter()))
+            .or_else(|| packed("inodes", inodes.iter(), other.inodes.iter()))
+            .or_else(|| packed("chunks", chunks.iter(), other.chunks.iter()))
+            .or_else(|| packed("owners", owners.iter(), other.owners.iter()))
             .or_else(|| maps("unnamed", keys(unnamed), keys(&other.unnamed)))
             .or_else(|| maps("writers", writers.iter(), other.writers.iter()))
             .or_else(|| maps("writing", keys(writing), keys(&other.writing)))
@@ -544,9 +627,78 @@ impl State {
             .or_else(|| maps("roster", roster.iter(), other.roster.iter()))
             .or_else(|| maps("nodes", nodes.iter(), other.nodes.iter()))
             .or_else(|| value("directories", directories, &other.directories))
-            .or_else(|| value("bytes", bytes, &other.bytes));
+            .or_else(|| value("bytes", bytes, &other.bytes))
+            .or_else(|| value("tail_lost", tail_lost, &other.tail_lost))
+            .or_else(|| value("accepted", accepted, &other.accepted))
+            .or_else(|| maps("adopted", adopted.iter(), other.adopted.iter()))
+            .or_else(|| maps("unlinked", keys(unlinked), keys(&other.unlinked)))
+            .or_else(|| maps("detached", keys(detached), keys(&other.detached)))
+            .or_else(|| {
+                let (one, two) = (detached_entries, &other.detached_entries);
+                value("detached_entries", one, two)
+            });
         assert_eq!(found.is_none(), self == other, "every part is compared");
         found
+    }
+
+    /// Files without names, which wait until nobody has them open.
+    pub fn unlinked(&self) -> impl Iterator<Item = FileId> {
+        self.unlinked.iter().copied()
+    }
+    /// Directories that were removed with what is in them, as far as that was looked into.
+    pub fn detached(&self) -> impl Iterator<Item = FileId> {
+        self.detached.iter().copied()
+    }
+    /// Whether a directory is the root, or below it: in a tree that was removed, nothing is to be found.
+    pub(crate) fn is_attached(&self, dir: FileId) -> bool {
+        let mut at = dir;
+        // While no tree is being reclaimed, everything is below the root.
+        while !self.detached.is_empty() && at != FileId::ROOT {
+            match self.inodes.get(&at).map(|inode| inode.node) {
+                Some(Node::Directory { parent, .. }) => at = parent,
+                Some(Node::File { .. }) | None => return false,
+            }
+        }
+        true
+    }
+    /// Whether one record may reclaim all chunks of a file.
+    pub(crate) fn is_small(&self, file: FileId) -> bool {
+        let all = (file, 0)..=(file, u64::MAX);
+        self.chunks.range(all).nth(RECLAIM_BATCH_MAX).is_none()
+    }
+
+    /// What proved that this log lost its end, if nobody has accepted that yet.
+    #[must_use]
+    pub const fn tail_lost(&self) -> Option<&TailLost> {
+        self.tail_lost.as_ref()
+    }
+    /// The newest epoch when it was accepted last that this log lost its end; 0: never.
+    #[must_use]
+    pub const fn rollback_accepted(&self) -> Epoch {
+        self.accepted
+    }
+    /// Whether this log has lost records that somebody saw durable: those of that epoch up to this one. Gives how
+    /// far it has that epoch; 0: not at all. What was lost before a rollback was accepted is known to be.
+    pub(crate) fn lost(
+        &self,
+        (epoch, incarnation): (Epoch, Incarnation),
+        seq: LogSeq,
+    ) -> Option<LogSeq> {
+        if incarnation == Incarnation(0) {
+            return None;
+        }
+        let known = self.incarnations.get(&incarnation) == Some(&epoch);
+        let has = if known {
+            // An epoch ends where the next one begins; the newest has not ended.
+            let mut later = self.epochs.range((Excluded(epoch), Unbounded));
+            later
+                .next()
+                .map_or(self.seq, |(_, next)| LogSeq(next.first_seq.0 - 1))
+        } else {
+            LogSeq(0)
+        };
+        let accepted = epoch < self.accepted || (epoch == self.accepted && !known);
+        (!accepted && (!known || seq > has)).then_some(has)
     }
 
     /// The counter that the next id gets.
@@ -573,15 +725,15 @@ impl State {
         let of_session = (session, FileId(0))..=(session, FileId(u64::MAX));
         self.writing.range(of_session).next().is_some()
     }
-    /// How many files there are.
+    /// How many files there are, those without names among them.
     pub(crate) fn files(&self) -> u64 {
         self.inodes.len() as u64 - self.directories
     }
     /// How many bytes of a chunk readers may see: what the file's size gives it, as far as it was synced; and
     /// the last write of that sync. A replica that does not cover it is damaged.
     pub(crate) fn logged(&self, file: FileId, index: u64, chunk: &ChunkState) -> Durable {
-        let size = match self.inodes.get(&file).map(|inode| &inode.node) {
-            Some(Node::File { size, .. }) => *size,
+        let size = match self.inodes.get(&file).map(|inode| inode.node) {
+            Some(Node::File { size, .. }) => size,
             Some(Node::Directory { .. }) | None => 0,
         };
         let synced = chunk.synced.unwrap_or_default();
@@ -592,17 +744,33 @@ impl State {
     }
     /// How many replicas a file asks for.
     pub(crate) fn replication(&self, file: FileId) -> u8 {
-        match self.inodes.get(&file).map(|inode| &inode.node) {
-            Some(Node::File { replication, .. }) => *replication,
-            Some(Node::Directory { .. }) | None => 0,
-        }
+        let inode = self.inodes.get(&file);
+        inode.map_or(0, |inode| inode.node.replication())
+    }
+    /// What stands at a path, for who looks at a state from outside.
+    ///
+    /// # Errors
+    /// As a client would be told that asks a meta server in this state.
+    pub fn stat(&self, at: &At) -> Result<Attrs, Refusal> {
+        super::namespace::stat(self, at)
+    }
+    /// The entries of a directory after a name, in byte order, in pages of at most
+    /// [`crate::limits::LIST_PAGE_MAX`]; and whether these are the last.
+    ///
+    /// # Errors
+    /// As a client would be told that asks a meta server in this state.
+    pub fn list(&self, at: &At, after: &[u8]) -> Result<(Vec<Entry>, bool), Refusal> {
+        super::namespace::list(self, at, after, u32::MAX)
     }
     /// The attributes of a file or directory.
     #[must_use]
     pub fn attrs(&self, file: FileId) -> Option<Attrs> {
         let inode = self.inodes.get(&file)?;
         let (kind, size, replication, links) = match inode.node {
-            Node::File { size, replication } => (Kind::File, size, replication, 1),
+            Node::File { size, replication } => {
+                let links = u32::from(!self.unlinked.contains(&file));
+                (Kind::File, size, replication, links)
+            }
             Node::Directory {
                 entries,
                 subdirectories,
@@ -637,33 +805,43 @@ fn value<V: PartialEq + Debug>(part: &str, left: &V, right: &V) -> Option<String
     (left != right).then(|| format!("{part}: {left:?} against {right:?}"))
 }
 
-/// The first key, in order, that two maps do not agree on.
+/// As [`packed`], of maps that give what they hold by reference.
 fn maps<'a, K: Ord + Debug + 'a, V: PartialEq + Debug + 'a>(
     part: &str,
     left: impl Iterator<Item = (&'a K, &'a V)>,
     right: impl Iterator<Item = (&'a K, &'a V)>,
 ) -> Option<String> {
+    packed(part, left, right)
+}
+
+/// The first key, in order, that two maps do not agree on.
+fn packed<K: Ord + Debug, V: PartialEq + Debug>(
+    part: &str,
+    left: impl Iterator<Item = (K, V)>,
+    right: impl Iterator<Item = (K, V)>,
+) -> Option<String> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
     loop {
-        let (key, one, other) = match (left.peek().copied(), right.peek().copied()) {
+        let order = match (left.peek(), right.peek()) {
             (None, None) => return None,
-            (Some((key, value)), Some((same, also))) if key == same => {
-                (key, Some(value), Some(also))
-            }
-            (Some((key, value)), Some((later, _))) if key < later => (key, Some(value), None),
-            (Some((key, value)), None) => (key, Some(value), None),
-            (_, Some((key, value))) => (key, None, Some(value)),
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
         };
+        let one = left.next_if(|_| order.is_le());
+        let other = right.next_if(|_| order.is_ge());
         if one != other {
-            let text =
-                |value: Option<&V>| value.map_or("nothing".into(), |value| format!("{value:?}"));
+            let key = one.as_ref().or(other.as_ref()).map(|(key, _)| key);
+            let text = |entry: &Option<(K, V)>| match entry {
+                Some((_, value)) => format!("{value:?}"),
+                None => "nothing".into(),
+            };
             return Some(format!(
-                "{part}, at {key:?}: {} against {}",
-                text(one),
-                text(other)
+                "{part}, at {:?}: {} against {}",
+                key.expect("one of them is there"),
+                text(&one),
+                text(&other)
             ));
         }
-        left.next();
-        right.next();
     }
 }

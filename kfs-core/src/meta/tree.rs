@@ -3,19 +3,19 @@
 //! A directory's entries are one range of it, so a page of a listing costs what it returns, whatever the
 //! directory holds. Knows no links, no time and no attributes.
 use super::key::{Key, Name};
+use super::packed::{Map, Names};
 use crate::ids::FileId;
 use crate::planted::{self, Bug};
 use core::ops::Bound;
-use imbl::OrdMap;
 
 /// All directory entries.
 #[derive(Clone, PartialEq, Default, Debug)]
-pub(crate) struct Tree(OrdMap<Key, FileId>);
+pub(crate) struct Tree(Map<Names>);
 
 impl Tree {
     /// What a name stands for.
     pub(crate) fn get(&self, key: &Key) -> Option<FileId> {
-        self.0.get(key).copied()
+        self.0.get(key)
     }
     /// Adds an entry; gives back what the name stood for before.
     pub(crate) fn insert(&mut self, key: Key, file: FileId) -> Option<FileId> {
@@ -30,7 +30,7 @@ impl Tree {
         &self,
         parent: FileId,
         after: &[u8],
-    ) -> impl Iterator<Item = (&Name, FileId)> {
+    ) -> impl Iterator<Item = (Name, FileId)> {
         let from = Key {
             parent,
             name: Name::raw(after),
@@ -43,19 +43,19 @@ impl Tree {
         self.0
             .range((from, Bound::Unbounded))
             .take_while(move |(key, _)| key.parent == parent)
-            .map(|(key, file)| (&key.name, *file))
+            .map(|(key, file)| (key.name, file))
     }
     /// All entries behind this key, in the order of their keys.
-    pub(crate) fn behind(&self, key: Option<Key>) -> impl Iterator<Item = (&Key, &FileId)> {
+    pub(crate) fn behind(&self, key: Option<Key>) -> impl Iterator<Item = (Key, FileId)> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         self.0.range((from, Bound::Unbounded))
     }
     /// The key of the last entry.
-    pub(crate) fn last(&self) -> Option<&Key> {
-        self.0.get_max().map(|(key, _)| key)
+    pub(crate) fn last(&self) -> Option<Key> {
+        self.0.last().map(|(key, _)| key)
     }
     /// All entries, in the order of their keys.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &FileId)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, FileId)> {
         self.0.iter()
     }
     /// How many entries there are in all.
@@ -128,7 +128,7 @@ mod tests {
             }
             let all: Vec<_> = tree
                 .iter()
-                .map(|(key, file)| ((key.parent.0, key.name.as_bytes().to_vec()), *file))
+                .map(|(key, file)| ((key.parent.0, key.name.as_bytes().to_vec()), file))
                 .collect();
             assert_eq!(all, map.into_iter().collect::<Vec<_>>(), "seed {seed}");
         }

@@ -440,6 +440,8 @@ enum ClientCall<'a> {
     Status,
     Disconnect,
     Checkpoint,
+    AcceptRollback,
+    RemoveTree(Cow<'a, At>),
 }
 
 impl TracedCall for client::Call {
@@ -483,6 +485,8 @@ impl TracedCall for client::Call {
             Self::Status => ClientCall::Status,
             Self::Disconnect => ClientCall::Disconnect,
             Self::Checkpoint => ClientCall::Checkpoint,
+            Self::AcceptRollback => ClientCall::AcceptRollback,
+            Self::RemoveTree(place) => ClientCall::RemoveTree(at(place)),
         };
         (put(head, &call), body)
     }
@@ -532,6 +536,8 @@ impl TracedCall for client::Call {
             ClientCall::Status => Self::Status,
             ClientCall::Disconnect => Self::Disconnect,
             ClientCall::Checkpoint => Self::Checkpoint,
+            ClientCall::AcceptRollback => Self::AcceptRollback,
+            ClientCall::RemoveTree(at) => Self::RemoveTree(at.into_owned()),
         })
     }
 }
@@ -688,6 +694,9 @@ impl Configuration {
                     min_replicas,
                     cluster,
                     checkpoint_every,
+                    repair_after,
+                    copy_rate,
+                    mirror,
                 } = config.clone();
                 let limits = limits.into();
                 put(
@@ -701,6 +710,9 @@ impl Configuration {
                         min_replicas,
                         cluster,
                         checkpoint_every,
+                        repair_after,
+                        copy_rate,
+                        mirror,
                     },
                 )
             }
@@ -761,6 +773,9 @@ impl Configuration {
                     min_replicas: code.min_replicas,
                     cluster: code.cluster,
                     checkpoint_every: code.checkpoint_every,
+                    repair_after: code.repair_after,
+                    copy_rate: code.copy_rate,
+                    mirror: code.mirror,
                 };
                 (Self::Meta(config), code.geometry)
             }
@@ -837,6 +852,9 @@ struct MetaCode {
     min_replicas: u8,
     cluster: Option<ClusterId>,
     checkpoint_every: Option<Duration>,
+    repair_after: Duration,
+    copy_rate: u64,
+    mirror: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -29,6 +29,9 @@ pub struct Hello {
     pub rack: String,
     /// The highest (epoch, incarnation) it has accepted, durably.
     pub seen: (Epoch, Incarnation),
+    /// How far the log of that one was durable, as far as it is remembered: the log goes on from there, or has lost
+    /// its end.
+    pub seen_seq: LogSeq,
     /// Bytes that may still be written.
     pub bytes_free: u64,
     /// Bytes in all.
@@ -229,6 +232,62 @@ pub struct ChunksDeleted {
     pub term: Term,
     /// Of the order.
     pub chunks: Vec<(ChunkId, Version)>,
+}
+
+/// An order: take no more pieces for this replica, make durable what it has, and say how far that is. It is copied then.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SealChunk {
+    /// Of the welcome.
+    pub term: Term,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+}
+
+/// Answers [`SealChunk`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkSealed {
+    /// Of the order.
+    pub term: Term,
+    /// Of the order.
+    pub chunk: ChunkId,
+    /// Of the order.
+    pub version: Version,
+    /// How far it is durable, and stays.
+    pub outcome: Result<Durable, Refusal>,
+}
+
+/// An order: make a replica of a chunk that is at rest, from one that another server has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CopyChunk {
+    /// Of the welcome.
+    pub term: Term,
+    /// The file that the replica's name says.
+    pub file: FileId,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Of the meta server that issued the version.
+    pub incarnation: Incarnation,
+    /// How far who has it is durable: so much is copied, all of it.
+    pub has: Durable,
+    /// Who has it.
+    pub source: Place,
+}
+
+/// Answers [`CopyChunk`], when the replica is durable, or cannot be made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkCopied {
+    /// Of the order.
+    pub term: Term,
+    /// Of the order.
+    pub chunk: ChunkId,
+    /// Of the order.
+    pub version: Version,
+    /// How far the replica is durable.
+    pub outcome: Result<Durable, Refusal>,
 }
 
 /// A replica is not what it should be.

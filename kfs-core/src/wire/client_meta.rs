@@ -19,6 +19,7 @@ pub struct At {
     /// Where the path begins.
     pub dir: FileId,
     /// Components separated by `/`, any bytes but `/` and NUL; at most [`crate::limits::PATH_BYTES_MAX`].
+    #[serde(with = "super::plain")]
     pub path: Vec<u8>,
 }
 
@@ -140,7 +141,7 @@ pub enum MutateOp {
         /// What happens to a file or an empty directory that has the new name.
         mode: RenameMode,
     },
-    /// Removes a file's name; its chunks are reclaimed.
+    /// Removes a file's name; its chunks are reclaimed when nobody has it open any more.
     Remove {
         /// Which.
         at: At,
@@ -170,6 +171,13 @@ pub enum MutateOp {
     },
     /// Ends the session: what it was writing stays as last reported, what it held as temporary is removed.
     EndSession,
+    /// An operator accepts that the log has lost its end, and gives up what was acknowledged in it: changes go on.
+    AcceptRollback,
+    /// Removes a directory with all that is in it: it is gone at once, and what it held is reclaimed bit by bit.
+    RemoveTree {
+        /// Which.
+        at: At,
+    },
 }
 
 /// See [`MutateOp::Mkdir`].
@@ -288,6 +296,7 @@ pub enum QueryOp {
         /// Which.
         at: At,
         /// Entries with a name greater than this; empty: from the first.
+        #[serde(with = "super::plain")]
         after: Vec<u8>,
         /// At most so many, and at most [`crate::limits::LIST_PAGE_MAX`].
         limit: u32,
@@ -305,6 +314,23 @@ pub enum QueryOp {
     Status,
     /// A checkpoint is made, unless the newest one has everything; answered when it is there.
     Checkpoint,
+    /// As `Stat`; and if it is a file, this link holds it open from now on. What is held stays readable when it is
+    /// removed, until each hold on it is released, or the link was gone or silent for as long as a session lasts.
+    Open {
+        /// Which.
+        at: At,
+    },
+    /// On a new link: what is still held since an older one, each file as often as it is open. Without files: this
+    /// link goes on holding what it holds.
+    Hold {
+        /// At most [`crate::limits::HOLD_PAGE_MAX`].
+        files: Vec<FileId>,
+    },
+    /// A file was closed: one hold on it less.
+    Release {
+        /// Which.
+        file: FileId,
+    },
 }
 
 /// Answers [`Query`].
@@ -331,9 +357,21 @@ pub enum Answer {
     /// To `Locate`.
     Located(Located),
     /// To `Status`.
-    Status(ClusterStatus),
+    Status(Box<ClusterStatus>),
     /// To `Checkpoint`.
     Checkpoint(CheckpointMade),
+    /// To `Open`.
+    Opened {
+        /// As they are now.
+        attrs: Attrs,
+        /// A hold ends when nothing came on its link for this long.
+        idle: Duration,
+    },
+    /// To `Hold` and `Release`.
+    Held {
+        /// As in `Opened`.
+        idle: Duration,
+    },
 }
 
 /// A checkpoint that is there.
@@ -362,7 +400,7 @@ pub struct Attrs {
     pub size: u64,
     /// Replicas of each chunk; 0 for a directory.
     pub replication: u8,
-    /// Names: 1 for a file, 2 and one per subdirectory for a directory.
+    /// Names: 1 for a file, 0 for one that is removed and held open, 2 and one per subdirectory for a directory.
     pub links: u32,
     /// When the content last changed.
     pub mtime: UnixNanos,
@@ -385,6 +423,7 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// Any bytes but `/` and NUL.
+    #[serde(with = "super::plain")]
     pub name: Vec<u8>,
     /// Of what it stands for.
     pub attrs: Attrs,
@@ -426,14 +465,14 @@ pub struct ClusterStatus {
     /// The meta server's epoch.
     pub epoch: Epoch,
     /// Program and version of the meta server.
-    pub build: String,
+    pub build: Box<str>,
     /// Newest record, applied.
     pub log_seq: LogSeq,
     /// Newest record, durable.
     pub log_durable: LogSeq,
-    /// Files in the namespace.
+    /// Files, those that are removed and not reclaimed yet among them.
     pub files: u64,
-    /// Directories in the namespace.
+    /// Directories, as files.
     pub directories: u64,
     /// Chunks that files own.
     pub chunks: u64,
@@ -455,8 +494,16 @@ pub struct ClusterStatus {
     pub min_replicas: u8,
     /// Why mutations are refused, if they are.
     pub read_only: Option<String>,
+    /// Whether they are because a part of the log is missing, which an operator may accept.
+    pub tail_lost: bool,
     /// What there is of checkpoints.
     pub checkpoint: Box<CheckpointStatus>,
+    /// What was removed and is not reclaimed yet.
+    pub reclaim: Box<ReclaimStatus>,
+    /// What is done about replicas that are missing.
+    pub replication_work: Box<ReplicationStatus>,
+    /// Of the second copy of the log; `None`: none is kept.
+    pub log_mirror: Option<Box<LogMirror>>,
     /// Every server that ever joined.
     pub servers: Vec<ServerStatus>,
 }
@@ -468,6 +515,45 @@ pub struct CheckpointStatus {
     pub newest: Option<LogSeq>,
     /// Why the last one that was begun could not be made, if so.
     pub failed: Option<String>,
+}
+
+/// What is done about replicas that are missing. Counts are since the meta server started.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct ReplicationStatus {
+    /// Chunks that were found to have too few replicas, or too many, and wait for their turn.
+    pub waiting: u64,
+    /// Copies that are being made.
+    pub copying: u64,
+    /// Copies that were made.
+    pub copied: u64,
+    /// Bytes of those.
+    pub copied_bytes: u64,
+    /// Copies that could not be made.
+    pub failed: u64,
+    /// Replicas that went because there were more than wanted.
+    pub trimmed: u64,
+}
+
+/// What was removed and is not reclaimed yet.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct ReclaimStatus {
+    /// Files that have no name any more: somebody has them open, or their turn comes.
+    pub files: u64,
+    /// Directories of removed trees, as far as they were looked into.
+    pub directories: u64,
+    /// Names in those directories.
+    pub entries: u64,
+    /// Files and directories that were reclaimed since the meta server started.
+    pub done: u64,
+}
+
+/// The second copy of the log, as the start found it.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct LogMirror {
+    /// What was damaged in one of the copies and was repaired from the other, file by file.
+    pub repaired: Vec<String>,
+    /// Files of a copy that were behind, or not there, and were brought up to date.
+    pub caught_up: u64,
 }
 
 /// One chunkserver of [`ClusterStatus`].

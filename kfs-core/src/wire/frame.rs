@@ -15,6 +15,9 @@ pub const PREFIX_BYTES: usize = 28;
 /// Bytes of the CRC-32 that ends the head.
 pub const HEAD_CRC_BYTES: usize = 4;
 
+/// What most frames have room in.
+const FRAME_BYTES_MOSTLY: usize = 256;
+
 /// The fixed part of a frame, checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prefix {
@@ -124,10 +127,19 @@ impl Prefix {
 /// The frame's bytes before the body; the body follows them as it is.
 #[must_use]
 pub fn encode(protocol: u8, msg: &Msg) -> Vec<u8> {
-    let mut out = msg.head.encode(vec![0; PREFIX_BYTES]);
-    let sum = crc(&out[PREFIX_BYTES..]);
-    out.extend_from_slice(&sum.to_le_bytes());
-    let head_bytes = out.len() - PREFIX_BYTES;
+    let mut out = Vec::with_capacity(FRAME_BYTES_MOSTLY);
+    append(protocol, msg, &mut out);
+    out
+}
+
+/// Appends what [`encode`] gives.
+pub fn append(protocol: u8, msg: &Msg, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.resize(at + PREFIX_BYTES, 0);
+    *out = msg.head.encode(core::mem::take(out));
+    let (prefix, head) = out[at..].split_at_mut(PREFIX_BYTES);
+    let sum = crc(head);
+    let head_bytes = head.len() + HEAD_CRC_BYTES;
     assert!(
         head_bytes <= FRAME_HEAD_MAX,
         "{} is {head_bytes} bytes long",
@@ -137,23 +149,16 @@ pub fn encode(protocol: u8, msg: &Msg) -> Vec<u8> {
         msg.body.len() <= FRAME_BODY_MAX,
         "a body is one piece at most"
     );
-    out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    out[4] = protocol;
-    out[6..8].copy_from_slice(&msg.head.code().to_le_bytes());
-    out[8..16].copy_from_slice(&msg.request.to_le_bytes());
-    out[16..20].copy_from_slice(
-        &u32::try_from(head_bytes)
-            .expect("bounded above")
-            .to_le_bytes(),
-    );
-    out[20..24].copy_from_slice(
-        &u32::try_from(msg.body.len())
-            .expect("bounded above")
-            .to_le_bytes(),
-    );
-    let sum = crc(&out[..24]);
-    out[24..28].copy_from_slice(&sum.to_le_bytes());
-    out
+    prefix[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    prefix[4] = protocol;
+    prefix[6..8].copy_from_slice(&msg.head.code().to_le_bytes());
+    prefix[8..16].copy_from_slice(&msg.request.to_le_bytes());
+    let bounded = |len: usize| u32::try_from(len).expect("bounded above").to_le_bytes();
+    prefix[16..20].copy_from_slice(&bounded(head_bytes));
+    prefix[20..24].copy_from_slice(&bounded(msg.body.len()));
+    let prefix_sum = crc(&prefix[..24]);
+    prefix[24..28].copy_from_slice(&prefix_sum.to_le_bytes());
+    out.extend_from_slice(&sum.to_le_bytes());
 }
 
 /// Decodes all of `bytes`; bytes left over are an error.

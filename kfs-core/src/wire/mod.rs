@@ -6,6 +6,7 @@ pub mod chunk_meta;
 pub mod client_chunk;
 pub mod client_meta;
 pub mod frame;
+mod plain;
 pub mod status;
 
 use crate::ids::ClusterId;
@@ -206,6 +207,10 @@ messages! {
     0x020C ChunksDeleted(chunk_meta::ChunksDeleted),
     0x020D ReportDamage(chunk_meta::ReportDamage),
     0x020E SayHello(chunk_meta::SayHello),
+    0x020F CopyChunk(chunk_meta::CopyChunk),
+    0x0210 ChunkCopied(chunk_meta::ChunkCopied),
+    0x0211 SealChunk(chunk_meta::SealChunk),
+    0x0212 ChunkSealed(chunk_meta::ChunkSealed),
     0x0301 WritePiece(client_chunk::WritePiece),
     0x0302 PieceDone(client_chunk::PieceDone),
     0x0303 ChainPiece(client_chunk::ChainPiece),

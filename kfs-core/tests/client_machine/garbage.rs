@@ -196,6 +196,13 @@ impl Chance {
                         })
                     }
                     QueryOp::Stat { .. } => Answer::Attrs(self.attrs()),
+                    QueryOp::Open { .. } => Answer::Opened {
+                        attrs: self.attrs(),
+                        idle: Duration::from_millis(self.number() % 1_000),
+                    },
+                    QueryOp::Hold { .. } | QueryOp::Release { .. } => Answer::Held {
+                        idle: Duration::from_secs(1),
+                    },
                     _ => Answer::Entries {
                         entries: Vec::new(),
                         end: !bent,

@@ -5,12 +5,12 @@ use crate::rig::{
 use bytes::Bytes;
 use kfs_core::block::Sums;
 use kfs_core::client::{Call, Event, Handle};
-use kfs_core::ids::{CallId, LinkId};
+use kfs_core::ids::{CallId, FileId, LinkId};
 use kfs_core::limits::Limits;
 use kfs_core::machine::Input;
 use kfs_core::wire::client_chunk::RangeRead;
-use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Located};
-use kfs_core::wire::{Msg, Role, Status};
+use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Located, Query, QueryOp};
+use kfs_core::wire::{Head, Msg, Role, Status};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -231,7 +231,18 @@ fn replicas_are_looked_for_until_the_deadline_and_the_error_says_what_each_said(
                 rig.open(link, Role::Chunk);
             }
         } else if let Some((link, _)) = rig.sends.front() {
-            if *link == meta {
+            if *link == meta
+                && matches!(
+                    &rig.sends[0].1.head,
+                    Head::Query(Query {
+                        op: QueryOp::Hold { .. }
+                    })
+                )
+            {
+                let (request, _) = rig.sent_query(meta);
+                let idle = Duration::from_secs(120);
+                rig.answered(meta, request, Ok(Answer::Held { idle }));
+            } else if *link == meta {
                 rounds += 1;
                 rig.locate(meta, 1_500, &[(0, &[1, 2], 1)]);
             } else {
@@ -265,6 +276,8 @@ fn replicas_are_looked_for_until_the_deadline_and_the_error_says_what_each_said(
     ] {
         assert!(failure.what.contains(text), "{text} in: {}", failure.what);
     }
+    // The file is open still.
+    rig.sends.retain(|(link, _)| *link != meta);
     rig.quiet();
 }
 
@@ -344,6 +357,12 @@ fn a_closed_file_answers_its_reads_and_is_gone() {
     let close = rig.call(Call::Close(Handle(1)));
     assert_eq!(rig.failed(id).status, Status::BadRequest);
     rig.done(close);
+    assert!(matches!(
+        rig.sends.pop_back().expect("it lets go of the file").1.head,
+        Head::Query(Query {
+            op: QueryOp::Release { file: FileId(9) }
+        })
+    ));
     let id = read(&mut rig, Handle(1), 0, 1);
     assert_eq!(rig.failed(id).status, Status::BadRequest);
 }

@@ -57,6 +57,24 @@ pub(crate) fn chunk(index: u64) -> ChunkId {
 }
 pub(crate) const VERSION: Version = Version(5);
 
+/// Of file 9.
+pub(crate) fn attrs(size: u64) -> Attrs {
+    let zero = UnixNanos(0);
+    Attrs {
+        file: FileId(9),
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 1,
+        gid: 1,
+        size,
+        replication: 3,
+        links: 1,
+        mtime: zero,
+        ctime: zero,
+        crtime: zero,
+    }
+}
+
 /// The bytes of the test files: each depends on its place.
 pub(crate) fn bytes(from: u64, len: usize) -> Bytes {
     (from..from + len as u64)
@@ -409,28 +427,21 @@ impl Rig {
         let mut rig = Self::with(limits);
         let id = rig.call(Call::Open(At::root("f")));
         let link = rig.meta_up();
-        let (request, _) = rig.sent_query(link);
-        let zero = UnixNanos(0);
-        let attrs = Attrs {
-            file: FileId(9),
-            kind: Kind::File,
-            mode: 0o644,
-            uid: 1,
-            gid: 1,
-            size,
-            replication: 3,
-            links: 1,
-            mtime: zero,
-            ctime: zero,
-            crtime: zero,
-        };
-        rig.answered(link, request, Ok(Answer::Attrs(attrs)));
+        rig.grant_open(link, size);
         let (of, event) = rig.event();
         let Event::Opened { handle, .. } = event else {
             panic!("{event:?}")
         };
         assert_eq!(of, id);
         (rig, link, handle)
+    }
+    /// Answers the next request of the client, which must open a file: it is file 9, of this size.
+    pub(crate) fn grant_open(&mut self, link: LinkId, size: u64) {
+        let (request, op) = self.sent_query(link);
+        assert!(matches!(op, QueryOp::Open { .. }), "{op:?}");
+        let attrs = attrs(size);
+        let idle = Duration::from_secs(120);
+        self.answered(link, request, Ok(Answer::Opened { attrs, idle }));
     }
     /// Answers the next request of the client, which must ask for locations, with these chunks.
     pub(crate) fn locate(&mut self, link: LinkId, size: u64, chunks: &[(u64, &[u16], u32)]) {

@@ -44,11 +44,14 @@ pub fn config() -> Config {
         min_replicas: 2,
         cluster: None,
         checkpoint_every: None,
+        repair_after: Duration::from_secs(300),
+        copy_rate: 1 << 29,
+        mirror: false,
     }
 }
 
 /// Files in memory.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, PartialEq, Default, Debug)]
 pub struct Disk {
     pub files: BTreeMap<String, Vec<u8>>,
     pub dirs: BTreeSet<String>,
@@ -236,9 +239,21 @@ impl Rig {
     }
     pub fn input(&mut self, input: Input<Call>) {
         self.handle(input);
+        // What it was told came alone.
+        let due = self.meta.deadline();
+        if due.is_some_and(|(at, why)| at <= self.now.mono && why == "write what came to the log") {
+            self.handle(Input::Wake);
+        }
         if !self.hold {
             self.run_disk();
         }
+    }
+    /// Several that come together.
+    pub fn inputs(&mut self, inputs: impl IntoIterator<Item = Input<Call>>) {
+        for input in inputs {
+            self.handle(input);
+        }
+        self.input(Input::Wake);
     }
     fn handle(&mut self, input: Input<Call>) {
         let begun = std::time::Instant::now();
@@ -359,7 +374,7 @@ impl Rig {
     }
     pub fn status(&mut self, link: LinkId) -> ClusterStatus {
         match self.query(link, QueryOp::Status) {
-            Ok(Answer::Status(status)) => status,
+            Ok(Answer::Status(status)) => *status,
             other => panic!("not a status: {other:?}"),
         }
     }
@@ -549,6 +564,7 @@ impl Server {
             addr: SocketAddr::from(([127, 0, 0, 1], port)),
             rack: String::new(),
             seen: (Epoch(0), Incarnation(0)),
+            seen_seq: LogSeq(0),
             bytes_free: 1 << 30,
             bytes_total: 2 << 30,
             geometry: GEOMETRY,

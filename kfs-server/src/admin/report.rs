@@ -3,7 +3,11 @@ use super::metrics::Family;
 use crate::observed::Counts;
 use crate::running::Phase;
 use kfs_core::health::{Health, Reason};
+use kfs_core::ids::LogSeq;
+use kfs_core::meta::checkpoint::format::{self as checkpoint, checkpoint_seq};
+use kfs_core::meta::oplog::{self, segment_first};
 use serde_json::{Value, json};
+use std::fs::DirEntry;
 use std::path::Path;
 
 /// What a server's status says, in words and in numbers.
@@ -53,19 +57,22 @@ impl Unit {
     }
 }
 
-/// What most of a start consists of: reading this directory.
+/// What most of a start consists of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StartupWork {
-    /// Below the data directory.
-    pub(crate) dir: &'static str,
-    /// [`Unit::Bytes`] read from it, or [`Unit::Files`] looked at.
-    pub(crate) unit: Unit,
+pub(crate) enum StartupWork {
+    /// Looking at every file of this directory below the data directory.
+    Look(&'static str),
+    /// Reading the newest checkpoint, and the log behind it.
+    Load,
 }
 
 /// How much a start has to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Startup {
-    work: StartupWork,
+    /// Of what, below the data directory.
+    reads: &'static str,
+    /// [`Unit::Bytes`] read, or [`Unit::Files`] looked at.
+    unit: Unit,
     total: u64,
 }
 
@@ -73,33 +80,85 @@ impl Startup {
     /// Looks at what is in the data directory, for the progress shown; a directory that cannot be listed
     /// has nothing to be read.
     pub(crate) fn of(work: StartupWork, data: &Path) -> Self {
-        let entries = std::fs::read_dir(data.join(work.dir))
-            .into_iter()
-            .flatten()
-            .flatten();
-        let total = match work.unit {
-            Unit::Bytes => entries
-                .filter_map(|entry| entry.metadata().ok())
-                .map(|entry| entry.len())
-                .sum(),
-            Unit::Files | Unit::Count => entries.count() as u64,
-        };
-        Self { work, total }
+        match work {
+            StartupWork::Look(dir) => Self {
+                reads: dir,
+                unit: Unit::Files,
+                total: entries(&data.join(dir)).count() as u64,
+            },
+            StartupWork::Load => Self::load(data),
+        }
+    }
+
+    fn load(data: &Path) -> Self {
+        let newest = numbered(&data.join(checkpoint::DIR), checkpoint_seq).pop();
+        let mut segments = numbered(&data.join(oplog::DIR), segment_first);
+        let behind = newest.map_or(LogSeq(0), |(seq, _)| seq).next();
+        // The checkpoint ends within the last segment that begins before its end, or at the end of one.
+        let first = segments.partition_point(|(first, _)| *first <= behind);
+        let segments = segments.split_off(first.saturating_sub(1));
+        let bytes = |files: &[(LogSeq, u64)]| files.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        Self {
+            reads: match newest {
+                Some(_) => "checkpoint/ and log",
+                None => "log",
+            },
+            unit: Unit::Bytes,
+            total: bytes(&segments) + newest.map_or(0, |(_, bytes)| bytes),
+        }
     }
 
     pub(super) fn json(&self, counts: &Counts, phase: &Phase) -> Value {
-        let done = match (phase, self.work.unit) {
+        let done = match (phase, self.unit) {
             (Phase::Waiting { .. } | Phase::Ready { .. }, _) => self.total,
             (Phase::Starting, Unit::Bytes) => counts.disk_bytes_read.get().min(self.total),
             (Phase::Starting, Unit::Files | Unit::Count) => counts.disk_reads.get().min(self.total),
         };
-        json!({ "reads": self.work.dir, "unit": self.work.unit.name(), "done": done, "total": self.total })
+        json!({ "reads": self.reads, "unit": self.unit.name(), "done": done, "total": self.total })
     }
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = DirEntry> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten()
+}
+
+/// Files whose names have a number, in its order, and how long they are.
+fn numbered(dir: &Path, number: fn(&str) -> Option<LogSeq>) -> Vec<(LogSeq, u64)> {
+    let of = |entry: DirEntry| {
+        let seq = number(entry.file_name().to_str()?)?;
+        Some((seq, entry.metadata().ok()?.len()))
+    };
+    let mut found: Vec<_> = entries(dir).filter_map(of).collect();
+    found.sort_unstable();
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kfs_core::meta::checkpoint::format::checkpoint_name;
+    use kfs_core::meta::oplog::segment_name;
+
+    #[test]
+    fn a_start_is_said_to_read_the_newest_checkpoint_and_only_the_log_behind_it() {
+        let data = tempfile::tempdir().unwrap();
+        let write = |dir: &str, name: &str, bytes: usize| {
+            std::fs::create_dir_all(data.path().join(dir)).unwrap();
+            std::fs::write(data.path().join(dir).join(name), vec![0; bytes]).unwrap();
+        };
+        let total = || Startup::of(StartupWork::Load, data.path()).total;
+        assert_eq!(total(), 0, "nothing is there");
+        for (first, bytes) in [(1, 1), (100, 10), (200, 100)] {
+            write(oplog::DIR, &segment_name(LogSeq(first)), bytes);
+        }
+        assert_eq!(total(), 111);
+        write(checkpoint::DIR, &checkpoint_name(LogSeq(150)), 1_000);
+        assert_eq!(total(), 1_110);
+        write(checkpoint::DIR, &checkpoint_name(LogSeq(199)), 2_000);
+        assert_eq!(total(), 2_100);
+        write(checkpoint::DIR, "other", 5);
+        assert_eq!(total(), 2_100);
+    }
 
     #[test]
     fn one_thing_that_does_not_work_outweighs_many_to_look_at() {

@@ -25,6 +25,8 @@ const CHUNK_HTTP_PORT: u16 = 22_080;
 const REPLICATION: u8 = 3;
 const MIN_REPLICAS: u8 = 2;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3_600);
+const REPAIR_AFTER: Duration = Duration::from_secs(300);
+const COPY_RATE: u64 = 512 << 20;
 
 /// What a meta server is started with.
 #[derive(Clone, Debug)]
@@ -45,6 +47,12 @@ pub struct MetaConfig {
     pub cluster: Option<ClusterId>,
     /// How often a checkpoint is made; `None`: never.
     pub checkpoint_every: Option<Duration>,
+    /// A server that is silent may merely be restarting for so long, before its chunks are copied.
+    pub repair_after: Duration,
+    /// Bytes a second that are copied in the whole cluster, at most.
+    pub copy_rate: u64,
+    /// The directory of the second copy of the log; `None`: there is none.
+    pub log_mirror: Option<PathBuf>,
     /// A new file that everything it is told is recorded in; `None`: nothing is.
     pub record: Option<PathBuf>,
     /// Bounds of queues.
@@ -65,6 +73,9 @@ impl MetaConfig {
             timing: Timing::REAL,
             cluster: None,
             checkpoint_every: Some(CHECKPOINT_EVERY),
+            repair_after: REPAIR_AFTER,
+            copy_rate: COPY_RATE,
+            log_mirror: None,
             record: None,
             limits: Limits::REAL,
         }
@@ -155,6 +166,15 @@ pub struct MetaFlags {
     /// A checkpoint of the namespace is made this often; 0s: never by itself [default: 1h]
     #[arg(long, value_name = "DURATION", env = "KFS_CHECKPOINT_EVERY", value_parser = parse_duration)]
     checkpoint_every: Option<Duration>,
+    /// What a silent chunkserver had is copied to others after this long; of chunks with one copy left, after a tenth [default: 5m]
+    #[arg(long, value_name = "DURATION", env = "KFS_REPAIR_AFTER", value_parser = parse_duration)]
+    repair_after: Option<Duration>,
+    /// No more bytes a second are copied to replace lost replicas, in the whole cluster [default: 512MiB]
+    #[arg(long, value_name = "BYTES", env = "KFS_COPY_RATE", value_parser = value::parse_size)]
+    copy_rate: Option<u64>,
+    /// A second copy of the log is kept in this directory, on another disk: an ack waits for both [default: none]
+    #[arg(long, value_name = "DIR", env = "KFS_LOG_MIRROR")]
+    log_mirror: Option<PathBuf>,
     /// The cluster that the data directory must belong to: an empty one is then refused, not formatted
     #[arg(long, value_name = "ID", env = "KFS_CLUSTER_ID")]
     cluster_id: Option<ClusterId>,
@@ -253,11 +273,14 @@ impl CommonFlags {
 }
 
 const COMMON_KEYS: [&str; 5] = ["data", "http", "listen", "log", "record"];
-const META_KEYS: [&str; 8] = [
+const META_KEYS: [&str; 11] = [
     "checkpoint-every",
+    "repair-after",
+    "copy-rate",
     "cluster-id",
     "heartbeat",
     "log-json",
+    "log-mirror",
     "min-replicas",
     "replication",
     "serve-lease",
@@ -295,7 +318,10 @@ impl MetaFlags {
         let checkpoint_every =
             file.or("checkpoint-every", self.checkpoint_every, parse_duration)?;
         let checkpoint_every = checkpoint_every.unwrap_or(CHECKPOINT_EVERY);
+        let repair_after = file.or("repair-after", self.repair_after, parse_duration)?;
+        let copy_rate = file.or("copy-rate", self.copy_rate, value::parse_size)?;
         let cluster = file.or("cluster-id", self.cluster_id, str::parse)?;
+        let log_mirror = file.or("log-mirror", self.log_mirror, path)?;
         let record = file.or("record", self.common.record.clone(), path)?;
         let logging = self.common.logging(&mut file)?;
         if min_replicas > replication {
@@ -320,6 +346,9 @@ impl MetaFlags {
             timing,
             cluster,
             checkpoint_every: (!checkpoint_every.is_zero()).then_some(checkpoint_every),
+            repair_after: repair_after.unwrap_or(REPAIR_AFTER),
+            copy_rate: copy_rate.unwrap_or(COPY_RATE),
+            log_mirror,
             record,
             limits: Limits::REAL,
         };
@@ -486,6 +515,21 @@ mod tests {
         let chunk = ChunkFlags::try_parse_from(args).unwrap().resolve();
         assert_eq!(chunk.unwrap().0.record, Some(PathBuf::from("/from/file")));
         let file = toml("data = '/d'\nrecord = ''\n");
+        let empty = meta(&["--config", file.path().to_str().unwrap()]);
+        assert!(empty.unwrap_err().what.contains(":2"), "it names the line");
+    }
+
+    #[test]
+    fn the_log_has_no_mirror_unless_a_directory_is_named() {
+        let mirror = |args: &[&str]| meta(args).unwrap().0.log_mirror;
+        assert_eq!(mirror(&["--data", "/d"]), None);
+        let file = toml("data = '/d'\nlog-mirror = '/from/file'\n");
+        let path = file.path().to_str().unwrap();
+        let from_file = mirror(&["--config", path]);
+        assert_eq!(from_file, Some(PathBuf::from("/from/file")));
+        let flag = mirror(&["--config", path, "--log-mirror", "/m"]);
+        assert_eq!(flag, Some(PathBuf::from("/m")));
+        let file = toml("data = '/d'\nlog-mirror = ''\n");
         let empty = meta(&["--config", file.path().to_str().unwrap()]);
         assert!(empty.unwrap_err().what.contains(":2"), "it names the line");
     }

@@ -102,6 +102,28 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads `1048576`, `512KiB`, `256MiB`, `1GiB`; also `256M`.
+///
+/// # Errors
+/// If the text is none of these, or nothing.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let shape = || format!("'{text}' is not a number of bytes such as 64KiB, 256MiB or 1GiB");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let count: u64 = text[..digits].parse().map_err(|_| shape())?;
+    let shift = match &text[digits..] {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return Err(shape()),
+    };
+    count
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(shape)
+}
+
 pub(super) fn parse_replicas(text: &str) -> Result<u8, String> {
     let count = text
         .parse()
@@ -122,6 +144,16 @@ pub(super) fn parse_rack(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units_and_nothing_else_is() {
+        assert_eq!(parse_size("4096"), Ok(4_096));
+        assert_eq!(parse_size("64KiB"), Ok(65_536));
+        assert_eq!(parse_size("3G"), Ok(3 << 30));
+        for wrong in ["", "0", "MiB", "-1", "1.5GiB", "1Gb", "99999999999T"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_are_read_with_their_units_and_never_without() {

@@ -1,4 +1,5 @@
-//! A data directory of real files, worked on by a few threads.
+//! A data directory of real files, worked on by a few threads. With it goes the directory of a log mirror, if there
+//! is one: the machine names its files below [`mirror::DIR`].
 //!
 //! Operations that change one file are queued per file and run in order, one at a time; everything else runs
 //! beside them. Large aligned writes bypass the page cache where the file system allows it: that costs a
@@ -6,12 +7,13 @@
 use kfs_core::ids::Ticket;
 use kfs_core::limits::FRAME_BODY_MAX;
 use kfs_core::machine::{DirEntry, DiskDone, DiskError, DiskOp, FileName, SyncMode};
+use kfs_core::meta::mirror;
 use kfs_drive::pool::{ALIGN, Pool};
 use kfs_drive::{Completions, Disk};
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -33,6 +35,20 @@ pub enum OpenError {
     /// Another process, or another server of this one, works on it.
     #[error("{0} is in use by another server")]
     Locked(PathBuf),
+    /// Another server keeps the mirror of its log there.
+    #[error("the log mirror {0} is in use by another server")]
+    MirrorLocked(PathBuf),
+    /// The log mirror lies in the data directory, or that in the mirror, or they are one.
+    #[error("{0} and the data directory lie in one another")]
+    Nested(PathBuf),
+    /// The operating system's word on the log mirror.
+    #[error("the log mirror {path}: {error}")]
+    Mirror {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        error: io::Error,
+    },
     /// The operating system's word.
     #[error("{path}: {error}")]
     Io {
@@ -48,12 +64,14 @@ pub enum OpenError {
 pub struct Files {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    _lock: File,
+    _locks: [Option<File>; 2],
 }
 
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    /// Where the log mirror is.
+    mirror: Option<PathBuf>,
     done: Completions,
     jobs: Mutex<Jobs>,
     ready: Condvar,
@@ -82,7 +100,19 @@ impl Files {
     /// # Errors
     /// If it is in use, or cannot be made or opened.
     pub fn open(dir: &Path, done: Completions) -> Result<Self, OpenError> {
-        Self::locking(dir, dir, done)
+        Self::locking(dir, dir, None, done)
+    }
+
+    /// Does the same with the directory of a log mirror, if one is given.
+    ///
+    /// # Errors
+    /// If one of them is in use, or cannot be made or opened, or one lies in the other.
+    pub fn open_mirrored(
+        dir: &Path,
+        mirror: Option<&Path>,
+        done: Completions,
+    ) -> Result<Self, OpenError> {
+        Self::locking(dir, dir, mirror, done)
     }
 
     /// Opens a data directory that a server may be using, and locks one of its directories, which is made if it is
@@ -95,10 +125,15 @@ impl Files {
             let path = dir.to_path_buf();
             return Err(OpenError::Io { path, error });
         }
-        Self::locking(dir, &dir.join(locked), done)
+        Self::locking(dir, &dir.join(locked), None, done)
     }
 
-    fn locking(dir: &Path, lock: &Path, done: Completions) -> Result<Self, OpenError> {
+    fn locking(
+        dir: &Path,
+        lock: &Path,
+        mirror: Option<&Path>,
+        done: Completions,
+    ) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Io {
             path: dir.to_path_buf(),
             error,
@@ -110,8 +145,10 @@ impl Files {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_path_buf())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        let mirror_lock = mirror.map(|mirror| lock_mirror(dir, mirror)).transpose()?;
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
+            mirror: mirror.map(Path::to_path_buf),
             done,
             jobs: Mutex::new(Jobs::default()),
             ready: Condvar::new(),
@@ -127,9 +164,53 @@ impl Files {
         Ok(Self {
             shared,
             threads,
-            _lock: lock,
+            _locks: [Some(lock), mirror_lock],
         })
     }
+}
+
+/// Makes the directory of a log mirror if it is missing, and locks it.
+fn lock_mirror(data: &Path, mirror: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::Mirror {
+        path: mirror.to_path_buf(),
+        error,
+    };
+    // Before anything is made: a directory in the data directory would keep that from being formatted.
+    let nested = |one: &Path, other: &Path| one.starts_with(other) || other.starts_with(one);
+    let absolute = |path: &Path| std::path::absolute(path);
+    if nested(
+        &absolute(data).map_err(failed)?,
+        &absolute(mirror).map_err(failed)?,
+    ) {
+        return Err(OpenError::Nested(mirror.to_path_buf()));
+    }
+    std::fs::create_dir_all(mirror).map_err(failed)?;
+    let real = |path: &Path| path.canonicalize();
+    if nested(&real(data).map_err(failed)?, &real(mirror).map_err(failed)?) {
+        return Err(OpenError::Nested(mirror.to_path_buf()));
+    }
+    let lock = File::open(mirror).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::MirrorLocked(mirror.to_path_buf()));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    // The name of a directory that was just made is durable with the one it stands in.
+    if let Some(parent) = real(mirror).map_err(failed)?.parent() {
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(failed)?;
+    }
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev());
+    if device(data).map_err(failed)? == device(mirror).map_err(failed)? {
+        tracing::warn!(
+            mirror = %mirror.display(),
+            "the log mirror is on the file system of the data directory: what takes the one takes the other"
+        );
+    }
+    Ok(lock)
 }
 
 impl Disk for Files {
@@ -335,7 +416,14 @@ impl Shared {
     }
 
     fn path(&self, file: &FileName) -> PathBuf {
-        self.dir.join(file.as_str())
+        match &self.mirror {
+            Some(root) => match file.as_str().strip_prefix(mirror::DIR) {
+                Some("") => root.clone(),
+                Some(inside) if inside.starts_with('/') => root.join(&inside[1..]),
+                Some(_) | None => self.dir.join(file.as_str()),
+            },
+            None => self.dir.join(file.as_str()),
+        }
     }
 
     fn file(&self, file: &FileName) -> io::Result<Arc<OpenFile>> {
@@ -485,6 +573,35 @@ mod tests {
         ));
         drop(first);
         Files::open(dir.path(), sender).unwrap();
+    }
+
+    #[test]
+    fn a_mirror_is_used_by_one_server_and_lies_beside_its_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let [data, other, mirror] = ["a", "b", "m"].map(|name| dir.path().join(name));
+        let (sender, mut done) = unbounded_channel();
+        let open =
+            |data: &Path, mirror: &Path| Files::open_mirrored(data, Some(mirror), sender.clone());
+        let mut first = open(&data, &mirror).unwrap();
+        assert!(matches!(
+            open(&other, &mirror),
+            Err(OpenError::MirrorLocked(_))
+        ));
+        for (op, path) in [("mirror/f", "m/f"), ("mirrored", "a/mirrored")] {
+            let create = DiskOp::Create {
+                file: name(op),
+                zeroed: 0,
+            };
+            first.submit(Ticket(1), create);
+            done.blocking_recv().unwrap().1.unwrap();
+            assert!(dir.path().join(path).exists(), "{op}");
+        }
+        drop(first);
+        for nested in [data.clone(), data.join("m"), dir.path().to_path_buf()] {
+            let refused = open(&data, &nested);
+            assert!(matches!(refused, Err(OpenError::Nested(_))), "{nested:?}");
+        }
+        assert!(!data.join("m").exists());
     }
 
     #[test]

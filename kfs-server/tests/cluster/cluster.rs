@@ -25,8 +25,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A new cluster of so many chunkservers, all of them up.
     pub(crate) fn start(chunkservers: usize) -> Self {
+        Self::start_with(chunkservers, &[])
+    }
+
+    /// The same, with more flags for the meta server's first process.
+    pub(crate) fn start_with(chunkservers: usize, flags: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
-        let meta = spawn_meta(dir.path(), "127.0.0.1:0", 0);
+        let meta = spawn_meta(dir.path(), "127.0.0.1:0", 0, flags);
         let meta_ready = meta.ready();
         let mut cluster = Self {
             dir,
@@ -70,7 +75,7 @@ impl Cluster {
         // Whoever dials a port of its own range while nobody listens there may hold it for a moment.
         self.meta_ready = until("the meta server starts on its old port", || {
             self.starts += 1;
-            self.meta = spawn_meta(self.dir.path(), &listen, self.starts);
+            self.meta = spawn_meta(self.dir.path(), &listen, self.starts, &[]);
             let ready = self.meta.try_ready();
             assert!(
                 ready.is_some() || self.meta.stderr().contains("KFS-E063"),
@@ -118,7 +123,7 @@ impl Cluster {
     }
 }
 
-fn spawn_meta(dir: &Path, listen: &str, start: u32) -> Daemon {
+fn spawn_meta(dir: &Path, listen: &str, start: u32, flags: &[&str]) -> Daemon {
     let data = dir.join("meta");
     let args = [
         ["--data", data.to_str().unwrap()],
@@ -126,11 +131,8 @@ fn spawn_meta(dir: &Path, listen: &str, start: u32) -> Daemon {
         ["--http", "127.0.0.1:0"],
         ["--heartbeat", "200ms"],
     ];
-    Daemon::spawn(
-        META,
-        args.as_flattened(),
-        &dir.join(format!("meta.{start}.stderr")),
-    )
+    let args = [args.as_flattened(), flags].concat();
+    Daemon::spawn(META, &args, &dir.join(format!("meta.{start}.stderr")))
 }
 
 fn spawn_chunk(data: &Path, meta: SocketAddr, start: u32) -> Daemon {

@@ -2,7 +2,7 @@
 use crate::cluster::{Cluster, content, expect_content, files_in, get, put};
 use crate::daemon::{Daemon, META, run};
 use crate::wait::until_async;
-use kfs_client::Status;
+use kfs_client::{Kfs, Status};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -49,15 +49,15 @@ async fn a_flipped_bit_in_a_chunk_is_never_read() {
     // A reader draws whom it asks first, and may draw the good one: others read until one met the damage.
     until_async("the damage is counted", async || {
         expect_content(&cluster.client(), "/f", &data).await;
-        kfs.status()
-            .await
-            .ok()
-            .filter(|status| status.replicas_damaged > 0)
-            .map(|_| ())
+        mended_or_damaged(&kfs).await
     })
     .await;
-    // Damaged on the third, too: an error, and never the bytes.
-    flip(&only_chunk(&cluster, 1), HEADER_BYTES + 9);
+    // Damaged on all of them: an error, and never the bytes.
+    let cluster = Cluster::start(3);
+    put(&cluster.client(), "/f", &data).await;
+    for n in 0..3 {
+        flip(&only_chunk(&cluster, n), HEADER_BYTES + 9);
+    }
     let err = get(&cluster.client(), "/f").await.unwrap_err();
     assert_eq!(err.status, Status::Corrupt, "{err}");
 }
@@ -75,17 +75,30 @@ async fn a_flipped_bit_in_a_header_costs_one_replica_and_no_byte() {
     cluster.restart_chunk(0);
     cluster.servers_up(&kfs, 3).await;
     until_async("the damaged replica is counted", async || {
-        kfs.status()
-            .await
-            .ok()
-            .filter(|status| status.replicas_damaged > 0)
-            .map(|_| ())
+        mended_or_damaged(&kfs).await
     })
     .await;
+    assert!(
+        chunk.exists(),
+        "it is left where it is until it is replaced"
+    );
     expect_content(&cluster.client(), "/f", &data).await;
-    assert!(chunk.exists(), "it is left where it is");
+    // It is made anew from the others, and serves alone then.
+    until_async("the replica is made anew", async || {
+        let status = kfs.status().await.ok()?;
+        let whole = status.replicas_damaged == 0 && status.chunks_under_replicated == 0;
+        (whole && status.replication_work.copied == 1).then_some(())
+    })
+    .await;
     cluster.chunks[1].kill();
+    cluster.chunks[2].kill();
     expect_content(&cluster.client(), "/f", &data).await;
+}
+
+/// Damage was counted; or it was, and is mended already.
+async fn mended_or_damaged(kfs: &Kfs) -> Option<()> {
+    let status = kfs.status().await.ok()?;
+    (status.replicas_damaged + status.replication_work.copied > 0).then_some(())
 }
 
 /// The data directory of a meta server that made a few directories, each in a batch of its own, and was killed.

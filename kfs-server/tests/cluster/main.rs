@@ -6,11 +6,13 @@
 mod chunk_file;
 mod cluster;
 mod compacted;
+mod copies;
 mod daemon;
 mod damage;
 mod embedded;
 mod garbage;
 mod killed;
+mod mirrored;
 mod pages;
 mod recorded;
 mod refused;

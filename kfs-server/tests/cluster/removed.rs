@@ -1,7 +1,8 @@
-//! A chunkserver that was away while files were removed throws away their chunks, and nothing else.
+//! What was removed: chunkservers that were away throw away its chunks, and nothing else; who has it open reads on.
 use crate::chunk_file;
 use crate::cluster::{Cluster, content, expect_content, put};
-use crate::wait::until;
+use crate::wait::{until, until_async};
+use kfs_client::{CreateOptions, Ownership, Parents, Reader, RenameMode, Status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stale_chunks_go_to_the_trash_and_no_other_file_is_touched() {
@@ -74,4 +75,94 @@ async fn stale_chunks_go_to_the_trash_and_no_other_file_is_touched() {
     cluster.chunks[1].kill();
     cluster.chunks[2].kill();
     expect_content(&kfs, "/kept", &kept).await;
+}
+
+async fn read_whole(reader: &Reader) -> Vec<u8> {
+    let mut stream = reader.stream(0, reader.attrs().size);
+    let mut all = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        for part in bytes.unwrap().parts {
+            all.extend_from_slice(&part);
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_while_it_is_open_is_read_on_until_it_is_closed() {
+    let cluster = Cluster::start(3);
+    let (kfs, other) = (cluster.client(), cluster.client());
+    let data = content(1, 300_000);
+    put(&kfs, "/removed", &data).await;
+    put(&kfs, "/replaced", &data).await;
+    put(&kfs, "/new", &content(2, 1_000)).await;
+    let removed = kfs.open(b"/removed").await.unwrap();
+    let replaced = kfs.open(b"/replaced").await.unwrap();
+    let written = kfs.create(b"/written", CreateOptions::default());
+    let mut written = written.await.unwrap();
+    other.remove(b"/removed").await.unwrap();
+    other
+        .rename(b"/new", b"/replaced", RenameMode::Replace)
+        .await
+        .unwrap();
+    other.remove(b"/written").await.unwrap();
+    let gone = kfs.open(b"/removed").await.unwrap_err();
+    assert_eq!(gone.status, Status::NotFound);
+    for _ in 0..2 {
+        assert!(read_whole(&removed).await == data);
+        assert!(read_whole(&replaced).await == data);
+    }
+    written.write(content(3, 100_000)).await.unwrap();
+    written.sync().await.unwrap();
+    let reclaim = *other.status().await.unwrap().reclaim;
+    assert_eq!(reclaim.files, 3);
+    assert!(cluster.trash_files(0).is_empty());
+    written.close().await.unwrap();
+    drop(removed);
+    drop(replaced);
+    until_async("what was open is reclaimed", async || {
+        let reclaim = *kfs.status().await.unwrap().reclaim;
+        (reclaim.files == 0).then_some(())
+    })
+    .await;
+    until("its chunks are in the trash", || {
+        (cluster.trash_files(0).len() == 3).then_some(())
+    });
+    expect_content(&other, "/replaced", &content(2, 1_000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_removed_while_it_is_open_is_read_on_after_the_meta_server_was_killed() {
+    let mut cluster = Cluster::start(3);
+    let kfs = cluster.client();
+    let data = content(1, 300_000);
+    let owner = Ownership {
+        uid: 1,
+        gid: 1,
+        mode: 0o755,
+    };
+    kfs.mkdir(b"/tree/in", Parents::Make, owner).await.unwrap();
+    put(&kfs, "/removed", &data).await;
+    put(&kfs, "/tree/in/file", &data).await;
+    let removed = kfs.open(b"/removed").await.unwrap();
+    let below = kfs.open(b"/tree/in/file").await.unwrap();
+    kfs.remove(b"/removed").await.unwrap();
+    kfs.remove_tree(b"/tree").await.unwrap();
+    cluster.meta.kill();
+    cluster.restart_meta();
+    cluster.servers_up(&kfs, 3).await;
+    for path in [&b"/removed"[..], b"/tree", b"/tree/in/file"] {
+        assert_eq!(kfs.stat(path).await.unwrap_err().status, Status::NotFound);
+    }
+    // Whoever has not asked where the chunks are before the restart asks now.
+    assert!(read_whole(&removed).await == data);
+    assert!(read_whole(&below).await == data);
+    for n in 0..3 {
+        cluster.chunks[n].kill();
+        cluster.restart_chunk(n);
+    }
+    cluster.servers_up(&kfs, 3).await;
+    assert!(read_whole(&removed).await == data);
+    assert!(read_whole(&below).await == data);
+    assert!((0..3).all(|n| cluster.trash_files(n).is_empty()));
 }

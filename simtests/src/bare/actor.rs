@@ -7,8 +7,8 @@ use crate::observe::record::Record;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
-use crate::workload::is_unexpected;
 use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
+use crate::workload::{COUNT_MS, copies_missing, is_unexpected, judge_open};
 use kfs_core::client::{Call, Event, Handle};
 use kfs_core::ids::FileId;
 use kfs_core::wire::Status;
@@ -59,6 +59,8 @@ enum Doing {
     Awaiting(u64, u64),
     /// Does nothing for a while in the middle of a job.
     Resting(usize, Stage),
+    /// Asks, so many times at most, whether all copies are there.
+    Counting(u64),
     Looking(u32),
     Auditing(Stage),
     Done,
@@ -177,6 +179,7 @@ impl Actor {
                 None => self.next_job(schedule, record),
             },
             Doing::Awaiting(acks, ms) => self.await_acks(schedule, record, acks, ms),
+            Doing::Counting(times) => self.count(schedule, record, times, event),
             Doing::Resting(job, Stage::Filling(handle, step)) => {
                 self.fill(schedule, job, handle, step, None)
             }
@@ -227,6 +230,9 @@ impl Actor {
             Job::Stat(name) => (Call::Stat(at(name)), Stage::Simple),
             Job::Remove(name) => (Call::Remove(at(name)), Stage::Simple),
             Job::Rmdir(name) => (Call::Rmdir(at(name)), Stage::Simple),
+            Job::RemoveTree(name) => (Call::RemoveTree(at(name)), Stage::Simple),
+            Job::AcceptRollback => (Call::AcceptRollback, Stage::Simple),
+            Job::Copies { ms } => return self.count(schedule, record, ms / COUNT_MS, None),
             Job::Rename { from, to, mode } => {
                 let call = Call::Rename {
                     from: at(from),
@@ -261,6 +267,35 @@ impl Actor {
         Next::Wait(MS)
     }
 
+    /// Asks whether all copies are there, unless that was the answer.
+    fn count(
+        &mut self,
+        schedule: &Schedule,
+        record: &mut Record,
+        times: u64,
+        event: Option<Event>,
+    ) -> Next {
+        let lack = match event {
+            None => {
+                self.doing = Doing::Counting(times);
+                return Next::Call(Call::Status);
+            }
+            Some(Event::Status(status)) => {
+                Some(status.chunks_under_replicated + status.replicas_damaged)
+            }
+            Some(_) => None,
+        };
+        if lack == Some(0) {
+            return self.next_job(schedule, record);
+        }
+        if times == 0 {
+            record.check::<()>(Err(copies_missing(lack)));
+            return self.next_job(schedule, record);
+        }
+        self.doing = Doing::Counting(times - 1);
+        Next::Wait(COUNT_MS * MS)
+    }
+
     fn wants(&mut self, job: usize, stage: Stage, call: Call) -> Next {
         self.doing = Doing::Job(job, stage);
         Next::Call(call)
@@ -270,8 +305,7 @@ impl Actor {
     fn ends(&mut self, schedule: &Schedule, record: &mut Record, failed: Option<Status>) -> Next {
         if let Some(status) = failed {
             record.remark(|| format!("actor {}: {status:?}", self.number));
-            let alone = schedule.clients.len() == 1 && schedule.actors_max() == 1;
-            if schedule.class == Class::Clean && is_unexpected(status, alone) {
+            if schedule.class == Class::Clean && is_unexpected(status) {
                 let what = format!("nothing fails, and still: {status:?}");
                 record.check::<()>(Err(Violation::new("clean", "L", what)));
             }
@@ -292,6 +326,10 @@ impl Actor {
             Event::Failed(failure) => Some(failure.status),
             _ => None,
         };
+        if let (Stage::Filling(..) | Stage::Reading(_), Event::Failed(failure)) = (&stage, &event) {
+            let said = (failure.status, failure.what.as_str());
+            judge_open(record, schedule, self.client, said);
+        }
         match (stage, event) {
             (Stage::Creating, Event::Created { handle, .. }) => {
                 self.fill(schedule, number, handle, 0, None)

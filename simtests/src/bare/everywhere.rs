@@ -64,6 +64,20 @@ pub enum Blast {
     Desk,
     /// Everything.
     All,
+    /// Nobody: the compactor beside the meta server is killed.
+    Compactor,
+}
+
+impl Blast {
+    /// Tells those apart that leave the same disks.
+    const fn number(self) -> u64 {
+        match self {
+            Self::One(_) => 1,
+            Self::Desk => 2,
+            Self::All => 3,
+            Self::Compactor => 4,
+        }
+    }
 }
 
 impl fmt::Display for Blast {
@@ -72,6 +86,7 @@ impl fmt::Display for Blast {
             Self::One(node) => write!(f, "server {node}"),
             Self::Desk => f.write_str("the meta server and all clients"),
             Self::All => f.write_str("everything"),
+            Self::Compactor => f.write_str("the compactor is killed and nobody"),
         }
     }
 }
@@ -286,6 +301,11 @@ impl Search<'_> {
         if node == 0 {
             blasts.push(Blast::Desk);
         }
+        if node == 0 && base.compacts() {
+            let mut fork = base.clone();
+            fork.kill_compactor();
+            self.recover(fork, point, Blast::Compactor, Policy::Prefix, 1);
+        }
         let focus = if node < servers { node } else { 0 };
         for policy in Policy::ALL {
             let mut draws = Keyed::new(self.everywhere.seed, &format!("{policy:?} at {point}"));
@@ -366,7 +386,7 @@ impl Search<'_> {
         }
         self.report.images.insert(images);
         if blast != Blast::All {
-            all = mix(all ^ point) ^ mix(fork.record.hash.value());
+            all = mix(all ^ point) ^ mix(fork.record.hash.value()) ^ blast.number();
         }
         self.seen.insert(all)
     }
@@ -376,7 +396,7 @@ impl Search<'_> {
         self.report.crashes += 1;
         let before = fork.record.contents.verified + fork.record.verified_on_disk;
         let lived = caught(|| {
-            if matches!(blast, Blast::One(_)) {
+            if matches!(blast, Blast::One(_) | Blast::Compactor) {
                 run::ready(fork)?;
                 for client in 0..fork.schedule.clients.len() {
                     if !fork.clients[client].done && !fork.is_up(fork.servers() + client) {
@@ -411,8 +431,9 @@ pub(super) fn crash(
         Blast::One(node) => vec![node],
         Blast::Desk => vec![0],
         Blast::All => (0..sim.servers()).collect(),
+        Blast::Compactor => Vec::new(),
     };
-    if !matches!(blast, Blast::One(_)) {
+    if matches!(blast, Blast::Desk | Blast::All) {
         for client in 0..sim.schedule.clients.len() {
             sim.kill_client(client);
         }

@@ -107,6 +107,7 @@ pub fn alphabet() -> Vec<Job> {
     }
     jobs.push(Job::Remove(home.into()));
     jobs.push(Job::Rmdir(one.into()));
+    jobs.push(Job::RemoveTree(home.into()));
     for mode in [RenameMode::Replace, RenameMode::NoReplace] {
         for (from, to) in [
             (one, other),
@@ -362,6 +363,7 @@ fn schedule(seed: u64, jobs: Vec<Job>) -> Schedule {
         },
         buggify_permille: 0,
         checkpoint_ms: 0,
+        log_mirror: false,
         clients: vec![ClientPlan { actors: vec![jobs] }],
         faults: Vec::new(),
     }

@@ -8,6 +8,8 @@
 //! Read [`sim`] first (the heap and the nodes), then [`net`] and [`disk`] (what the drivers stand for here),
 //! then [`run`]. [`scale`] runs a thousand servers on the disks that [`written`] makes.
 pub mod actor;
+pub mod backup;
+pub mod beside;
 pub mod blocks;
 pub mod disk;
 pub mod everywhere;

@@ -4,10 +4,11 @@ use super::sim::Sim;
 use crate::observe::record::Record;
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::status::Truth;
-use crate::oracle::{Violation, log, order, replicas};
+use crate::oracle::{Verdicts, Violation, equal, log, order, replicas};
 use crate::outcome::{Outcome, Totals};
 use crate::run::caught;
 use crate::schedule::{Class, Schedule};
+use kfs_core::limits::HEADER_BYTES;
 use kfs_core::meta::Meta;
 use kfs_core::meta::state::State;
 use std::collections::BTreeSet;
@@ -20,6 +21,10 @@ const WORK_MAX: Duration = Duration::from_secs(1_200);
 pub const READY_MAX: Duration = Duration::from_secs(60);
 /// How long the auditor may take.
 const AUDIT_MAX: Duration = Duration::from_secs(120);
+/// After so long every chunk was looked at, and what lacks copies is known.
+const LOOKED: Duration = Duration::from_secs(3);
+/// How long copies may take.
+const COPIES_MAX: Duration = Duration::from_secs(120);
 /// After so long nothing is on its way any more, if nothing fails.
 const SETTLES: Duration = Duration::from_secs(2);
 /// How long it may take if what is lost is asked for until the call's time is up.
@@ -51,9 +56,14 @@ fn live(sim: &mut Sim) -> Result<(), Violation> {
         lived_in(sim)?;
     }
     sim.power_cycle();
+    members_are_there(sim)?;
     ready(sim)?;
-    audit(sim)?;
-    rest(sim)
+    let mut verdicts = Verdicts::default();
+    verdicts.hear(audit(sim));
+    verdicts.hear(copies(sim));
+    // It is at rest also if what was read is wrong.
+    verdicts.hear(rest(sim));
+    verdicts.end()
 }
 
 /// What a meta server that has served for a while says of the cluster is true: a start counts everything anew.
@@ -69,6 +79,56 @@ fn lived_in(sim: &mut Sim) -> Result<(), Violation> {
         .collect();
     let shelves = rest::shelves(&logged, &servers);
     Truth::of(&logged, &shelves, sim.schedule.geometry).agrees(&status)
+}
+
+/// Who the log says has a replica has it, durably: looked at before copies are made of what is missing.
+fn members_are_there(sim: &Sim) -> Result<(), Violation> {
+    if sim.record.violation.is_some() || sim.hurt.contains(&0) {
+        return Ok(());
+    }
+    let records = log::records(sim.disk(0))?;
+    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
+    let servers: Vec<_> = (1..sim.servers())
+        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
+        .collect();
+    let hurt: BTreeSet<&str> = sim.hurt.iter().map(|at| &*sim.nodes[*at].name).collect();
+    let shelves = rest::shelves(&logged, &servers);
+    equal::members_are_there(&logged, &shelves, |server| hurt.contains(server))
+}
+
+/// Waits until copies are made where they are missing, and trimmed where there are too many.
+fn copies(sim: &mut Sim) -> Result<(), Violation> {
+    if sim.hurt.contains(&0) || sim.meta().is_none_or(|meta| meta.copies_uneven() == 0) {
+        return Ok(());
+    }
+    let since = sim.now();
+    let busy = |sim: &Sim| {
+        let status = sim.meta().and_then(Meta::status);
+        status.is_some_and(|status| {
+            status.replication_work.waiting + status.replication_work.copying > 0
+        })
+    };
+    let looked = u64::try_from(LOOKED.as_nanos()).expect("a few seconds");
+    sim.run_until(COPIES_MAX, |sim| sim.now() >= since + looked && !busy(sim));
+    sim.run_until(SETTLES, |_| false);
+    let status = sim.meta().and_then(Meta::status);
+    let judged = sim.hurt.is_empty() && sim.schedule.class != Class::Safe;
+    let Some(status) = status.filter(|status| judged && status.read_only.is_none()) else {
+        return Ok(());
+    };
+    let records = log::records(sim.disk(0))?;
+    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
+    let servers: Vec<_> = (1..sim.servers())
+        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
+        .collect();
+    let shelves = rest::shelves(&logged, &servers);
+    let geometry = sim.schedule.geometry;
+    // Nothing is owed by who is full.
+    let room = 3 * (HEADER_BYTES + geometry.chunk_bytes());
+    if status.servers.iter().any(|server| server.bytes_free < room) {
+        return Ok(());
+    }
+    Truth::of(&logged, &shelves, geometry).copies_are_made()
 }
 
 /// Judges the cluster as it stands, once nobody works any more.
@@ -105,11 +165,11 @@ pub fn rest(sim: &mut Sim) -> Result<(), Violation> {
 pub fn ready(sim: &mut Sim) -> Result<(), Violation> {
     let ready = sim.run_until(READY_MAX, Sim::all_ready);
     // Without a meta server nobody is.
-    if ready || sim.record.violation.is_some() || sim.hurt.contains(&0) {
+    if ready || sim.record.violation.is_some() || sim.is_excused(0) {
         return Ok(());
     }
     let missing: Vec<&str> = (0..sim.servers())
-        .filter(|server| !sim.record.ready.contains(server) && !sim.hurt.contains(server))
+        .filter(|server| !sim.record.ready.contains(server) && !sim.is_excused(*server))
         .map(|server| &*sim.nodes[server].name)
         .collect();
     let what = format!(
@@ -190,7 +250,7 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
                 verified += bytes;
             }
         }
-        if !there.is_enough(held, sim.hurt.is_empty(), sim.schedule.class) {
+        if !there.is_enough(held, sim.hurt.is_empty(), &sim.schedule) {
             let what = format!(
                 "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
             );

@@ -355,6 +355,7 @@ fn schedule(written: &Written) -> Schedule {
         },
         buggify_permille: 0,
         checkpoint_ms: 0,
+        log_mirror: false,
         clients: vec![client.clone(), client],
         faults: Vec::new(),
     }

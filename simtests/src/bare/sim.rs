@@ -3,6 +3,8 @@
 //! A copy of it is another cluster with the same past. Nothing here reads a clock or draws a number that is not
 //! a function of the schedule's seed, of whom it concerns, and of how often it was drawn for that one before.
 use super::actor::{Actor, Next};
+use super::backup::Backups;
+use super::beside::Beside;
 use super::disk::Disk;
 use super::net::{Delivery, Ended, Host, Net, NetEvent, NodeId, Reading, addr_of};
 use super::process::{Happens, Process, Wants};
@@ -16,7 +18,7 @@ use crate::observe::telling::Life;
 use crate::oracle::Violation;
 use crate::oracle::bounds::OnTheirWay;
 use crate::outcome::Crashes;
-use crate::schedule::Schedule;
+use crate::schedule::{COPY_RATE, Schedule};
 use kfs_core::ids::CallId;
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::{Msg, Role};
@@ -32,7 +34,7 @@ const CALL_MAX: Duration = Duration::from_secs(20);
 /// How long a server that stopped by itself is left alone.
 const REVIVE_NS: u64 = 500_000_000;
 /// How long until somebody looks whether a stalled disk goes on.
-const LOOK_AGAIN_NS: u64 = 10_000_000;
+pub(super) const LOOK_AGAIN_NS: u64 = 10_000_000;
 /// The monotonic clock does not begin at zero, so that "a while before now" is a time too.
 const MONO_FIRST_NS: u64 = 1_000_000_000_000;
 /// 2026-01-01.
@@ -82,6 +84,10 @@ pub enum What {
     Remember(NodeId),
     /// Whoever looks after a server starts it again, after it stopped by itself.
     Revive(NodeId),
+    /// An operation of a compactor of this life is due.
+    Compactor(u64),
+    /// A step of a backup of this life is due.
+    Backup(u64),
 }
 
 /// What a step was.
@@ -121,6 +127,14 @@ pub struct Node {
     /// In so many of the bodies that it sends next a bit flips.
     pub(super) flips: u32,
     flipped: u64,
+}
+
+impl Node {
+    /// Whether its host has power.
+    #[must_use]
+    pub fn is_powered(&self) -> bool {
+        self.powered
+    }
 }
 
 /// A client's process and what its actors do.
@@ -167,6 +181,10 @@ pub struct Sim {
     /// Faults that struck and were not healed.
     pub(super) striking: Vec<usize>,
     pub(super) armed: BTreeMap<NodeId, usize>,
+    /// What works on the meta server's disk beside it.
+    pub(super) beside: Beside,
+    /// Copies of its data directory.
+    pub(super) backups: Backups,
 }
 
 impl Sim {
@@ -252,6 +270,8 @@ impl Sim {
             put_aside: BTreeMap::new(),
             striking: Vec::new(),
             armed: BTreeMap::new(),
+            beside: Beside::default(),
+            backups: Backups::default(),
         }
     }
 
@@ -372,6 +392,14 @@ impl Sim {
                 }
                 Step::Other
             }
+            What::Compactor(life) => self.compactor_due(life),
+            What::Backup(life) => {
+                if self.backup_due(life) {
+                    Step::Disk(0)
+                } else {
+                    Step::Other
+                }
+            }
         }
     }
 
@@ -433,7 +461,7 @@ impl Sim {
     }
 
     /// Both clocks of a node.
-    fn clock(&self, node: NodeId) -> Now {
+    pub(super) fn clock(&self, node: NodeId) -> Now {
         let node = &self.nodes[node];
         Now {
             mono: Instant(MONO_FIRST_NS + self.ran(node)),
@@ -555,8 +583,9 @@ impl Sim {
     /// does, whoever looks after it starts it again.
     fn halted(&mut self, node: NodeId, why: &str) {
         let what = format!("{} stopped by itself: {why}", self.nodes[node].name);
-        // A meta server whose log is not what it was may refuse anybody.
-        if self.ailing.contains(&node) || self.hurt.contains(&0) {
+        // A meta server whose log is not what it was may refuse anybody; with that of a backup it has no reason to stop.
+        let restored = node == 0 && self.record.log_is_restored();
+        if !restored && (self.ailing.contains(&node) || self.hurt.contains(&0)) {
             self.record.remark(|| what);
             self.kill(node);
             self.heap.push(self.now + REVIVE_NS, What::Revive(node));
@@ -586,6 +615,9 @@ impl Sim {
                 min_replicas: 2,
                 cluster: None,
                 checkpoint_every: schedule.checkpoint_every(),
+                repair_after: schedule.repair_after(),
+                copy_rate: COPY_RATE,
+                mirror: schedule.log_mirror,
             })))
         } else {
             Process::Chunk(Box::new(chunk::Chunk::new(chunk::Config {
@@ -653,6 +685,10 @@ impl Sim {
     /// The power of a server fails; what becomes of its disk is up to who calls.
     pub fn darken(&mut self, server: NodeId) {
         self.end(server, Ended::Dark);
+        if server == 0 {
+            self.kill_compactor();
+            self.end_backup();
+        }
         self.nodes[server].powered = false;
     }
 
@@ -660,6 +696,9 @@ impl Sim {
     pub fn darken_at_once(&mut self, server: NodeId) {
         if let Some(disk) = &mut self.nodes[server].disk {
             disk.queue.kill_at_once();
+        }
+        if server == 0 {
+            self.kill_compactor_at_once();
         }
         self.darken(server);
     }
@@ -763,9 +802,15 @@ impl Sim {
     /// Whether every server has said since its last start that it is ready.
     #[must_use]
     pub fn all_ready(&self) -> bool {
-        // One whose disk was hurt may have good reason not to.
         (0..self.servers())
-            .all(|server| self.record.ready.contains(&server) || self.hurt.contains(&server))
+            .all(|server| self.record.ready.contains(&server) || self.is_excused(server))
+    }
+
+    /// Whether a server may stop by itself: one whose disk was hurt may have good reason to. A meta server that has
+    /// what a backup had has none.
+    #[must_use]
+    pub fn is_excused(&self, server: NodeId) -> bool {
+        self.hurt.contains(&server) && !(server == 0 && self.record.log_is_restored())
     }
 
     /// Gives the auditor, who reads everything, this to do, and starts it.

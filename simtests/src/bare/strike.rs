@@ -147,11 +147,20 @@ impl Sim {
             }
             Fault::SetBack(server, _) => self.set_back(*server),
             Fault::CloneDisk(from, to) => self.clone_disk(*from, *to),
+            Fault::Compact(slower) => self.compact(*slower),
+            Fault::Backup(slower) => self.back_up(*slower),
+            Fault::Restore => self.restore(),
         };
         if struck {
-            self.ailing.extend(fault.ails());
-            self.hurt.extend(fault.hurts());
-            self.record.struck(fault);
+            let (ails, hurts) = (self.schedule.ails(fault), self.schedule.hurts(fault));
+            self.record.struck(fault, &ails, &hurts);
+            if *fault == Fault::Restore
+                && let Some(set) = self.backed_up_records()
+            {
+                self.record.log_restored(&set.records);
+            }
+            self.ailing.extend(ails);
+            self.hurt.extend(hurts);
             *self.faults.entry(fault.kind()).or_default() += 1;
             self.record.remark(|| format!("FAULT {fault:?}"));
             let clients = fault.clients().into_iter();
@@ -204,6 +213,11 @@ impl Sim {
             Fault::Disk(server, fault) => self.disk_recovers(server, &fault),
             Fault::SetBack(server, _) => self.start(server),
             Fault::CloneDisk(_, to) => self.put_back(to),
+            Fault::Compact(_) => {
+                self.kill_compactor();
+            }
+            Fault::Backup(_) => self.end_backup(),
+            Fault::Restore => self.start(0),
             Fault::CutLinks(..) | Fault::Spoil(..) => {}
         }
     }
@@ -311,6 +325,9 @@ impl Sim {
         if let Some(disk) = &mut self.nodes[server].disk {
             disk.queue.set_speed(speed);
         }
+        if server == 0 {
+            self.compactor_speed(speed);
+        }
     }
 
     /// A process that stood still goes on: what happened meanwhile reaches it now, in its order.
@@ -341,9 +358,9 @@ impl Sim {
         for server in 0..self.servers() {
             if let Some(disk) = &mut self.nodes[server].disk {
                 disk.queue.disarm();
-                disk.queue.set_speed(self.schedule.speed);
                 disk.model.heal();
             }
+            self.set_speed(server, self.schedule.speed);
             self.set_clock(server, Clock::RIGHT);
             self.put_back(server);
             self.thaw(server);

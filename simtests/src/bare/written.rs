@@ -11,16 +11,17 @@ use kfs_core::chunk::header::{FIRST_GENERATION, Header, Slot};
 use kfs_core::chunk::name::{CHUNKS, ChunkName, TRASH};
 use kfs_core::identity::{self, Identity, Owner};
 use kfs_core::ids::{
-    Boot, ChunkId, ClusterId, DiskId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
-    RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
+    Boot, ChunkId, ClusterId, DiskId, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
+    ServerIndex, SessionId, Version, WriteSeq,
 };
-use kfs_core::limits::{Geometry, HEADER_BYTES, Limits};
+use kfs_core::limits::{Geometry, HEADER_BYTES};
 use kfs_core::machine::{DiskOp, FileName, SyncMode};
+use kfs_core::meta::fill::{self, EPOCH};
 use kfs_core::meta::key::{Key, Name};
-use kfs_core::meta::oplog::{self, Forming, SegmentHeader};
+use kfs_core::meta::oplog;
 use kfs_core::meta::record::{
-    By, ChunkOpened, DirectoriesMade, EpochBegun, FileCreated, Logged, Record, ServerJoined,
-    SessionEnded, SessionOpened, SizeSet,
+    By, ChunkOpened, DirectoriesMade, EpochBegun, FileCreated, Record, ServerJoined, SessionEnded,
+    SessionOpened, SizeSet,
 };
 use kfs_core::time::UnixNanos;
 use kfs_core::wire::client_chunk::Durable;
@@ -30,8 +31,6 @@ use std::sync::Arc;
 
 /// Files of a directory, at most.
 const DIR_FILES: u64 = 1_000;
-/// The epoch in which everything was written.
-const EPOCH: Epoch = Epoch(1);
 const INCARNATION: Incarnation = Incarnation(1);
 const SESSION: u64 = 1;
 /// Ids that are issued before those of directories and files.
@@ -225,6 +224,7 @@ impl Written {
             disk: DiskId(node.0),
             boot: Boot(1),
             seen: (EPOCH, INCARNATION),
+            seen_seq: LogSeq(0),
             siblings: Vec::new(),
         }
     }
@@ -335,7 +335,7 @@ impl Written {
             time: TIME,
         };
         log.record(By::NOBODY, ended);
-        assert_eq!(log.seq.0, self.records(), "all records are counted");
+        assert_eq!(log.log.seq().0, self.records(), "all records are counted");
     }
 
     fn tell_file(&self, log: &mut Log, file: u64, next: &mut impl FnMut() -> By) {
@@ -400,83 +400,26 @@ fn name_in(path: &str) -> Name {
     Name::new(name.as_bytes()).expect("it is a name")
 }
 
-/// A log that is being made, by the encoder of the product.
+/// A log that is being made, and its segments.
 struct Log {
-    cluster: ClusterId,
-    seq: LogSeq,
-    header: SegmentHeader,
-    /// The segment's bytes so far.
-    bytes: Vec<u8>,
-    forming: Forming,
-    /// The chain hash of all batches before the one that forms.
-    chain: u64,
-    done: Vec<(LogSeq, Vec<u8>)>,
+    log: fill::Log,
+    done: Vec<fill::Segment>,
 }
 
 impl Log {
     fn new(cluster: ClusterId) -> Self {
-        let first = LogSeq(1);
-        let header = segment_header(cluster, first, 0);
         Self {
-            cluster,
-            seq: LogSeq(0),
-            header,
-            bytes: header.encode(),
-            forming: Forming::new(first),
-            chain: 0,
+            log: fill::Log::new(cluster),
             done: Vec::new(),
         }
     }
-
     fn record(&mut self, by: By, record: impl Into<Record>) {
-        self.seq = self.seq.next();
-        self.forming.push(&Logged {
-            seq: self.seq,
-            by,
-            record: record.into(),
-        });
-        if self.forming.payload_bytes() >= Limits::REAL.log_batch_bytes {
-            self.close_batch();
-        }
-        if self.bytes.len() as u64 >= Limits::REAL.log_segment_bytes {
-            self.close_segment();
-        }
+        self.done.extend(self.log.push(by, record.into()));
     }
-
-    fn close_batch(&mut self) {
-        let forming = std::mem::replace(&mut self.forming, Forming::new(self.seq.next()));
-        let durable = LogSeq(forming.first().0 - 1);
-        let (batch, chain) = forming.close(self.header.salt, durable, self.chain);
-        self.bytes.extend_from_slice(&batch);
-        self.chain = chain;
-    }
-
-    /// The batch that forms is empty.
-    fn close_segment(&mut self) {
-        let first = self.seq.next();
-        let header = segment_header(self.cluster, first, self.chain);
-        let bytes = std::mem::replace(&mut self.bytes, header.encode());
-        self.done.push((self.header.first, bytes));
-        self.header = header;
-    }
-
     /// The segments, each with its first record.
-    fn finish(mut self) -> Vec<(LogSeq, Vec<u8>)> {
-        if self.forming.payload_bytes() > 0 {
-            self.close_batch();
-        }
-        self.done.push((self.header.first, self.bytes));
+    fn finish(mut self) -> Vec<fill::Segment> {
+        self.done.push(self.log.finish());
         self.done
-    }
-}
-
-fn segment_header(cluster: ClusterId, first: LogSeq, chain: u64) -> SegmentHeader {
-    SegmentHeader {
-        cluster,
-        epoch: EPOCH,
-        first,
-        salt: first.0,
-        chain,
     }
 }
 

@@ -167,6 +167,11 @@ impl DiskModel {
     pub fn archived(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.archived.iter().map(|(path, bytes)| (&**path, bytes))
     }
+    /// These segments of a log were removed before.
+    pub fn archive<'a>(&mut self, removed: impl Iterator<Item = (&'a str, &'a Bytes)>) {
+        self.archived
+            .extend(removed.map(|(path, bytes)| (Arc::from(path), bytes.clone())));
+    }
     /// The paths of all files there are now.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.lengths().map(|(path, _)| path)

@@ -97,6 +97,53 @@ pub fn plan(weights: Weights, faults: u64, target: Target, draws: &mut Keyed) ->
         .collect()
 }
 
+/// Draws when the off-line compactor runs, beside a plan that is what it would be without.
+#[must_use]
+pub fn compactions(target: Target, draws: &mut Keyed) -> Vec<Planned> {
+    let some = if draws.percent(40) {
+        draws.between(1, 3)
+    } else {
+        0
+    };
+    let mut drawn = Vec::new();
+    for _ in 0..some {
+        let (at_ms, at_ack) = (draws.below(target.millis), 1 + draws.below(target.acks));
+        let trigger = if draws.percent(50) {
+            Trigger::AtAck(at_ack)
+        } else {
+            Trigger::At(at_ms)
+        };
+        // Some are killed, most end by themselves.
+        let short_ms = 1 + draws.below(100);
+        let lasts_ms = if draws.percent(30) { short_ms } else { 30_000 };
+        drawn.push(Planned {
+            trigger,
+            fault: Fault::Compact(draws.pick(&[1, 1, 1, 20, 400])),
+            lasts_ms,
+        });
+    }
+    drawn
+}
+
+/// Draws a backup and its restoration, beside a plan that is what it would be without.
+#[must_use]
+pub fn backups(target: Target, draws: &mut Keyed) -> Vec<Planned> {
+    if !draws.percent(15) {
+        return Vec::new();
+    }
+    let backup = Planned {
+        trigger: Trigger::At(draws.below(target.millis / 2)),
+        fault: Fault::Backup(draws.pick(&[1, 1, 100])),
+        lasts_ms: 30_000,
+    };
+    let restore = Planned {
+        trigger: Trigger::At(target.millis / 2 + draws.below(target.millis)),
+        fault: Fault::Restore,
+        lasts_ms: draws.between(5, 2_000),
+    };
+    vec![backup, restore]
+}
+
 fn one(weights: Weights, target: Target, draws: &mut Keyed, more: More) -> Option<Planned> {
     // Each fault takes the same number of draws, so that another target does not reshuffle the rest.
     let kind = draws.bits();
@@ -373,7 +420,11 @@ mod tests {
         };
         let drawn = plan(all, 500, target, &mut Keyed::new(1, "faults"));
         let kinds: BTreeSet<&str> = drawn.iter().map(|planned| planned.fault.kind()).collect();
-        assert_eq!(kinds, BTreeSet::from(Fault::KINDS));
+        let mut all_kinds = BTreeSet::from(Fault::KINDS);
+        for apart in ["compact", "backup", "restore"] {
+            assert!(all_kinds.remove(apart), "drawn apart");
+        }
+        assert_eq!(kinds, all_kinds);
         let at = |test: fn(&Trigger) -> bool| drawn.iter().any(|planned| test(&planned.trigger));
         assert!(at(|t| matches!(t, Trigger::At(_))));
         assert!(at(|t| matches!(t, Trigger::AtAck(_))));

@@ -3,7 +3,7 @@ pub mod drawn;
 pub mod plan;
 pub mod spot;
 
-pub use drawn::{Target, Weights, plan};
+pub use drawn::{Target, Weights, backups, compactions, plan};
 pub use plan::{MESSAGES, Planned, Trigger};
 pub use spot::Spot;
 
@@ -57,6 +57,15 @@ pub enum Fault {
     /// A copy of the first server's disk is put into the second, whose process is killed for it and started
     /// again at once; healed by its own disk, as it was.
     CloneDisk(ServerNumber, ServerNumber),
+    /// The off-line compactor runs on the meta server's disk, beside its process or without one, and gives way to it
+    /// so that it is so many times slower; if it is still at work when that is healed, it is killed.
+    Compact(u64),
+    /// The meta server's data directory is copied, beside its process or without one, so many times slower than its
+    /// disk is read; what is not finished when that is healed is given up.
+    Backup(u64),
+    /// The meta server gets another disk, with what the newest finished backup has, and its process is killed for it;
+    /// healed by a start. Stays.
+    Restore,
 }
 
 /// What hangs on one power line, or on one switch.
@@ -107,7 +116,7 @@ impl Clock {
 
 impl Fault {
     /// The kinds there are, as they are counted.
-    pub const KINDS: [&'static str; 20] = [
+    pub const KINDS: [&'static str; 23] = [
         "kill",
         "power-one",
         "power-some",
@@ -128,6 +137,9 @@ impl Fault {
         "spoil",
         "set-back",
         "clone-disk",
+        "compact",
+        "backup",
+        "restore",
     ];
 
     /// Its kind: one of [`Self::KINDS`].
@@ -156,6 +168,9 @@ impl Fault {
             Self::Spoil(..) => "spoil",
             Self::SetBack(..) => "set-back",
             Self::CloneDisk(..) => "clone-disk",
+            Self::Compact(_) => "compact",
+            Self::Backup(_) => "backup",
+            Self::Restore => "restore",
         }
     }
 
@@ -177,6 +192,7 @@ impl Fault {
             | Self::SetBack(server, _) => vec![*server],
             Self::PowerLoss(site, _) | Self::Split(site) => site.servers.clone(),
             Self::OneWay(from, to) | Self::CloneDisk(from, to) => vec![*from, *to],
+            Self::Compact(_) | Self::Backup(_) | Self::Restore => vec![0],
             Self::KillClient(_)
             | Self::IsolateClient(_)
             | Self::CutLinks(Party::Client(_), _)
@@ -208,7 +224,10 @@ impl Fault {
             | Self::Disk(..)
             | Self::Spoil(..)
             | Self::SetBack(..)
-            | Self::CloneDisk(..) => Vec::new(),
+            | Self::CloneDisk(..)
+            | Self::Compact(_)
+            | Self::Backup(_)
+            | Self::Restore => Vec::new(),
         }
     }
 
@@ -229,6 +248,7 @@ impl Fault {
                 vec![*server]
             }
             Self::CloneDisk(from, to) => vec![*from, *to],
+            Self::Restore => vec![0],
             _ => Vec::new(),
         }
     }
@@ -243,6 +263,7 @@ impl Fault {
             Self::Spoil(0, spot, _) if spot.under.starts_with("checkpoint/") => Vec::new(),
             Self::Spoil(server, _, damage) if *damage != Damage::Unreadable => vec![*server],
             Self::SetBack(server, _) => vec![*server],
+            Self::Restore => vec![0],
             // What the copy was given while it ran is gone with it.
             Self::CloneDisk(from, to) => vec![*from, *to],
             _ => Vec::new(),
@@ -287,6 +308,9 @@ impl fmt::Display for Fault {
             Self::CloneDisk(from, to) => {
                 write!(f, "a copy of the disk of server {from} in server {to}")
             }
+            Self::Compact(_) => f.write_str("a compactor runs"),
+            Self::Backup(_) => f.write_str("the data directory is backed up"),
+            Self::Restore => f.write_str("the newest backup is restored"),
         }
     }
 }

@@ -69,6 +69,11 @@ pub enum Change {
         /// From the root, as in the call.
         path: Vec<u8>,
     },
+    /// See the client's call of this name.
+    RemoveTree {
+        /// From the root, as in the call.
+        path: Vec<u8>,
+    },
 }
 
 /// What must come of an operation.
@@ -189,6 +194,17 @@ impl Model {
                     refusals.push(Status::IsADirectory);
                 }
                 Walk::Found(node) if self.may_be_gone(node) => return Expected::Anything,
+                Walk::Found(_) => {}
+            },
+            Change::RemoveTree { path } => match self.walk(path) {
+                Walk::Murky => return Expected::Anything,
+                Walk::Refused(status) => refusals.push(status),
+                Walk::Free(..) => refusals.push(Status::NotFound),
+                Walk::Found(ROOT) => refusals.push(Status::BadRequest),
+                Walk::Found(node) if self.may_be_gone(node) => return Expected::Anything,
+                Walk::Found(node) if self.kind(node) == Kind::File => {
+                    refusals.push(Status::NotADirectory);
+                }
                 Walk::Found(_) => {}
             },
             Change::Rmdir { path } => match self.walk(path) {
@@ -322,7 +338,7 @@ impl Model {
                     self.things[node.0].held_by = None;
                 }
             }
-            Change::Remove { path } | Change::Rmdir { path } => {
+            Change::Remove { path } | Change::Rmdir { path } | Change::RemoveTree { path } => {
                 if let Some((dir, name)) = self.slot(path) {
                     self.entries(dir).remove(&name);
                 }
@@ -346,7 +362,10 @@ impl Model {
                     }
                 }
             }
-            Change::Create { path, .. } | Change::Remove { path } | Change::Rmdir { path } => {
+            Change::Create { path, .. }
+            | Change::Remove { path }
+            | Change::Rmdir { path }
+            | Change::RemoveTree { path } => {
                 self.murk_path(path);
             }
             Change::Rename { from, to, .. } => {
@@ -579,6 +598,22 @@ mod tests {
             model.expect(&create("c/f/x")),
             refused(Status::NotADirectory)
         );
+    }
+
+    #[test]
+    fn a_tree_goes_with_all_that_is_in_it_whatever_is_known_of_that() {
+        let mut model = model(&[mkdir("a"), mkdir("a/b"), create("a/b/f"), create("g")]);
+        model.doubt(&create("a/b/h"));
+        let tree = |at: &str| Change::RemoveTree { path: path(at) };
+        assert_eq!(model.expect(&tree("g")), refused(Status::NotADirectory));
+        assert_eq!(model.expect(&tree("")), refused(Status::BadRequest));
+        assert_eq!(model.expect(&tree("a")), Expected::Success(Effect::Changes));
+        model.apply(&tree("a"), None);
+        for gone in [&b"a"[..], b"a/b", b"a/b/f", b"a/b/h"] {
+            assert_eq!(model.find(gone), Expected::Refusal(vec![Status::NotFound]));
+        }
+        model.doubt(&tree("a"));
+        assert_eq!(model.find(b"a/b"), Expected::Anything);
     }
 
     #[test]

@@ -73,6 +73,9 @@ impl ClientObserver {
             Call::Rmdir(at) => change(Change::Rmdir {
                 path: at.path.clone(),
             }),
+            Call::RemoveTree(at) => change(Change::RemoveTree {
+                path: at.path.clone(),
+            }),
             Call::Create { at, keep, .. } => {
                 let change = Change::Create {
                     path: at.path.clone(),
@@ -121,7 +124,9 @@ impl ClientObserver {
                 record.session_ends(client);
                 Called::Other
             }
-            Call::Abandon(_) | Call::Status | Call::Checkpoint => Called::Other,
+            Call::Abandon(_) | Call::Status | Call::Checkpoint | Call::AcceptRollback => {
+                Called::Other
+            }
         }
     }
 

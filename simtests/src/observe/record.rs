@@ -10,9 +10,10 @@ use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
 use crate::outcome::{self, Totals};
-use crate::schedule::Class;
+use crate::schedule::{Class, Schedule};
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::machine::{Input, Output};
+use kfs_core::meta::record::Logged;
 use kfs_core::time::Now;
 use kfs_core::trace::{EventHash, TracedCall, TracedEvent};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,11 +83,13 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Whether so many, found on disks that were not hurt, are as many as they must be.
+    /// Whether so many, found on disks that were not hurt, are as many as they must be. Those above what a file asks
+    /// for may have gone since.
     #[must_use]
-    pub fn is_enough(self, held: usize, nobody_was_hurt: bool, class: Class) -> bool {
-        match class {
-            _ if nobody_was_hurt => self.absent == 0 && held >= self.present,
+    pub fn is_enough(self, held: usize, nobody_was_hurt: bool, of: &Schedule) -> bool {
+        let needed = self.present.min(usize::from(of.replication));
+        match of.class {
+            _ if nobody_was_hurt => self.absent == 0 && held >= needed,
             Class::Live | Class::Clean => held > 0,
             Class::Safe => true,
         }
@@ -202,18 +205,40 @@ impl Record {
     }
 
     /// A fault has struck: what follows from it is no breach of a promise.
-    pub fn struck(&mut self, fault: &Fault) {
-        self.contents.log_hurt |= fault.hurts().contains(&0);
-        for server in fault.ails() {
-            self.disk_hurt(server);
+    pub fn struck(&mut self, fault: &Fault, ails: &[usize], hurts: &[usize]) {
+        self.contents.log_hurt |= hurts.contains(&0);
+        for server in ails {
+            self.disk_hurt(*server);
         }
-        if let (Some(overseer), true) = (&mut self.overseer, fault.ails().contains(&0)) {
+        if let (Some(overseer), true) = (&mut self.overseer, ails.contains(&0)) {
+            overseer.log_at_fault();
             match fault {
                 Fault::Spoil(..) => overseer.log_damaged(self.now_ns),
-                _ if fault.hurts().contains(&0) => overseer.log_lost(),
+                _ if hurts.contains(&0) => overseer.log_lost(),
                 _ => {}
             }
         }
+    }
+
+    /// The meta server's disk has what a backup with these records had, and is whole.
+    pub fn log_restored(&mut self, records: &[Logged]) {
+        if let Some(overseer) = &mut self.overseer {
+            overseer.log_restored(records);
+        }
+    }
+
+    /// Whether the meta server has what a backup had, and no reason to stop.
+    #[must_use]
+    pub fn log_is_restored(&self) -> bool {
+        let overseer = self.overseer.as_ref();
+        overseer.is_some_and(|overseer| overseer.log_is_restored())
+    }
+
+    /// How far the meta server's log was durable before its last batch.
+    #[must_use]
+    pub fn log_settled(&self) -> LogSeq {
+        let overseer = self.overseer.as_ref();
+        overseer.map_or(LogSeq(0), |overseer| overseer.log_settled())
     }
 
     /// A server's disk fails, or is changed behind its back.

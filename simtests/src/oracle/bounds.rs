@@ -6,9 +6,11 @@
 //! The head of a chain refuses what would be too much, so its bound depends on no driver.
 use super::Violation;
 use kfs_core::chunk;
+use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX};
 use kfs_core::client::{self, PIECE_COST};
 use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX};
 use kfs_core::meta;
+use kfs_core::meta::copying::WORK_MAX as REPLICATION_WORK_MAX;
 
 /// Bytes of a message besides its body: a frame's header and a head with sums of a piece's blocks.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -113,12 +115,21 @@ pub fn chunk(
         bounds.reads_abandoned,
         bounds.reads_at_disk,
     )?;
+    judge.most("copies being made", bounds.copies, COPIES_MAX)?;
+    // Ranges are written in runs of blocks that are no holes; and a step besides.
+    let runs = RANGES_MAX * (piece / geometry.block_bytes as usize + 1) + 1;
+    judge.most(
+        "disk operations for copies",
+        bounds.copy_jobs,
+        bounds.copies * runs,
+    )?;
     // One write each piece; one sync and one step of its making each replica; one header each parked one.
     let most = bounds.pieces
         + bounds.reads_at_disk
         + 2 * bounds.writing
         + bounds.parked
         + bounds.moving
+        + bounds.copy_jobs
         + JOBS_OF_ITS_OWN;
     judge.most("disk operations in flight", bounds.jobs, most)
 }
@@ -142,6 +153,17 @@ pub fn meta(whose: &str, bounds: &meta::Bounds, population: Population) -> Resul
     )?;
     judge.most("sessions", bounds.sessions, population.sessions)?;
     judge.most("links", bounds.links, population.links)?;
+    // One who works has one file open, and may have closed one that is not released yet.
+    judge.most(
+        "files held open on one link",
+        bounds.holds_most,
+        2 * population.calls,
+    )?;
+    judge.most(
+        "copies that are made or wait",
+        bounds.replication,
+        REPLICATION_WORK_MAX,
+    )?;
     judge.most(
         "chunks being made",
         bounds.allocations,
@@ -212,7 +234,9 @@ mod tests {
             writing: 1,
             parked: 0,
             moving: 0,
-            jobs: 3 + 7 + 2 + JOBS_OF_ITS_OWN,
+            copies: 1,
+            copy_jobs: 3,
+            jobs: 3 + 7 + 2 + 3 + JOBS_OF_ITS_OWN,
         }
     }
 
@@ -274,16 +298,21 @@ mod tests {
             results_most: 256,
             answers_most: 256,
             allocations: 512,
+            replication: REPLICATION_WORK_MAX,
+            holds: 60,
+            holds_most: 20,
         };
         let judge = |bounds: &meta::Bounds| meta("meta", bounds, population);
         judge(&full).unwrap();
-        let more: [fn(&mut meta::Bounds); 6] = [
+        let more: [fn(&mut meta::Bounds); 8] = [
+            |bounds| bounds.replication += 1,
             |bounds| bounds.links += 1,
             |bounds| bounds.waiting += 1,
             |bounds| bounds.sessions += 1,
             |bounds| bounds.results_most += 1,
             |bounds| bounds.answers_most += 1,
             |bounds| bounds.allocations += 1,
+            |bounds| bounds.holds_most += 1,
         ];
         for more in more {
             let mut bounds = full;

@@ -2,16 +2,17 @@
 //! to delete, every verdict, and every operation of every chunkserver's disk.
 //!
 //! - The meta server orders away no replica that a file owns at that version, not then and not after a restart
-//!   that lost the record the order rested on; and none that its log never issued.
+//!   that lost the record the order rested on; and none that its log never issued. One of a server that is no member
+//!   of the chunk goes only if the file is at rest and has as many members as it asks for.
 //! - A chunkserver moves to `trash/` only what it was told to; it removes from `trash/` only what was there for
 //!   its grace by its own clock, and from `chunks/` only what it made in this process and never said was made.
-//! - Nothing in `chunks/` is cut, replaced or moved elsewhere.
+//! - Nothing in `chunks/` is cut or moved elsewhere, and replaced only by a copy that this process made.
 //!
 //! Times are of each server's own clock; a restart begins every grace anew, as the server knows no better. A
 //! server is named by its place in the roster, or by any number that stays its own.
 use super::equal::chunk_name;
 use super::{Tick, Violation};
-use kfs_core::ids::{ChunkId, Version};
+use kfs_core::ids::{ChunkId, NodeId, ServerIndex, Term, Version};
 use kfs_core::machine::DiskOp;
 use kfs_core::meta::state::State;
 use kfs_core::time::Instant;
@@ -25,7 +26,7 @@ use std::time::Duration;
 pub struct ShadowCollector {
     grace: Duration,
     /// Replicas that the meta server ordered away, from whom, and when first.
-    ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Tick>>,
+    ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Order>>,
     servers: BTreeMap<u32, Seen>,
     /// What was seen.
     pub counts: Counts,
@@ -40,6 +41,15 @@ pub struct Counts {
     pub moved: u64,
     /// Replicas removed for good.
     pub removed: u64,
+}
+
+/// An order to let a replica go.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    /// Whom it went to, if the log knew it.
+    member: Option<ServerIndex>,
+    term: Term,
+    at: Tick,
 }
 
 /// One chunkserver.
@@ -74,22 +84,24 @@ impl ShadowCollector {
     /// If it orders away what a file owns.
     pub fn meta_sent(
         &mut self,
-        server: u32,
+        (server, node): (u32, NodeId),
         msg: &Msg,
         state: &State,
         at: Tick,
     ) -> Result<(), Violation> {
+        let mut servers = state.servers();
+        let member = servers.find(|(_, known)| *known == node);
+        let server = |term| (server, member.map(|(index, _)| index), term);
         match &msg.head {
-            Head::DeleteChunks(order) => order
-                .chunks
-                .iter()
-                .try_for_each(|(chunk, version)| self.ordered(server, *chunk, *version, state, at)),
+            Head::DeleteChunks(order) => order.chunks.iter().try_for_each(|(chunk, version)| {
+                self.ordered(server(order.term), *chunk, *version, state, at)
+            }),
             Head::Verdicts(verdicts) => verdicts
                 .verdicts
                 .iter()
                 .filter(|(_, _, verdict)| *verdict == Verdict::Stale)
                 .try_for_each(|(chunk, version, _)| {
-                    self.ordered(server, *chunk, *version, state, at)
+                    self.ordered(server(verdicts.term), *chunk, *version, state, at)
                 }),
             _ => Ok(()),
         }
@@ -101,7 +113,7 @@ impl ShadowCollector {
     /// If a file of its state owns the chunk at that version, or at an earlier one.
     pub fn ordered(
         &mut self,
-        server: u32,
+        (server, member, term): (u32, Option<ServerIndex>, Term),
         chunk: ChunkId,
         version: Version,
         state: &State,
@@ -109,7 +121,7 @@ impl ShadowCollector {
     ) -> Result<(), Violation> {
         self.counts.ordered += 1;
         let servers = self.ordered.entry((chunk, version)).or_default();
-        servers.entry(server).or_insert(at);
+        servers.insert(server, Order { member, term, at });
         let mut epochs = state.epochs();
         let issued = epochs.find(|(epoch, ..)| *epoch == chunk.epoch());
         if issued.is_none_or(|(.., issued)| chunk.counter() > issued) {
@@ -123,6 +135,13 @@ impl ShadowCollector {
         }
         match state.chunk(chunk).filter(|owned| owned.version <= version) {
             None => Ok(()),
+            Some(owned)
+                if member.is_some_and(|member| !owned.members.contains(&member))
+                    && state.writer(owned.file).is_none()
+                    && owned.members.len() >= usize::from(owned.wanted) =>
+            {
+                Ok(())
+            }
             Some(owned) => Err(Violation::new(
                 "O8",
                 "D2",
@@ -141,7 +160,12 @@ impl ShadowCollector {
     pub fn observe(&self, state: &State) -> Result<(), Violation> {
         let owned = self.ordered.iter().find_map(|((chunk, version), servers)| {
             let owned = state.chunk(*chunk)?;
-            (owned.version == *version).then_some((owned, servers))
+            let to_member = |order: &Order| {
+                let to = order.member;
+                to.is_none_or(|to| owned.members.contains(&to))
+            };
+            (owned.version == *version && servers.values().any(to_member))
+                .then_some((owned, servers))
         });
         match owned {
             None => Ok(()),
@@ -149,13 +173,26 @@ impl ShadowCollector {
                 "O8",
                 "N3",
                 format!(
-                    "state {}: file {} owns chunk {} version {}; servers were ordered to delete it: {servers:?}",
+                    "state {}: file {} owns chunk {} version {}; servers were ordered to delete it: {:?}",
                     state.seq(),
                     owned.file,
                     owned.chunk,
-                    owned.version
+                    owned.version,
+                    servers
+                        .iter()
+                        .map(|(server, order)| (server, order.at))
+                        .collect::<Vec<_>>(),
                 ),
             )),
+        }
+    }
+
+    /// A chunkserver says in a new term that it has this: orders of earlier terms are void, and were not carried out.
+    pub fn reported(&mut self, server: u32, term: Term, (chunk, version): (ChunkId, Version)) {
+        if let Some(servers) = self.ordered.get_mut(&(chunk, version))
+            && servers.get(&server).is_some_and(|order| order.term != term)
+        {
+            servers.remove(&server);
         }
     }
 
@@ -172,6 +209,13 @@ impl ShadowCollector {
 
     /// A chunkserver sends a message.
     pub fn server_sent(&mut self, server: u32, msg: &Msg) {
+        if let Head::ChunkCopied(copied) = &msg.head
+            && copied.outcome.is_ok()
+            && let Some(servers) = self.ordered.get_mut(&(copied.chunk, copied.version))
+        {
+            // A new one: orders that came before are not about it.
+            servers.remove(&server);
+        }
         if let Head::ChunkCreated(created) = &msg.head
             && created.outcome.is_ok()
         {
@@ -199,6 +243,9 @@ impl ShadowCollector {
             }
             DiskOp::Rename { from, to } if from.as_str().starts_with("chunks/") => {
                 let (from, to) = (from.as_str(), to.as_str());
+                if from.strip_suffix(".copy") == Some(to) && seen.making.remove(from) {
+                    return Ok(());
+                }
                 let Some((_, chunk, version)) = chunk_name(from) else {
                     return Err(broken(format!(
                         "{from} is none of its files, and is moved to {to}"
@@ -233,7 +280,8 @@ impl ShadowCollector {
             }
             DiskOp::Remove { file } if file.as_str().starts_with("chunks/") => {
                 let path = file.as_str();
-                if seen.making.remove(path) {
+                // What is left of a copy is nobody's.
+                if seen.making.remove(path) || path.ends_with(".copy") {
                     return Ok(());
                 }
                 Err(broken(format!(
@@ -267,7 +315,7 @@ impl ShadowCollector {
 mod tests {
     use super::*;
     use crate::oracle::meta::tests::{chunk_id, removed, state, version, with_a_file};
-    use kfs_core::ids::{Epoch, Term, WriteSeq};
+    use kfs_core::ids::{Epoch, WriteSeq};
     use kfs_core::machine::FileName;
     use kfs_core::wire::chunk_meta::{ChunkCreated, DeleteChunks, Verdicts};
     use kfs_core::wire::client_chunk::Durable;
@@ -276,6 +324,7 @@ mod tests {
         epoch: Epoch(1),
         number: 1,
     };
+    const NODE: NodeId = NodeId(0);
     const GRACE: Duration = Duration::from_secs(60);
 
     fn at(seconds: u64) -> Instant {
@@ -317,7 +366,11 @@ mod tests {
     fn an_order_to_delete_what_a_file_owns_is_seen() {
         let mut collector = collector();
         let owning = state(with_a_file());
-        assert!(collector.meta_sent(1, &delete(), &owning, 1).is_err());
+        assert!(
+            collector
+                .meta_sent((1, NODE), &delete(), &owning, 1)
+                .is_err()
+        );
         let verdicts = |verdict| {
             let verdicts = vec![(chunk_id(3), version(4), verdict)];
             let accepted = true;
@@ -331,20 +384,22 @@ mod tests {
             )
         };
         let stale = verdicts(Verdict::Stale);
-        assert!(collector.meta_sent(1, &stale, &owning, 2).is_err());
+        assert!(collector.meta_sent((1, NODE), &stale, &owning, 2).is_err());
         let log = Durable {
             len: 100,
             wseq: WriteSeq(1),
         };
         let kept = verdicts(Verdict::Keep { log });
-        assert!(collector.meta_sent(1, &kept, &owning, 3).is_ok());
-        assert!(collector.meta_sent(1, &stale, &freed(), 4).is_ok());
+        assert!(collector.meta_sent((1, NODE), &kept, &owning, 3).is_ok());
+        assert!(collector.meta_sent((1, NODE), &stale, &freed(), 4).is_ok());
     }
 
     #[test]
     fn an_order_whose_record_was_lost_is_seen_after_the_restart() {
         let mut collector = collector();
-        collector.meta_sent(1, &delete(), &freed(), 1).unwrap();
+        collector
+            .meta_sent((1, NODE), &delete(), &freed(), 1)
+            .unwrap();
         collector.observe(&freed()).unwrap();
         let seen = collector.observe(&state(with_a_file())).unwrap_err();
         assert_eq!((seen.oracle, seen.promise), ("O8", "N3"));
@@ -355,7 +410,9 @@ mod tests {
         let moves = rename(&chunk_path(), &trash_path());
         let mut collector = collector();
         assert!(collector.disk_op(1, at(1), &moves).is_err());
-        collector.meta_sent(1, &delete(), &freed(), 1).unwrap();
+        collector
+            .meta_sent((1, NODE), &delete(), &freed(), 1)
+            .unwrap();
         assert!(
             collector.disk_op(2, at(1), &moves).is_err(),
             "another server's order"
@@ -384,7 +441,9 @@ mod tests {
     #[test]
     fn a_replica_that_leaves_the_trash_before_its_grace_is_seen_and_a_restart_begins_it_anew() {
         let mut collector = collector();
-        collector.meta_sent(1, &delete(), &freed(), 1).unwrap();
+        collector
+            .meta_sent((1, NODE), &delete(), &freed(), 1)
+            .unwrap();
         let moves = rename(&chunk_path(), &trash_path());
         collector.disk_op(1, at(10), &moves).unwrap();
         let mut early = collector;

@@ -19,6 +19,7 @@
 use super::Violation;
 use super::replicas::Slot;
 use crate::disk::DiskModel;
+use kfs_core::block::padded_sum;
 use kfs_core::ids::{ChunkId, FileId, ServerIndex, Version};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::state::State;
@@ -117,7 +118,7 @@ pub fn check(
                 };
                 let difference = if short.slot.wseq == long.slot.wseq {
                     compared.equal += 1;
-                    unequal(short, long)
+                    unequal(short, long, block_bytes)
                 } else {
                     compared.beginnings += 1;
                     None
@@ -139,6 +140,36 @@ pub fn check(
     Ok(compared)
 }
 
+/// Every member of a chunk that has something to be read has a replica of it that has as much as the log.
+///
+/// # Errors
+/// The first that has not.
+pub fn members_are_there(
+    state: &State,
+    shelves: &[Shelf<'_>],
+    hurt: impl Fn(&str) -> bool,
+) -> Result<(), Violation> {
+    for owned in state.chunks().filter(|owned| owned.log.len > 0) {
+        let path = format!("chunks/{}.{}.{}", owned.named, owned.chunk, owned.version);
+        for shelf in shelves {
+            let member = shelf.server;
+            if !member.is_some_and(|member| owned.members.contains(&member)) || hurt(shelf.name) {
+                continue;
+            }
+            let bytes = shelf.disk.contents(&path).unwrap_or_default();
+            let slot = Slot::newest(&bytes);
+            if !slot.is_some_and(|slot| slot.has_all(owned.log)) {
+                let what = format!(
+                    "{}, {path}: no replica that has the {} bytes at write {} that are in the log",
+                    shelf.name, owned.log.len, owned.log.wseq
+                );
+                return Err(Violation::new("O4", "D2", what));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn everybody_is_there(
     state: &State,
     shelves: &[Shelf<'_>],
@@ -147,8 +178,8 @@ fn everybody_is_there(
     hurt: impl Fn(&str, &str) -> bool,
 ) -> Result<(), Violation> {
     for owned in state.chunks().filter(|owned| owned.log.len > 0) {
-        let name = (owned.file, owned.chunk, owned.version);
-        let path = format!("chunks/{}.{}.{}", owned.file, owned.chunk, owned.version);
+        let name = (owned.named, owned.chunk, owned.version);
+        let path = format!("chunks/{}.{}.{}", owned.named, owned.chunk, owned.version);
         let mut first: Option<&Copy<'_>> = None;
         for shelf in shelves {
             let member = shelf
@@ -194,7 +225,9 @@ fn pair(name: Name, one: &Copy<'_>, other: &Copy<'_>) -> String {
     format!("chunk {chunk} version {version} of file {file} on {one} and {other}")
 }
 
-fn unequal(one: &Copy<'_>, other: &Copy<'_>) -> Option<String> {
+fn unequal(one: &Copy<'_>, other: &Copy<'_>, block_bytes: usize) -> Option<String> {
+    let block_bytes = u32::try_from(block_bytes).expect("a block is small");
+    let zeros = padded_sum(&[], block_bytes);
     let (left, right) = (&one.slot, &other.slot);
     let wseq = left.wseq;
     let differs = |what: &str, left: String, right: String| {
@@ -205,7 +238,9 @@ fn unequal(one: &Copy<'_>, other: &Copy<'_>) -> Option<String> {
     if left.len != right.len {
         return differs("committed", left.len.to_string(), right.len.to_string());
     }
-    if left.pieces != right.pieces {
+    // A copy has no pieces: nobody asks for those of a chunk at rest.
+    let copied = left.pieces.is_empty() || right.pieces.is_empty();
+    if left.pieces != right.pieces && !copied {
         return differs(
             "pieces",
             format!("{:?}", left.pieces),
@@ -214,7 +249,8 @@ fn unequal(one: &Copy<'_>, other: &Copy<'_>) -> Option<String> {
     }
     let sum = |slot: &Slot, block: usize| {
         let has = slot.bitmap[block / 8] >> (block % 8) & 1 == 1;
-        has.then(|| slot.sums[block])
+        // Zeros that were written are as good as a hole, which is what a copy has for them.
+        has.then(|| slot.sums[block]).filter(|sum| *sum != zeros)
     };
     let block = (0..left.sums.len()).find(|block| sum(left, *block) != sum(right, *block))?;
     let text = |slot| sum(slot, block).map_or("a hole".into(), |sum| format!("0x{sum:08x}"));

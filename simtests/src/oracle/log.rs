@@ -6,6 +6,7 @@
 use super::Violation;
 use crate::disk::DiskModel;
 use bytes::Bytes;
+use kfs_core::identity::{self, Identity};
 use kfs_core::ids::LogSeq;
 use kfs_core::meta::checkpoint::{Loader, format as checkpoint};
 use kfs_core::meta::oplog::{
@@ -16,29 +17,104 @@ use kfs_core::meta::record::{Logged, Record};
 use kfs_core::meta::state::State;
 use std::collections::BTreeMap;
 
-/// The records of all segments on a disk, in order, as a start would read them.
+/// The records of all segments on a disk, in order, as a start would read them: of a log with a mirror, what either
+/// copy has.
 ///
 /// # Errors
 /// If the log is damaged: no crash does that to it.
 pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
-    let damaged = |what: String| Violation::new("O7", "N3", format!("the log on the disk: {what}"));
+    let damaged = |bad: Bad| {
+        let what = format!("the log on the disk: {}", bad.what);
+        Violation::new("O7", "N3", what)
+    };
+    let (own, mirror) = (segments(disk, ""), segments(disk, MIRROR));
+    if !disk.paths().any(|path| path.starts_with(MIRROR)) {
+        return read(&own).map_err(damaged);
+    }
+    // One of them may end before the other.
+    match (mended(&own, &mirror), mended(&mirror, &own)) {
+        (Ok(own), Ok(mirror)) if own.len() < mirror.len() => Ok(mirror),
+        (Ok(records), _) | (Err(_), Ok(records)) => Ok(records),
+        (Err(bad), Err(_)) => Err(damaged(bad)),
+    }
+}
+
+/// Where the files of a log mirror stand.
+const MIRROR: &str = "mirror/";
+/// Pages of a batch, at most.
+const PAGES_MAX: usize = 32;
+
+type Segments<'a> = BTreeMap<LogSeq, (&'a str, Bytes)>;
+
+/// Why a copy of the log cannot be read, and where.
+struct Bad {
+    at: (LogSeq, u64),
+    what: String,
+}
+
+/// Those that checkpoints stand for, and then those that are there.
+fn segments<'a>(disk: &'a DiskModel, root: &str) -> Segments<'a> {
     let first = |path: &str| segment_first(path.strip_prefix(DIR)?.strip_prefix('/')?);
-    // Those that checkpoints stand for, and then those that are there.
-    let mut segments: BTreeMap<LogSeq, (&str, Bytes)> = BTreeMap::new();
+    let mut segments = Segments::new();
     for (path, bytes) in disk.archived() {
         segments.extend(first(path).map(|first| (first, (path, bytes.clone()))));
     }
     for path in disk.paths() {
         let bytes = || disk.contents(path).unwrap_or_default();
-        segments.extend(first(path).map(|first| (first, (path, bytes()))));
+        let first = path.strip_prefix(root).and_then(first);
+        segments.extend(first.map(|first| (first, (path, bytes()))));
     }
+    segments
+}
+
+/// The records of a copy, with pages of the other one where it is bad.
+fn mended<'a>(own: &Segments<'a>, other: &Segments<'a>) -> Result<Vec<Logged>, Bad> {
+    let mut own = own.clone();
+    for (first, segment) in other {
+        own.entry(*first).or_insert_with(|| segment.clone());
+    }
+    loop {
+        let bad = match read(&own) {
+            Ok(records) => return Ok(records),
+            Err(bad) => bad,
+        };
+        let (first, offset) = bad.at;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let patched = (1..=PAGES_MAX).find_map(|pages| {
+            let (path, mut bytes) = own.get(&first).map(|(path, it)| (*path, it.to_vec()))?;
+            let (_, with) = other.get(&first)?;
+            let to = (from + pages * SEGMENT_HEADER_BYTES).min(with.len());
+            bytes.resize(bytes.len().max(to), 0);
+            bytes
+                .get_mut(from..to)?
+                .copy_from_slice(with.get(from..to)?);
+            let mut patched = own.clone();
+            patched.insert(first, (path, bytes.into()));
+            let gets_further = match read(&patched) {
+                Ok(_) => true,
+                Err(next) => next.at > bad.at,
+            };
+            gets_further.then_some(patched)
+        });
+        own = patched.ok_or(bad)?;
+    }
+}
+
+fn read(segments: &Segments<'_>) -> Result<Vec<Logged>, Bad> {
+    let of = |path: &str| {
+        let named = segments.iter().find(|(_, (other, _))| *other == path);
+        named.map_or(LogSeq(0), |(first, _)| *first)
+    };
     let mut records: Vec<Logged> = Vec::new();
     let mut before: Option<SegmentEnd> = None;
-    for (nth, (path, bytes)) in segments.values().enumerate() {
+    for (nth, (first, (path, bytes))) in segments.iter().enumerate() {
+        let bad = |what: String| Bad {
+            at: (*first, 0),
+            what: format!("{path}{what}"),
+        };
         let header = bytes.first_chunk::<SEGMENT_HEADER_BYTES>();
-        let header = header.ok_or_else(|| damaged(format!("{path} is cut short")))?;
-        let header =
-            SegmentHeader::decode(header).map_err(|why| damaged(format!("{path}: {why}")))?;
+        let header = header.ok_or_else(|| bad(" is cut short".into()))?;
+        let header = SegmentHeader::decode(header).map_err(|why| bad(format!(": {why}")))?;
         let follows = if nth + 1 < segments.len() {
             Follows::Segment
         } else {
@@ -51,9 +127,12 @@ pub fn records(disk: &DiskModel) -> Result<Vec<Logged>, Violation> {
         };
         before = reader
             .feed(bytes, More::Ends, &mut sink)
-            .map_err(|damage| damaged(damage.to_string()))?;
+            .map_err(|damage| Bad {
+                at: (of(&damage.file), damage.offset),
+                what: damage.to_string(),
+            })?;
         if before.is_none() {
-            return Err(damaged(format!("{path} has no end")));
+            return Err(bad(" has no end".into()));
         }
     }
     Ok(records)
@@ -89,6 +168,58 @@ pub fn checkpoints(disk: &DiskModel, records: &[Logged]) -> Result<(), Violation
         }
     }
     Ok(())
+}
+
+/// A checkpoint has its name when the log is durable up to it.
+///
+/// # Errors
+/// If one on this disk is ahead of the log, or the identity names an epoch that the log lacks.
+pub fn ahead(disk: &DiskModel, records: &[Logged]) -> Result<(), Violation> {
+    let end = records.last().map_or(LogSeq(0), |logged| logged.seq);
+    let epochs = records.iter().filter_map(|logged| match &logged.record {
+        Record::EpochBegun(begun) => Some(begun.epoch),
+        _ => None,
+    });
+    let identity = disk.contents(identity::NAME);
+    let identity = identity.and_then(|bytes| Identity::decode(&bytes).ok());
+    let seen = identity.map(|identity| identity.seen.0);
+    if let (Some(seen), Some(newest)) = (seen, epochs.max())
+        && seen > newest
+    {
+        let what =
+            format!("the identity has seen epoch {seen}, and the log ends in epoch {newest}");
+        return Err(Violation::new("O7", "N3", what));
+    }
+    let name = |path: &str| {
+        let name = path.strip_prefix(checkpoint::DIR)?;
+        checkpoint::checkpoint_seq(name.strip_prefix('/')?)
+    };
+    match disk.paths().filter_map(name).max() {
+        Some(newest) if newest > end => {
+            let what = format!("checkpoint {newest} is there, and the log ends with record {end}");
+            Err(Violation::new("O7", "N3", what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a backup had is there after its restoration, whatever comes behind it.
+///
+/// # Errors
+/// If the log on the disk does not begin with these records.
+pub fn goes_on(disk: &DiskModel, from: &[Logged]) -> Result<(), Violation> {
+    let records = records(disk)?;
+    match records.iter().zip(from).find(|(found, had)| found != had) {
+        None if records.len() >= from.len() => checkpoints(disk, &records),
+        differs => {
+            let had = from.last().map_or(LogSeq(0), |logged| logged.seq);
+            let found = records.last().map_or(LogSeq(0), |logged| logged.seq);
+            let what = format!(
+                "the backup that was restored reaches record {had}; the log ends with {found}, and differs first at {differs:?}"
+            );
+            Err(Violation::new("O7", "N3", what))
+        }
+    }
 }
 
 /// The states of one meta server's process since the last one that is known to be durable. Snapshots are

@@ -324,7 +324,7 @@ pub(super) mod tests {
     use kfs_core::limits::Geometry;
     use kfs_core::meta::key::{Key, Name};
     use kfs_core::meta::record::{
-        By, ChunkOpened, EpochBegun, FileCreated, FileRemoved, Logged, Record, ServerJoined,
+        By, ChunkOpened, EpochBegun, Fate, FileCreated, FileRemoved, Logged, Record, ServerJoined,
         SessionOpened, SizeSet,
     };
     use kfs_core::time::UnixNanos;
@@ -417,6 +417,7 @@ pub(super) mod tests {
     pub(in crate::oracle) fn removed(name: &str) -> Record {
         FileRemoved {
             key: key(name),
+            fate: Fate::Dropped,
             time: UnixNanos(3),
         }
         .into()

@@ -38,6 +38,7 @@ pub mod status;
 pub mod temporary;
 pub mod wing_gong;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A promise was broken.
@@ -49,6 +50,8 @@ pub struct Violation {
     pub promise: &'static str,
     /// What was expected and what was found.
     pub what: String,
+    /// Who else saw a promise broken in the same run, once it had come to rest.
+    pub also: BTreeSet<&'static str>,
 }
 
 impl Violation {
@@ -59,6 +62,7 @@ impl Violation {
             oracle,
             promise,
             what: what.into(),
+            also: BTreeSet::new(),
         }
     }
 }
@@ -66,6 +70,37 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}): {}", self.oracle, self.promise, self.what)
+    }
+}
+
+/// What several oracles say of one run: the first breach, and who else saw one.
+#[derive(Default, Debug)]
+pub struct Verdicts(Option<Violation>);
+
+impl Verdicts {
+    /// Hears one. Gives what was judged, if nothing was broken.
+    pub fn hear<T>(&mut self, verdict: Result<T, Violation>) -> Option<T> {
+        let violation = match verdict {
+            Ok(judged) => return Some(judged),
+            Err(violation) => violation,
+        };
+        match &mut self.0 {
+            None => self.0 = Some(violation),
+            Some(first) => {
+                first.also.insert(violation.oracle);
+                first.also.extend(violation.also);
+                first.also.remove(first.oracle);
+            }
+        }
+        None
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// The first breach.
+    pub fn end(self) -> Result<(), Violation> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 

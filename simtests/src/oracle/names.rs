@@ -34,16 +34,19 @@ pub fn check(state: &State, reference: &Model) -> Result<Compared, Violation> {
         let Some(listing) = reference.list(node) else {
             continue;
         };
-        let there: BTreeMap<&[u8], FileId> = state.entries(dir).collect();
+        let entries = state.entries(dir);
+        let there: BTreeMap<Vec<u8>, FileId> = entries
+            .map(|(name, file)| (name.as_bytes().to_vec(), file))
+            .collect();
         let at = |name: &[u8]| [path.as_slice(), b"/", name].concat();
         let broken = |name: &[u8], what: String| {
             let path = String::from_utf8_lossy(&at(name)).into_owned();
             Violation::new("O6", "N1", format!("state {}, {path}: {what}", state.seq()))
         };
         for (name, file) in &there {
-            if listing.uncertain.contains(*name) {
+            if listing.uncertain.contains(name) {
                 compared.uncertain += 1;
-            } else if !listing.certain.contains_key(*name) {
+            } else if !listing.certain.contains_key(name) {
                 return Err(broken(name, format!("the tree has {file}; nothing is due")));
             }
         }

@@ -1,6 +1,6 @@
 //! O1: the replies, replayed in the order of their `LogSeq` on the reference namespace, are what it gives; and
 //! that order respects real time.
-use super::{Tick, Violation};
+use super::{Tick, Verdicts, Violation};
 use crate::model::{Change, Effect, Expected, Model, Node};
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::wire::Status;
@@ -56,6 +56,9 @@ impl fmt::Display for Asked {
             }
             Self::Change(Change::Remove { path }) => write!(f, "remove {}", text(path)),
             Self::Change(Change::Rmdir { path }) => write!(f, "rmdir {}", text(path)),
+            Self::Change(Change::RemoveTree { path }) => {
+                write!(f, "remove all of {}", text(path))
+            }
         }
     }
 }
@@ -94,7 +97,7 @@ pub struct Checked {
 }
 
 /// Whether a status says that the meta server decided against it, rather than that something got in the way.
-fn is_decision(status: Status) -> bool {
+pub(crate) const fn is_decision(status: Status) -> bool {
     matches!(
         status,
         Status::NotFound
@@ -123,18 +126,24 @@ pub fn check(
     operations: &[Operation],
     sessions_lost: BTreeMap<u32, LogSeq>,
 ) -> Result<Checked, Violation> {
-    replay(operations, sessions_lost).map(|(checked, _)| checked)
+    replay(operations, sessions_lost).checked
+}
+
+/// What came of a replay.
+#[derive(Debug)]
+pub struct Replayed {
+    /// As [`check`] gives it.
+    pub checked: Result<Checked, Violation>,
+    /// The reference namespace as all operations leave it, if what was wrong is not a change: an answer that is
+    /// wrong changes nothing.
+    pub reference: Option<Model>,
 }
 
 /// As [`check`]; also gives the reference namespace as all of them leave it.
-///
-/// # Errors
-/// As [`check`].
-pub fn replay(
-    operations: &[Operation],
-    sessions_lost: BTreeMap<u32, LogSeq>,
-) -> Result<(Checked, Model), Violation> {
-    respects_real_time(operations)?;
+#[must_use]
+pub fn replay(operations: &[Operation], sessions_lost: BTreeMap<u32, LogSeq>) -> Replayed {
+    let mut verdicts = Verdicts::default();
+    verdicts.hear(respects_real_time(operations));
     // By place in the log; at each place what was changed, then what was seen, then what may happen from now on.
     let mut doubts: BTreeMap<LogSeq, Vec<&Operation>> = BTreeMap::new();
     let mut answers: BTreeMap<LogSeq, Vec<(&Operation, &Outcome)>> = BTreeMap::new();
@@ -165,9 +174,14 @@ pub fn replay(
     for seq in places {
         replay.model.set_at(seq);
         if let Some(answers) = answers.get(&seq) {
-            replay.changes(seq, answers)?;
+            if verdicts.hear(replay.changes(seq, answers)).is_none() {
+                return Replayed {
+                    checked: verdicts.end().map(|()| replay.checked),
+                    reference: None,
+                };
+            }
             for (operation, outcome) in answers {
-                replay.sees(seq, operation, outcome)?;
+                verdicts.hear(replay.sees(seq, operation, outcome));
             }
         }
         // These were called in this state, and take effect later, if they do, in whatever state that is.
@@ -180,7 +194,10 @@ pub fn replay(
             replay.model.doubt(change);
         }
     }
-    Ok((replay.checked, replay.model))
+    Replayed {
+        checked: verdicts.end().map(|()| replay.checked),
+        reference: Some(replay.model),
+    }
 }
 
 /// Who was called after another was told sees no older state; a change sees a newer one.

@@ -6,12 +6,13 @@
 //! It looks at disks as they are and at the meta server's machine, and asks nobody anything.
 use super::equal::{self, Closed, Shelf};
 use super::meta::StateHistory;
-use super::{Violation, log, names, order, status, temporary, wing_gong};
+use super::{Verdicts, Violation, log, names, order, status, temporary, wing_gong};
 use crate::disk::DiskModel;
 use crate::observe::record::Record;
 use kfs_core::identity::Identity;
 use kfs_core::limits::Geometry;
 use kfs_core::meta::Meta;
+use kfs_core::meta::record::Logged;
 use kfs_core::meta::state::State;
 use std::collections::BTreeSet;
 
@@ -45,26 +46,22 @@ pub struct Judged {
 /// Judges a cluster at rest by what is kept of its run.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first promise that is broken, and who else saw one.
 pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
     let mut judged = Judged::default();
     let records = log::records(at.meta_disk)?;
     let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
+    let mut verdicts = Verdicts::default();
     if let Some(meta) = at.meta
         && let Some(live) = meta.state()
         && meta.durable() == Some(live.seq())
         && let Some(difference) = logged.difference(live)
     {
         let what = format!("the log on the disk against the machine: {difference}");
-        return Err(Violation::new("O7", "N3", what));
+        verdicts.hear::<()>(Err(Violation::new("O7", "N3", what)));
     }
-    let mut history = StateHistory::default();
-    for cut in [records.len() / 3, 2 * records.len() / 3, records.len()] {
-        let earlier = State::replay(&records[..cut]);
-        let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
-        history.observe(&earlier, earlier.seq())?;
-    }
-    temporary::check(&records, &logged)?;
+    verdicts.hear(grows(&records));
+    verdicts.hear(temporary::check(&records, &logged));
     let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
     let how = |file| {
@@ -76,23 +73,38 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
     };
     let compared = equal::check(&logged, &shelves, at.geometry, how, |server, _| {
         at.hurt.contains(server)
-    })?;
-    judged.replicas_equal = compared.equal;
-    let (_, reference) = order::replay(&record.operations, record.sessions_lost.clone())?;
-    names::check(&logged, &reference)?;
+    });
+    if let Some(compared) = verdicts.hear(compared) {
+        judged.replicas_equal = compared.equal;
+    }
+    let replayed = order::replay(&record.operations, record.sessions_lost.clone());
+    verdicts.hear(replayed.checked);
+    if let Some(reference) = replayed.reference {
+        verdicts.hear(names::check(&logged, &reference));
+    }
     // What is damaged is in the status when somebody has met it.
     if let Some(status) = at.meta.and_then(Meta::status)
         && at.hurt.is_empty()
     {
-        status::Truth::of(&logged, &shelves, at.geometry).agrees(&status)?;
+        verdicts.hear(status::Truth::of(&logged, &shelves, at.geometry).agrees(&status));
     }
     let lost: BTreeSet<u32> = record.sessions_lost.keys().copied().collect();
-    if let wing_gong::Verdict::Undecided { .. } =
-        wing_gong::check(&record.operations, &lost, STATES_MAX)?
-    {
+    let order = wing_gong::check(&record.operations, &lost, STATES_MAX);
+    if let Some(wing_gong::Verdict::Undecided { .. }) = verdicts.hear(order) {
         judged.undecided = 1;
     }
-    Ok(judged)
+    verdicts.end().map(|()| judged)
+}
+
+/// What a log's states were, they may become: looked at after each third of it.
+fn grows(records: &[Logged]) -> Result<(), Violation> {
+    let mut history = StateHistory::default();
+    for cut in [records.len() / 3, 2 * records.len() / 3, records.len()] {
+        let earlier = State::replay(&records[..cut]);
+        let earlier = earlier.map_err(|why| Violation::new("O7", "N3", why))?;
+        history.observe(&earlier, earlier.seq())?;
+    }
+    Ok(())
 }
 
 /// The disks of chunkservers, each with its server's place in the roster.

@@ -30,6 +30,10 @@ pub struct Truth {
     pub under_replicated: BTreeSet<ChunkId>,
     /// Of those, the ones without any, of which something was ever synced: of another one nothing can be missed.
     pub unavailable: BTreeSet<ChunkId>,
+    /// Of those, the ones with other than the number of copies that their file asks for.
+    pub uneven: BTreeSet<ChunkId>,
+    /// Of those, the ones at rest that have a copy, and fewer than they could have on the servers that are up.
+    pub copies_owed: BTreeSet<ChunkId>,
     /// Replicas, by server, that are shorter or older than the log says or have no header.
     pub damaged: BTreeSet<(ServerIndex, ChunkId)>,
     /// Replicas, by server, that have a bad block under a good header.
@@ -87,7 +91,7 @@ impl Truth {
                     Slot::newest(&bytes).filter(|slot| slot.ids == [file.0, chunk.0, version.0]);
                 let owned = state.chunk(chunk);
                 let ours = owned.as_ref().filter(|owned| {
-                    (owned.file, owned.version) == (file, version)
+                    (owned.named, owned.version) == (file, version)
                         && owned.members.contains(&server)
                 });
                 let fate = match (&owned, ours) {
@@ -118,6 +122,13 @@ impl Truth {
             if had < usize::from(owned.wanted) {
                 truth.under_replicated.insert(owned.chunk);
             }
+            if had != usize::from(owned.wanted) {
+                truth.uneven.insert(owned.chunk);
+            }
+            let at_rest = state.writer(owned.file).is_none() && owned.log.len > 0;
+            if at_rest && (1..usize::from(owned.wanted).min(up.len())).contains(&had) {
+                truth.copies_owed.insert(owned.chunk);
+            }
             if had == 0 && owned.synced.unwrap_or_default().len > 0 {
                 truth.unavailable.insert(owned.chunk);
             }
@@ -129,6 +140,29 @@ impl Truth {
                 .insert(node, if runs { Up::Yes } else { Up::No });
         }
         truth
+    }
+
+    /// Whether every chunk has as many copies as it should, all of them whole, and nobody has one too many.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        self.uneven.is_empty()
+            && self.damaged.is_empty()
+            && self.rotten.is_empty()
+            && self.unknown.is_empty()
+    }
+    /// Nothing fails, and nothing has for a while: every chunk has its copies again.
+    ///
+    /// # Errors
+    /// If one has not.
+    pub fn copies_are_made(&self) -> Result<(), Violation> {
+        if self.copies_owed.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "copies are missing of chunks {:?}, and servers are there that could have them",
+            self.copies_owed
+        );
+        Err(Violation::new("O9", "L", what))
     }
 
     /// Compares with what the meta server says.
@@ -295,7 +329,7 @@ mod tests {
         ClusterStatus {
             cluster: CLUSTER,
             epoch: Epoch(1),
-            build: String::new(),
+            build: String::new().into(),
             log_seq: LogSeq(7),
             log_durable: LogSeq(7),
             files: 1,
@@ -310,7 +344,11 @@ mod tests {
             replication: 2,
             min_replicas: 1,
             read_only: None,
+            tail_lost: false,
             checkpoint: Box::default(),
+            reclaim: Box::default(),
+            replication_work: Box::default(),
+            log_mirror: None,
             servers: vec![server(1), server(2)],
         }
     }

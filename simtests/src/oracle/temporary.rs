@@ -29,8 +29,8 @@ pub fn check(records: &[Logged], state: &State) -> Result<(), Violation> {
             Record::SessionEnded(r) => {
                 let ended = temporary.extract_if(.., |_, (session, _)| *session == r.session);
                 for (key, (session, file)) in ended {
-                    let name = key.name.as_bytes();
-                    if state.entries(key.parent).any(|there| there == (name, file)) {
+                    let mut entries = state.entries(key.parent);
+                    if entries.any(|(name, there)| (&name, there) == (&key.name, file)) {
                         let what = format!(
                             "{:?} is temporary of session {session}, which ended in record {seq}, and is there",
                             key.name
@@ -39,6 +39,8 @@ pub fn check(records: &[Logged], state: &State) -> Result<(), Violation> {
                     }
                 }
             }
+            // What sessions hold is theirs no more.
+            Record::RollbackAccepted(_) => temporary.clear(),
             _ => {}
         }
     }

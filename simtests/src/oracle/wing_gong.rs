@@ -7,7 +7,7 @@
 //! looked at once. Operations on paths of which none leads to the other change places freely, so only those
 //! that meet are tried. An unknown outcome may take effect at any time from its call on, or never. What takes
 //! more than a bound of states is undecided, and said to be so.
-use super::order::{Asked, Operation, Outcome};
+use super::order::{Asked, Operation, Outcome, is_decision};
 use super::{Tick, Violation};
 use crate::model::Change;
 use kfs_core::ids::FileId;
@@ -156,7 +156,7 @@ impl<'a> Placed<'a> {
             .as_ref()
             .filter(|answer| answer.seq.is_some());
         let known = match (&operation.asked, by_meta.map(|answer| &answer.outcome)) {
-            (_, Some(Outcome::Failed(status))) if decides(*status) => true,
+            (_, Some(Outcome::Failed(status))) if is_decision(*status) => true,
             (Asked::Change(_), Some(Outcome::Failed(status))) if turns_away(*status) => {
                 return None;
             }
@@ -176,7 +176,8 @@ impl<'a> Placed<'a> {
                 Change::Mkdir { path, .. }
                 | Change::Create { path, .. }
                 | Change::Remove { path }
-                | Change::Rmdir { path },
+                | Change::Rmdir { path }
+                | Change::RemoveTree { path },
             )
             | Asked::Stat(path)
             | Asked::List(path, _) => vec![split(path)],
@@ -191,20 +192,6 @@ impl<'a> Placed<'a> {
             paths,
         })
     }
-}
-
-/// The meta server looked at the namespace and said no.
-fn decides(status: Status) -> bool {
-    matches!(
-        status,
-        Status::NotFound
-            | Status::Exists
-            | Status::NotADirectory
-            | Status::IsADirectory
-            | Status::NotEmpty
-            | Status::BadName
-            | Status::BadRequest
-    )
 }
 
 /// The meta server said no without looking at the namespace.
@@ -494,6 +481,18 @@ fn done(tree: &Tree, change: &Change) -> Done {
                 }
                 What::Directory => Err(vec![Status::IsADirectory]),
                 What::File => Ok((Some(without(tree, &path)), None)),
+            }
+        }
+        Change::RemoveTree { path } => {
+            let path = split(path);
+            match found(tree, &path)? {
+                What::Directory if path.is_empty() => Err(vec![Status::BadRequest]),
+                What::File => Err(vec![Status::NotADirectory]),
+                What::Directory => {
+                    let mut after = tree.clone();
+                    after.retain(|at, _| !at.starts_with(&path));
+                    Ok((Some(after), None))
+                }
             }
         }
         Change::Rmdir { path } => {

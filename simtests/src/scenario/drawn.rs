@@ -3,7 +3,7 @@
 //! Each run leaves some features and faults out, so that the others are met more often (swarm testing, Groce et
 //! al. 2012).
 use super::Scenario;
-use crate::fault::{Target, Weights, plan};
+use crate::fault::{Target, Weights, backups, compactions, plan};
 use crate::keyed::Keyed;
 use crate::schedule::{Class, ClientPlan, Schedule, Speed};
 use crate::workload::job::{self, Mix};
@@ -17,14 +17,39 @@ struct Odds {
     faults_max: u64,
     weights: Weights,
     mix: Mix,
+    work: Work,
 }
 
+/// How many work on how much.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    chunkservers: &'static [usize],
+    clients: &'static [u32],
+    /// Of each client, at once.
+    actors: &'static [u32],
+    /// Jobs of each of those.
+    steps: &'static [u32],
+}
+
+/// So short that thousands of runs take minutes.
+const SHORT: Work = Work {
+    chunkservers: &[3, 4, 4, 5],
+    clients: &[1, 2, 3],
+    actors: &[1, 2],
+    steps: &[12, 20, 30],
+};
+
 /// All of them.
-pub const ALL: [Scenario; 6] = [
+pub const ALL: [Scenario; 7] = [
     Scenario {
         name: "files",
         about: "files written, read, replaced and removed, while everything that can fails",
         draw: |seed| draw(FILES, seed),
+    },
+    Scenario {
+        name: "four-by-four",
+        about: "as files, with some 200 calls of four clients on four servers",
+        draw: |seed| draw(FOUR_BY_FOUR, seed),
     },
     Scenario {
         name: "names",
@@ -79,6 +104,17 @@ const FILES: Odds = Odds {
         names: 5,
         overwrite: 1,
     },
+    work: SHORT,
+};
+
+const FOUR_BY_FOUR: Odds = Odds {
+    work: Work {
+        chunkservers: &[3],
+        clients: &[4],
+        actors: &[1],
+        steps: &[17],
+    },
+    ..FILES
 };
 
 const NAMES: Odds = Odds {
@@ -102,6 +138,7 @@ const NAMES: Odds = Odds {
         names: 16,
         overwrite: 0,
     },
+    work: SHORT,
 };
 
 const POWER: Odds = Odds {
@@ -121,6 +158,7 @@ const POWER: Odds = Odds {
         names: 2,
         overwrite: 0,
     },
+    work: SHORT,
 };
 
 const DISKS: Odds = Odds {
@@ -143,6 +181,7 @@ const DISKS: Odds = Odds {
         names: 2,
         overwrite: 0,
     },
+    work: SHORT,
 };
 
 const ANYTHING: Odds = Odds {
@@ -175,6 +214,7 @@ const ANYTHING: Odds = Odds {
         names: 4,
         overwrite: 1,
     },
+    work: SHORT,
 };
 
 const CLEAN: Odds = Odds {
@@ -188,6 +228,7 @@ const CLEAN: Odds = Odds {
         names: 4,
         overwrite: 1,
     },
+    work: SHORT,
 };
 
 /// Draws a run.
@@ -201,10 +242,10 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
     };
     geometry.check();
     let block = block_bytes as usize;
-    let chunkservers = draws.pick(&[3, 4, 4, 5]);
-    let clients: u32 = draws.pick(&[1, 2, 3]);
-    let actors = draws.pick(&[1, 2]);
-    let steps = draws.pick(&[12, 20, 30]);
+    let chunkservers = draws.pick(odds.work.chunkservers);
+    let clients = draws.pick(odds.work.clients);
+    let actors = draws.pick(odds.work.actors);
+    let steps = draws.pick(odds.work.steps);
     let mix = draw_mix(odds.mix, &mut draws);
     let target = Target {
         servers: chunkservers + 1,
@@ -213,6 +254,20 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
         millis: 3_000,
     };
     let faults = draws.below(odds.faults_max + 1);
+    let mut faults = plan(
+        odds.weights,
+        faults,
+        target,
+        &mut Keyed::new(seed, "faults"),
+    );
+    if odds.class != Class::Clean {
+        let draws = &mut Keyed::new(seed, "compactions");
+        faults.extend(compactions(target, draws));
+    }
+    if odds.class == Class::Safe {
+        let draws = &mut Keyed::new(seed, "backups");
+        faults.extend(backups(target, draws));
+    }
     Schedule {
         seed,
         class: odds.class,
@@ -225,8 +280,8 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
             link_requests: 64,
             chunk_tables: 4,
             log_batch_bytes: draws.pick(&[8 << 10, 32 << 10]),
-            log_first_segment_bytes: draws.pick(&[32 << 10, 64 << 10]),
-            log_segment_bytes: 64 << 10,
+            log_first_segment_bytes: draws.pick(&[0, 160 << 10]),
+            log_segment_bytes: 0,
             write_window_bytes: 16 * block,
             sync_every_bytes: block * draws.pick(&[2, 4, 8]),
             read_ahead_bytes: 8 * block,
@@ -254,6 +309,7 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
             draws.pick(&[0, 50, 250])
         },
         checkpoint_ms: Keyed::new(seed, "checkpoints").pick(&[0, 150, 600, 2_000]),
+        log_mirror: Keyed::new(seed, "log mirror").percent(40),
         clients: (0..clients)
             .map(|client| ClientPlan {
                 actors: (0..actors)
@@ -261,12 +317,7 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
                     .collect(),
             })
             .collect(),
-        faults: plan(
-            odds.weights,
-            faults,
-            target,
-            &mut Keyed::new(seed, "faults"),
-        ),
+        faults,
     }
 }
 

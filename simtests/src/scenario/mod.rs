@@ -30,6 +30,11 @@ impl Scenario {
             .into_iter()
             .find(|scenario| scenario.name == name)
     }
+    /// Whether the seed draws almost everything.
+    #[must_use]
+    pub fn is_drawn(&self) -> bool {
+        drawn::ALL.iter().any(|drawn| drawn.name == self.name)
+    }
     /// Whether nothing goes wrong in it.
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -1,8 +1,8 @@
 //! One actor of a client of the world: does its jobs through the client library.
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
-use super::is_unexpected;
 use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
+use super::{COUNT_MS, copies_missing, is_unexpected, judge_open};
 use crate::keyed::Keyed;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
@@ -61,11 +61,21 @@ impl Actor {
     fn failed(&self, failure: &Error) {
         let mut record = self.record.lock();
         record.remark(|| format!("actor {}: {failure}", self.number));
-        let alone = self.setup.clients.len() == 1 && self.setup.actors_max() == 1;
-        if self.setup.class == Class::Clean && is_unexpected(failure.status, alone) {
+        if self.setup.class == Class::Clean && is_unexpected(failure.status) {
             let what = format!("nothing fails, and still: {failure}");
             record.check::<()>(Err(Violation::new("clean", "L", what)));
         }
+    }
+
+    /// What came of a file that is open.
+    fn judged<T>(&self, came: Result<T, Error>) -> Result<T, Error> {
+        if let Err(failure) = &came {
+            let client = self.number / self.setup.actors_max();
+            let client = usize::try_from(client).expect("a run has few clients");
+            let said = (failure.status, &*failure.to_string());
+            judge_open(&mut self.record.lock(), &self.setup, client, said);
+        }
+        came
     }
 
     async fn job(&self, author: Author, job: &Job) -> Step {
@@ -78,7 +88,7 @@ impl Actor {
                 fill,
             } => {
                 let mut writer = self.create(temp, Keep::UntilSessionEnds).await?;
-                let closed = match fill_in(&mut writer, author, fill).await {
+                let closed = match self.judged(fill_in(&mut writer, author, fill).await) {
                     Ok(()) => writer.close().await,
                     Err(failure) => {
                         let _ = writer.abandon().await;
@@ -101,7 +111,7 @@ impl Actor {
                 failed,
             } => {
                 let mut writer = self.create(name, Keep::Always).await?;
-                let written = fill_in(&mut writer, author, fill).await;
+                let written = self.judged(fill_in(&mut writer, author, fill).await);
                 let end = if written.is_ok() { end } else { failed };
                 let ended = match end {
                     End::Close => writer.close().await,
@@ -123,7 +133,8 @@ impl Actor {
             }
             Job::Read { name, how } => {
                 let reader = kfs.open(name.as_bytes()).await?;
-                self.read(&reader, how).await
+                let read = self.read(&reader, how).await;
+                self.judged(read)
             }
             Job::Stat(name) => kfs.stat(name.as_bytes()).await.map(drop),
             Job::List(name) => list(kfs, name.as_bytes()).await.map(drop),
@@ -132,6 +143,21 @@ impl Actor {
             }
             Job::Remove(name) => kfs.remove(name.as_bytes()).await,
             Job::Rmdir(name) => kfs.rmdir(name.as_bytes()).await,
+            Job::RemoveTree(name) => kfs.remove_tree(name.as_bytes()).await,
+            Job::AcceptRollback => kfs.accept_rollback().await,
+            Job::Copies { ms } => {
+                let mut lack = None;
+                for _ in 0..=ms / COUNT_MS {
+                    let status = kfs.status().await.ok();
+                    lack = status.map(|at| at.chunks_under_replicated + at.replicas_damaged);
+                    if lack == Some(0) {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(COUNT_MS)).await;
+                }
+                self.record.lock().check::<()>(Err(copies_missing(lack)));
+                Ok(())
+            }
             Job::Touch(name) => self.create(name, Keep::Always).await?.close().await,
             Job::Idle { ms } => {
                 tokio::time::sleep(Duration::from_millis(*ms)).await;

@@ -77,6 +77,8 @@ pub enum Job {
     Remove(String),
     /// A directory is removed.
     Rmdir(String),
+    /// A directory is removed with all that is in it.
+    RemoveTree(String),
     /// An empty file is made.
     Touch(String),
     /// Nothing is done for so many milliseconds.
@@ -97,6 +99,13 @@ pub enum Job {
         name: String,
         /// With those above it, or not.
         parents: Parents,
+    },
+    /// The operator accepts that the log of the meta server has lost its end.
+    AcceptRollback,
+    /// Every chunk has to get all its copies, whoever is still away.
+    Copies {
+        /// Within so many milliseconds.
+        ms: u64,
     },
 }
 
@@ -363,9 +372,10 @@ impl Drawing {
 
     fn read(&mut self) -> Job {
         let block = u64::from(self.geometry.block_bytes);
-        let how = match self.draws.below(4) {
+        let how = match self.draws.below(5) {
             0 => ReadHow::Stream,
             1 => ReadHow::Steps(1 + self.draws.below(6 * block)),
+            2 => self.looks(block),
             _ => ReadHow::Ranges(
                 (0..4)
                     .map(|_| (self.draws.below(1_010), 1 + self.draws.below(5 * block)))
@@ -378,6 +388,19 @@ impl Drawing {
         }
     }
 
+    /// The file stays open for a while: it may be removed or replaced meanwhile.
+    fn looks(&mut self, block: u64) -> ReadHow {
+        let look = |draws: &mut Keyed| Look::At {
+            at: draws.below(4 * block),
+            len: 1 + draws.below(3 * block),
+        };
+        let idle = |draws: &mut Keyed| Look::Idle {
+            ms: draws.pick(&[5, 50, 300]),
+        };
+        let looks = (0..4).flat_map(|_| [look(&mut self.draws), idle(&mut self.draws)]);
+        ReadHow::Looks(looks.collect())
+    }
+
     fn names(&mut self, jobs: &mut Vec<Job>) {
         let (one, other) = (self.shared_name(), self.shared_name());
         let family = self.actor % 4;
@@ -388,7 +411,7 @@ impl Drawing {
             to: other.clone(),
             mode,
         };
-        let job = match self.draws.below(16) {
+        let job = match self.draws.below(17) {
             0 | 1 => Job::Stat(one),
             2 => Job::List(self.shared_dir()),
             3 => Job::List("/".into()),
@@ -415,6 +438,7 @@ impl Drawing {
                 mode: RenameMode::Replace,
             },
             14 => Job::List(dir),
+            15 => Job::RemoveTree(dir),
             _ => Job::Stat(inner),
         };
         jobs.push(job);

@@ -4,22 +4,42 @@ pub mod bytes;
 pub mod client;
 pub mod job;
 
+use crate::observe::record::Record;
+use crate::oracle::Violation;
+use crate::oracle::order::is_decision;
+use crate::schedule::{Class, Schedule};
 use kfs_core::wire::Status;
 
 /// Whether a failure is one that no other actor can be the reason of, in a run where nothing fails.
 #[must_use]
-pub fn is_unexpected(status: Status, alone: bool) -> bool {
-    match status {
-        Status::NotFound
-        | Status::Exists
-        | Status::NotADirectory
-        | Status::IsADirectory
-        | Status::NotEmpty
-        | Status::BadName
-        | Status::BadRequest
-        | Status::Overwrite => false,
-        // Read or written while it was removed.
-        Status::NoReplica | Status::NotServed | Status::ChainBroken => alone,
-        _ => true,
+pub const fn is_unexpected(status: Status) -> bool {
+    !is_decision(status) && !matches!(status, Status::Overwrite)
+}
+
+/// How often somebody asks who waits for copies, in milliseconds.
+pub const COUNT_MS: u64 = 100;
+
+/// Copies were not made in time; so many chunks lack some, if that could be heard.
+#[must_use]
+pub fn copies_missing(lack: Option<u64>) -> Violation {
+    let what = match lack {
+        Some(lack) => format!("{lack} chunks still lack copies"),
+        None => "the meta server does not say whether copies are missing".into(),
+    };
+    Violation::new("O9", "L", what)
+}
+
+/// What a client has open it can read and write on, whatever becomes of the name; as long as its session lives.
+pub fn judge_open(
+    record: &mut Record,
+    schedule: &Schedule,
+    client: usize,
+    (status, what): (Status, &str),
+) {
+    let client = u32::try_from(client).expect("a run has few clients");
+    let lives = schedule.class != Class::Safe && !record.sessions_lost.contains_key(&client);
+    if lives && status == Status::NotFound {
+        let what = format!("client {client} has a file open, and cannot go on: {what}");
+        record.check::<()>(Err(Violation::new("O2", "D7", what)));
     }
 }

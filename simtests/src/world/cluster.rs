@@ -10,7 +10,7 @@ use crate::observe::client::ClientObserver;
 use crate::observe::record::Watch;
 use crate::oracle::Violation;
 use crate::outcome::Crashes;
-use crate::schedule::Schedule;
+use crate::schedule::{COPY_RATE, Schedule};
 use crate::workload::client::Actor;
 use kfs_client::Kfs;
 use kfs_core::wire::Role;
@@ -345,9 +345,16 @@ impl Cluster {
 
     /// Kills every node, so that nothing of the run stays in memory.
     pub async fn end(&self) {
-        for strike in std::mem::take(&mut self.state().strikes) {
+        let strikes = {
+            let mut state = self.state();
+            // None of them comes back.
+            state.dark.extend(0..self.setup.servers);
+            std::mem::take(&mut state.strikes)
+        };
+        for strike in strikes {
             strike.abort();
         }
+        self.wire.end();
         for server in 0..self.setup.servers {
             self.resume(server);
             self.kill(server);
@@ -434,6 +441,9 @@ async fn serve(
             min_replicas: 2,
             cluster: None,
             checkpoint_every: setup.checkpoint_every(),
+            repair_after: setup.repair_after(),
+            copy_rate: COPY_RATE,
+            mirror: setup.log_mirror,
         });
         let (_caller, calls) = kfs_drive::calls(|_| {});
         let machine = Tapped::new(machine, observer, record.clone(), name.clone());

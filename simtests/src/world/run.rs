@@ -7,7 +7,8 @@ use crate::keyed::Keyed;
 use crate::observe::overseer::Overseer;
 use crate::oracle::bounds::OnTheirWay;
 use crate::oracle::rest::{self, AtRest};
-use crate::oracle::{Violation, log, order, replicas};
+use crate::oracle::status::Truth;
+use crate::oracle::{Verdicts, Violation, log, order, replicas};
 use crate::outcome::Totals;
 use crate::schedule::{Class, Schedule};
 use crate::workload::client::{list, read_all};
@@ -24,6 +25,8 @@ use tokio::time::sleep;
 const WORK_MAX: Duration = Duration::from_secs(1_200);
 /// How long servers may take to be ready once nothing fails.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// How long copies may take, in seconds.
+const COPIES_SECONDS_MAX: u32 = 60;
 /// The client process that reads everything back.
 const VERIFIER: u32 = 1_000_000;
 
@@ -39,6 +42,11 @@ pub fn simulate(setup: Arc<Schedule>, record: Shared) -> Totals {
         let mut totals = Totals::default();
         let result = live(&cluster, &record, &setup, &mut totals).await;
         cluster.end().await;
+        let held_by = cluster.wire().held_by();
+        assert_eq!(
+            held_by, 0,
+            "links or tasks outlive their run and fill the memory of a sweep"
+        );
         let mut kept = record.lock();
         kept.check(result);
         // A log that was hurt does not say what was acked.
@@ -99,8 +107,46 @@ async fn live(
         Err(violation) if setup.class == Class::Safe && violation.promise == "L" => {}
         result => result?,
     }
-    totals.bytes_verified_on_disk = check_disks(cluster, record, setup)?;
-    judge_rest(cluster, record, setup)
+    copies_settle(cluster, setup).await?;
+    let mut verdicts = Verdicts::default();
+    let verified = verdicts.hear(check_disks(cluster, record, setup));
+    totals.bytes_verified_on_disk = verified.unwrap_or_default();
+    // It is at rest also if what is on the disks is wrong.
+    verdicts.hear(judge_rest(cluster, record, setup));
+    verdicts.end()
+}
+
+/// Waits until copies are made where they are missing, and trimmed where there are too many.
+async fn copies_settle(cluster: &Cluster, setup: &Schedule) -> Result<(), Violation> {
+    let mut before = Vec::new();
+    let mut same = 0;
+    for _ in 0..COPIES_SECONDS_MAX {
+        let disks = cluster.look(|name, disk| (name.to_owned(), disk.clone()));
+        let files = |(_, disk): &(String, DiskModel)| disk.paths().map(str::to_owned).collect();
+        let now: Vec<Vec<String>> = disks.iter().map(files).collect();
+        if same == 0 {
+            let logged = State::replay(&log::records(&cluster.meta_disk())?);
+            let logged = logged.map_err(|why| Violation::new("O7", "N3", why))?;
+            let servers: Vec<_> = disks.iter().map(|(name, disk)| (&**name, disk)).collect();
+            let shelves = rest::shelves(&logged, &servers);
+            if Truth::of(&logged, &shelves, setup.geometry).is_even() {
+                return Ok(());
+            }
+        }
+        let copying = now.iter().flatten().any(|path| path.ends_with(".copy"));
+        same = if before == now && !copying {
+            same + 1
+        } else {
+            1
+        };
+        // Every chunk is looked at within a second or two.
+        if same > 4 {
+            break;
+        }
+        before = now;
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 /// Judges the cluster as it stands, once nobody works any more.
@@ -214,7 +260,7 @@ fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u
                 verified += bytes;
             }
         }
-        if !there.is_enough(held, hurt.is_empty(), setup.class) {
+        if !there.is_enough(held, hurt.is_empty(), setup) {
             let what = format!(
                 "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
             );

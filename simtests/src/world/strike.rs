@@ -117,8 +117,8 @@ impl Cluster {
                 true
             }
             Fault::KillClient(client) => self.kill_client(*client),
-            // The clock of all nodes is the runtime's.
-            Fault::Clock(..) => false,
+            // The clock of all nodes is the runtime's; beside a server runs nothing there.
+            Fault::Clock(..) | Fault::Compact(_) | Fault::Backup(_) | Fault::Restore => false,
             Fault::CutLinks(party, how) => {
                 let how = match how {
                     Cut::Seen => How::Seen,
@@ -178,7 +178,13 @@ impl Cluster {
             Fault::HangDials(party) => {
                 self.wire.hang_dials(self.number_of(*party), Switch::Off);
             }
-            Fault::Clock(..) | Fault::CutLinks(..) | Fault::FlipBodies(..) | Fault::Spoil(..) => {}
+            Fault::Clock(..)
+            | Fault::CutLinks(..)
+            | Fault::FlipBodies(..)
+            | Fault::Spoil(..)
+            | Fault::Compact(_)
+            | Fault::Backup(_)
+            | Fault::Restore => {}
         }
     }
 
@@ -206,11 +212,12 @@ impl Cluster {
 
     /// What may be asked of whom after a fault.
     fn suffers(&self, fault: &Fault) {
+        let (ails, hurts) = (self.setup.ails(fault), self.setup.hurts(fault));
         let mut state = self.state();
-        state.ailing.extend(fault.ails());
-        state.hurt.extend(fault.hurts());
+        state.ailing.extend(&ails);
+        state.hurt.extend(&hurts);
         drop(state);
-        self.record.lock().struck(fault);
+        self.record.lock().struck(fault, &ails, &hurts);
     }
 
     /// Between the two sides of a part of the site, in both directions.

@@ -5,6 +5,7 @@
 //! that what else happens on the machine hits both; each figure is the median of its rounds.
 mod client;
 mod floor;
+mod meta;
 mod process;
 
 use super::failure::{Exit, Failure};
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const CHUNKSERVERS: usize = 3;
 /// How plain programs are tried.
@@ -38,6 +40,8 @@ const GIB: f64 = (1_u64 << 30) as f64;
 pub(crate) enum Bench {
     /// Write and read a large file at replication 1 and 3
     Data(Data),
+    /// Requests to the meta server from many clients; and a start with many files
+    Meta(meta::Metadata),
 }
 
 /// Bulk data.
@@ -94,6 +98,20 @@ pub(crate) enum Part {
     ClientRemove {
         at: SocketAddr,
         path: String,
+    },
+    ClientAsk {
+        at: SocketAddr,
+        ask: meta::Ask,
+        prefix: String,
+        depth: usize,
+        begin_ms: u64,
+        seconds: f64,
+    },
+    FloorEchoServer,
+    FloorEchoClient {
+        port: u16,
+        begin_ms: u64,
+        seconds: f64,
     },
 }
 
@@ -202,8 +220,35 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
         Part::ClientRemove { at, path } => {
             super::runtime()?.block_on(client::remove(at, &client(&path), common.timeout))?
         }
+        Part::ClientAsk {
+            at,
+            ask,
+            prefix,
+            depth,
+            begin_ms,
+            seconds,
+        } => {
+            let asked = meta::ask(at, ask, &prefix, depth, begin_ms, seconds);
+            return tell(&super::runtime()?.block_on(asked)?);
+        }
+        Part::FloorEchoServer => {
+            meta::echo_server().map_err(failed)?;
+            return Ok(Exit::Done);
+        }
+        Part::FloorEchoClient {
+            port,
+            begin_ms,
+            seconds,
+        } => {
+            return tell(&meta::echo_client(port, begin_ms, seconds).map_err(failed)?);
+        }
     };
-    let line = serde_json::to_string(&measured).expect("numbers have a JSON form");
+    tell(&measured)
+}
+
+/// Prints what a part of the benchmark has to tell.
+fn tell(told: &impl Serialize) -> Result<Exit, Failure> {
+    let line = serde_json::to_string(told).expect("numbers have a JSON form");
     io::Write::write_all(&mut io::stdout(), line.as_bytes())
         .map_err(|error| Failure::stdout(&error))?;
     Ok(Exit::Done)
@@ -211,9 +256,11 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
 
 /// Measures, and prints a table, or with `--json` a line per case.
 pub(crate) fn run(asked: &Bench, screen: &Screen) -> Result<Exit, Failure> {
-    let Bench::Data(asked) = asked;
     let stop = stop_on_signals()?;
-    let measured = data(asked, screen, &stop);
+    let measured = match asked {
+        Bench::Data(asked) => data(asked, screen, &stop),
+        Bench::Meta(asked) => meta::run(asked, screen, &stop).map(|()| Vec::new()),
+    };
     // Servers and clients in the foreground hear Ctrl-C, too, so what is seen first may be their end.
     if stop.load(Ordering::Relaxed) {
         return Err(Failure::interrupted());
@@ -222,8 +269,10 @@ pub(crate) fn run(asked: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     for line in &lines {
         screen.json(line)?;
     }
-    for line in table(&lines) {
-        screen.line(line)?;
+    if !lines.is_empty() {
+        for line in table(&lines) {
+            screen.line(line)?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -354,16 +403,27 @@ struct Run<'a> {
     stop: &'a AtomicBool,
 }
 
-fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, Failure> {
-    let bytes = asked.size.max(1).next_multiple_of(SIZE_STEP);
+/// A directory for a benchmark, in this one or the system's.
+fn directory(within: Option<&Path>) -> Result<TempDir, Failure> {
     let mut directory = tempfile::Builder::new();
     directory.prefix("kfs-bench-");
-    let directory = match &asked.dir {
-        Some(dir) => directory.tempdir_in(dir),
-        None => directory.tempdir(),
-    };
-    let directory = directory
-        .map_err(|error| Failure::local("cannot make a directory for the benchmark", &error))?;
+    within
+        .map_or_else(
+            || directory.tempdir(),
+            |within| directory.tempdir_in(within),
+        )
+        .map_err(|error| Failure::local("cannot make a directory for the benchmark", &error))
+}
+
+fn removed(directory: TempDir) -> Result<(), Failure> {
+    directory
+        .close()
+        .map_err(|error| Failure::local("cannot remove the directory of the benchmark", &error))
+}
+
+fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, Failure> {
+    let bytes = asked.size.max(1).next_multiple_of(SIZE_STEP);
+    let directory = directory(asked.dir.as_deref())?;
     let dir = directory.path();
     screen.note(format!(
         "measuring with {} in {}, {} rounds",
@@ -429,9 +489,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
     } = run;
     chunkservers.into_iter().try_for_each(Daemon::stop)?;
     meta.stop()?;
-    directory
-        .close()
-        .map_err(|error| Failure::local("cannot remove the directory of the benchmark", &error))?;
+    removed(directory)?;
     Ok(lines)
 }
 

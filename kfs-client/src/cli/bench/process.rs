@@ -58,15 +58,19 @@ pub(super) fn own_peak_bytes() -> io::Result<u64> {
 }
 
 fn peak_bytes(status: &Path) -> io::Result<u64> {
+    kibibytes(status, "VmHWM:")
+}
+
+fn kibibytes(status: &Path, name: &str) -> io::Result<u64> {
     let text = std::fs::read_to_string(status)?;
     let kib = text.lines().find_map(|line| {
-        line.strip_prefix("VmHWM:")?
+        line.strip_prefix(name)?
             .trim()
             .strip_suffix(" kB")?
             .parse::<u64>()
             .ok()
     });
-    Ok(kib.ok_or_else(|| io::Error::other(format!("{} has no VmHWM", status.display())))? << 10)
+    Ok(kib.ok_or_else(|| io::Error::other(format!("{} has no {name}", status.display())))? << 10)
 }
 
 /// Starts this program again as a part of the benchmark, its standard output a pipe.
@@ -172,6 +176,11 @@ impl Daemon {
     /// The most memory it had since [`Daemon::forget_peak`].
     pub(super) fn peak_bytes(&self) -> Result<u64, Failure> {
         self.proc("status", peak_bytes)
+    }
+
+    /// The resident memory that it has now.
+    pub(super) fn resident_bytes(&self) -> Result<u64, Failure> {
+        self.proc("status", |path| kibibytes(path, "VmRSS:"))
     }
 
     /// Begins to look for the most memory anew.

@@ -21,7 +21,7 @@ struct Shape {
 /// Prints every record there is, oldest first.
 pub(crate) fn cat(dir: &Path, screen: &Screen) -> Result<Exit, Failure> {
     let identity = identity(dir)?;
-    if identity.owner != Owner::Meta {
+    if identity.owner == Owner::Chunk {
         let what = format!("{} is a chunkserver's: it has no log", dir.display());
         return Err(Failure::usage(what));
     }
@@ -43,7 +43,8 @@ pub(crate) fn cat(dir: &Path, screen: &Screen) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn show(logged: &Logged, screen: &Screen) -> Result<(), Failure> {
+/// Prints a record.
+pub(super) fn show(logged: &Logged, screen: &Screen) -> Result<(), Failure> {
     let asked = logged.by.session.0 > 0;
     let number = |number: u64| asked.then_some(number);
     let name = logged.record.name();

@@ -1,5 +1,8 @@
-//! What is read from a data directory without its server: `kfs verify`, `kfs log cat`. Nothing is written.
+//! What is read from a data directory without its server: `kfs verify`, `kfs log`, `kfs at`,
+//! `kfs snapshot`. Nothing is written there.
+pub(crate) mod history;
 pub(crate) mod log;
+pub(crate) mod snapshot;
 pub(crate) mod verify;
 
 use super::failure::Failure;

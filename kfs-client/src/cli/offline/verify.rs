@@ -28,12 +28,20 @@ struct Finding {
     text: String,
 }
 
-/// Reads all that is there, and says what is damaged.
-pub(crate) fn verify(dir: &Path, screen: &Screen) -> Result<Exit, Failure> {
+/// Reads all that is there, and says what is damaged; also that a log ends before the record it has to reach.
+pub(crate) fn verify(
+    dir: &Path,
+    reaches: Option<LogSeq>,
+    screen: &Screen,
+) -> Result<Exit, Failure> {
     let identity = identity(dir)?;
     let mut told = Told { screen, bad: 0 };
     match identity.owner {
-        Owner::Meta => meta(dir, identity, &mut told)?,
+        Owner::Meta | Owner::Mirror => meta(dir, identity, reaches, &mut told)?,
+        Owner::Chunk if reaches.is_some() => {
+            let what = format!("{} is a chunkserver's: it has no log", dir.display());
+            return Err(Failure::usage(what));
+        }
         Owner::Chunk => chunks(dir, &mut told)?,
     }
     let bad = told.bad;
@@ -75,7 +83,12 @@ impl Told<'_> {
 }
 
 /// Checkpoints by themselves, the log by itself, and the one against the other.
-fn meta(dir: &Path, identity: Identity, told: &mut Told<'_>) -> Result<(), Failure> {
+fn meta(
+    dir: &Path,
+    identity: Identity,
+    reaches: Option<LogSeq>,
+    told: &mut Told<'_>,
+) -> Result<(), Failure> {
     let cluster = identity.cluster;
     let found = MetaDir::open(dir, identity)?;
     let mut loaded = BTreeMap::new();
@@ -103,16 +116,28 @@ fn meta(dir: &Path, identity: Identity, told: &mut Told<'_>) -> Result<(), Failu
             }
         }
     }
-    log(&found, loaded, told)
+    let last = log(&found, loaded, told)?;
+    match (last, reaches) {
+        (Some(last), Some(reaches)) if last < reaches => {
+            let text = format!("it ends with record {last}, and has to reach record {reaches}");
+            told.say("log", None, false, text)
+        }
+        _ => Ok(()),
+    }
 }
 
+/// Gives the last record that there is; `None` if not even the first one could be read.
 fn log(
     found: &MetaDir,
     mut loaded: BTreeMap<LogSeq, State>,
     told: &mut Told<'_>,
-) -> Result<(), Failure> {
+) -> Result<Option<LogSeq>, Failure> {
+    if found.identity.owner == Owner::Mirror {
+        return mirror(found, told).map(Some);
+    }
     let Some((first, _)) = found.segments.first() else {
-        return told.say("log", None, false, "there is no segment".into());
+        told.say("log", None, false, "there is no segment".into())?;
+        return Ok(None);
     };
     // What stands for the records before the first one that is there.
     let start = if *first == LogSeq(1) {
@@ -125,7 +150,8 @@ fn log(
         let text = format!(
             "it begins with record {first}, and no whole checkpoint stands for those before"
         );
-        return told.say("log", None, false, text);
+        told.say("log", None, false, text)?;
+        return Ok(None);
     };
     let mut differs = Vec::new();
     loaded.remove(&state.seq());
@@ -175,7 +201,40 @@ fn log(
         );
         told.say("checkpoint", None, false, text)?;
     }
-    Ok(())
+    Ok(Some(state.seq()))
+}
+
+/// A mirror has the log alone: what checkpoints of the data directory stand for is not in it, so that its records
+/// are read, and applied only if it has them all.
+fn mirror(found: &MetaDir, told: &mut Told<'_>) -> Result<LogSeq, Failure> {
+    let Some((first, _)) = found.segments.first() else {
+        let text = "there is no segment: nothing was mirrored yet".to_owned();
+        told.say("log", None, true, text)?;
+        return Ok(LogSeq(0));
+    };
+    let (mut state, mut last) = (State::default(), LogSeq(0));
+    let read = found.read_log(&mut |logged| {
+        last = logged.seq;
+        if *first == LogSeq(1) {
+            state.apply(&logged)?;
+        }
+        Ok(())
+    });
+    let segments = found.segments.len();
+    match read {
+        Ok(_) => {
+            let text = format!(
+                "a mirror, whole from record {first} to record {last} in {segments} segments"
+            );
+            told.say("log", None, true, text)?;
+        }
+        Err(Trouble::Damage(damage)) => {
+            let text = format!("a mirror, whole up to record {last}; {damage}");
+            told.say("log", None, false, text)?;
+        }
+        Err(Trouble::Failure(failure)) => told.say("log", None, false, failure.text())?,
+    }
+    Ok(last)
 }
 
 /// Every block of every replica against its sum.

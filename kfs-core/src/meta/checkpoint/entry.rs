@@ -3,18 +3,21 @@
 //! Sections come in the order of [`Section::ALL`], entries within a section in the order of their keys; so equal
 //! states give equal bytes, whoever writes them. A section that was released is never edited: another one is added.
 use crate::ids::{
-    Boot, ChunkId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
+    Boot, ChunkId, Epoch, FileId, ID_LIMIT, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
     ServerIndex, SessionId, Version,
 };
-use crate::limits::Geometry;
+use crate::limits::{Geometry, REPLICATION_MAX};
 use crate::meta::key::Key;
+use crate::meta::packed::{Code, Iter, Map};
+use crate::meta::record::{Adopted, TailLost};
 use crate::meta::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::planted::{self, Bug};
 use crate::time::UnixNanos;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::Done;
+use core::iter::Take;
 use core::ops::Bound;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 /// Numbers of the whole state.
@@ -26,6 +29,10 @@ pub struct Whole {
     pub directories: u64,
     /// Of all files, as their sizes say.
     pub bytes: u64,
+    /// What proved that the log lost its end, until somebody accepts it.
+    pub tail_lost: Option<TailLost>,
+    /// The newest epoch when that was accepted last; 0: never.
+    pub accepted: Epoch,
 }
 
 /// An epoch.
@@ -159,6 +166,29 @@ pub struct WriterEntry {
     pub session: SessionId,
 }
 
+/// A chunk that was of a part of the log that is missing.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AdoptedEntry {
+    /// Which.
+    pub chunk: ChunkId,
+    /// Whose it was.
+    pub of: Adopted,
+}
+
+/// A file without a name, which waits until nobody has it open.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct UnlinkedEntry {
+    /// Which.
+    pub file: FileId,
+}
+
+/// A directory that was removed with what is in it, which is being reclaimed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DetachedEntry {
+    /// Which.
+    pub dir: FileId,
+}
+
 macro_rules! sections {
     ($($code:literal $section:ident $entry:ident),+ $(,)?) => {
         /// The kinds of entries, in their order; their numbers are fixed for ever.
@@ -226,6 +256,9 @@ sections! {
     7 Chunks ChunkEntry,
     8 Temporary TemporaryEntry,
     9 Writers WriterEntry,
+    10 Adopted AdoptedEntry,
+    11 Unlinked UnlinkedEntry,
+    12 Detached DetachedEntry,
 }
 
 /// The next entries of a section, at most so many, behind `last`; fewer only where the section ends.
@@ -241,6 +274,8 @@ pub(super) fn entries_after(
             geometry: state.geometry,
             directories: state.directories,
             bytes: state.bytes,
+            tail_lost: state.tail_lost.clone(),
+            accepted: state.accepted,
         })],
         Section::Epochs => {
             let from = last.map(|last| match last {
@@ -297,18 +332,15 @@ pub(super) fn entries_after(
                 Entry::Inodes(entry) => entry.file,
                 other => panic!("not of this section: {other:?}"),
             });
-            let entry = |(file, inode): (&FileId, &Inode)| Entry::Inodes(inode_entry(*file, inode));
-            after(&state.inodes, from, most).map(entry).collect()
+            let entry = |(file, inode): (FileId, Inode)| Entry::Inodes(inode_entry(file, &inode));
+            behind(&state.inodes, from, most).map(entry).collect()
         }
         Section::Names => {
             let from = last.map(|last| match last {
                 Entry::Names(entry) => entry.key.clone(),
                 other => panic!("not of this section: {other:?}"),
             });
-            let entry = |(key, file): (&Key, &FileId)| {
-                let (key, file) = (key.clone(), *file);
-                Entry::Names(NameEntry { key, file })
-            };
+            let entry = |(key, file)| Entry::Names(NameEntry { key, file });
             state.tree.behind(from).take(most).map(entry).collect()
         }
         Section::Chunks => {
@@ -316,7 +348,7 @@ pub(super) fn entries_after(
                 Entry::Chunks(entry) => (entry.file, entry.index),
                 other => panic!("not of this section: {other:?}"),
             });
-            let entry = |(at, chunk): (&(FileId, u64), &ChunkState)| {
+            let entry = |(at, chunk): ((FileId, u64), ChunkState)| {
                 Entry::Chunks(ChunkEntry {
                     file: at.0,
                     index: at.1,
@@ -327,7 +359,7 @@ pub(super) fn entries_after(
                     synced: chunk.synced,
                 })
             };
-            after(&state.chunks, from, most).map(entry).collect()
+            behind(&state.chunks, from, most).map(entry).collect()
         }
         Section::Temporary => {
             let from = last.map(|last| match last {
@@ -351,6 +383,34 @@ pub(super) fn entries_after(
             };
             after(&state.writers, from, most).map(entry).collect()
         }
+        Section::Adopted => {
+            let from = last.map(|last| match last {
+                Entry::Adopted(entry) => entry.chunk,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |(chunk, of): (&ChunkId, &Adopted)| {
+                let (chunk, of) = (*chunk, *of);
+                Entry::Adopted(AdoptedEntry { chunk, of })
+            };
+            after(&state.adopted, from, most).map(entry).collect()
+        }
+        Section::Unlinked => {
+            let from = last.map(|last| match last {
+                Entry::Unlinked(entry) => entry.file,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |file: &FileId| Entry::Unlinked(UnlinkedEntry { file: *file });
+            beyond(&state.unlinked, from, most).map(entry).collect()
+        }
+        Section::Detached if planted::is(Bug::ReclaimLosesItsPlace) => Vec::new(),
+        Section::Detached => {
+            let from = last.map(|last| match last {
+                Entry::Detached(entry) => entry.dir,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |dir: &FileId| Entry::Detached(DetachedEntry { dir: *dir });
+            beyond(&state.detached, from, most).map(entry).collect()
+        }
     }
 }
 
@@ -359,6 +419,20 @@ fn after<K: Ord + Clone, V: Clone>(
     from: Option<K>,
     most: usize,
 ) -> impl Iterator<Item = (&K, &V)> {
+    let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+    map.range((from, Bound::Unbounded)).take(most)
+}
+
+fn beyond<K: Ord + Clone>(
+    set: &OrdSet<K>,
+    from: Option<K>,
+    most: usize,
+) -> impl Iterator<Item = &K> {
+    let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+    set.range((from, Bound::Unbounded)).take(most)
+}
+
+fn behind<C: Code>(map: &Map<C>, from: Option<C::Key>, most: usize) -> Take<Iter<'_, C>> {
     let from = from.map_or(Bound::Unbounded, Bound::Excluded);
     map.range((from, Bound::Unbounded)).take(most)
 }
@@ -400,6 +474,8 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
             state.geometry = whole.geometry;
             state.directories = whole.directories;
             state.bytes = whole.bytes;
+            state.tail_lost = whole.tail_lost;
+            state.accepted = whole.accepted;
         }
         Entry::Epochs(entry) => {
             if follows(&state.epochs, &entry.epoch) {
@@ -447,7 +523,11 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
             state.sessions.insert(entry.session, kept);
         }
         Entry::Inodes(entry) => {
-            if follows(&state.inodes, &entry.file) {
+            if state
+                .inodes
+                .last()
+                .is_some_and(|(last, _)| last >= entry.file)
+            {
                 return ORDER;
             }
             let node = match entry.node {
@@ -474,15 +554,19 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
             state.inodes.insert(entry.file, inode);
         }
         Entry::Names(entry) => {
-            if state.tree.last().is_some_and(|last| *last >= entry.key) {
+            if state.tree.last().is_some_and(|last| last >= entry.key) {
                 return ORDER;
             }
             state.tree.insert(entry.key, entry.file);
         }
         Entry::Chunks(entry) => {
             let at = (entry.file, entry.index);
-            if follows(&state.chunks, &at) {
+            if state.chunks.last().is_some_and(|(last, _)| last >= at) {
                 return ORDER;
+            }
+            let synced = entry.synced.unwrap_or_default();
+            if entry.members.len() > usize::from(REPLICATION_MAX) || synced.len >= ID_LIMIT {
+                return Err("a chunk with more members, or more bytes, than there can be");
             }
             if state.owners.insert(entry.chunk, at).is_some() {
                 return TWICE;
@@ -515,6 +599,32 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
             }
             state.writing.insert((entry.session, entry.file));
             state.writers.insert(entry.file, entry.session);
+        }
+        Entry::Adopted(entry) => {
+            if follows(&state.adopted, &entry.chunk) {
+                return ORDER;
+            }
+            state.adopted.insert(entry.chunk, entry.of);
+        }
+        Entry::Unlinked(entry) => {
+            if state.unlinked.get_max() >= Some(&entry.file) {
+                return ORDER;
+            }
+            state.unlinked.insert(entry.file);
+        }
+        Entry::Detached(entry) => {
+            if state.detached.get_max() >= Some(&entry.dir) {
+                return ORDER;
+            }
+            let node = state.inodes.get(&entry.dir).map(|inode| inode.node);
+            let Some(Node::Directory { entries, .. }) = node else {
+                return Err("a directory that stands nowhere, and is none");
+            };
+            state.detached_entries = state
+                .detached_entries
+                .checked_add(entries)
+                .ok_or("more names than can be counted")?;
+            state.detached.insert(entry.dir);
         }
     }
     Ok(())

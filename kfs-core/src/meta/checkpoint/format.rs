@@ -11,6 +11,9 @@ pub const DIR: &str = "checkpoint";
 pub const PREFIX: &str = "checkpoint.";
 /// What the name of one ends with while it is being made.
 pub const UNFINISHED: &str = ".tmp";
+/// What the name of one ends with while a compactor makes it: the server beside it may be making the same one, and
+/// takes away what it did not finish itself.
+pub const COMPACTING: &str = ".compacting";
 /// What the name of one ends with that was found to be damaged.
 pub const DAMAGED: &str = ".damaged";
 /// `KFSCHKPT`, little-endian: a checkpoint's first bytes.
@@ -49,6 +52,13 @@ pub fn checkpoint_seq(name: &str) -> Option<LogSeq> {
 #[must_use]
 pub fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(UNFINISHED)
+        .is_some_and(|name| checkpoint_seq(name).is_some())
+}
+
+/// Whether a file of this name is a checkpoint that a compactor began and did not finish, or is making now.
+#[must_use]
+pub fn is_compacting(name: &str) -> bool {
+    name.strip_suffix(COMPACTING)
         .is_some_and(|name| checkpoint_seq(name).is_some())
 }
 
@@ -214,6 +224,7 @@ mod tests {
             assert_eq!(checkpoint_seq(other), None, "{other}");
         }
         assert!(is_unfinished("checkpoint.12.tmp"));
+        assert!(is_compacting("checkpoint.12.compacting") && !is_compacting("checkpoint.12.tmp"));
         assert!(!is_unfinished("checkpoint.12") && !is_unfinished("notes.tmp"));
     }
 }

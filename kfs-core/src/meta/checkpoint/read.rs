@@ -6,6 +6,7 @@ use super::{END, End};
 use crate::block::crc;
 use crate::ids::{ClusterId, LogSeq};
 use crate::meta::oplog::{Damage, Mismatch, More};
+use crate::meta::packed::Map;
 use crate::meta::state::State;
 
 /// Reads a checkpoint and gives its entries away, one after the other.
@@ -238,9 +239,11 @@ impl Loader {
     /// Of the file of this name, which has to be of this cluster.
     #[must_use]
     pub fn new(file: String, cluster: ClusterId) -> Self {
-        let mut state = State::default();
-        state.inodes.clear();
-        state.directories = 0;
+        let state = State {
+            inodes: Map::default(),
+            directories: 0,
+            ..State::default()
+        };
         Self {
             reader: Reader::new(file, cluster),
             state,

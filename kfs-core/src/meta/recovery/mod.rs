@@ -3,13 +3,23 @@
 //! Nothing is changed before all of the log is read; then the boot is raised, and nothing is answered before
 //! the new epoch is durable. What cannot be told for certain is refused, naming file, offset, expected and
 //! found. Read `docs/formats/oplog.md` for what is a torn tail and what is damage.
+//!
+//! With a mirror, both copies of the log are read and one log is made of them ([`pair`], [`merge`]). What either
+//! copy lacks is written when all of both is read and nothing was refused ([`work`]).
+mod beside;
+mod merge;
+mod pair;
 mod refusals;
+mod work;
 
-use self::refusals::{damaged, data, described, entries, no_data, read_identity, without_identity};
+use self::pair::{Pair, Paired, Two, Whole};
+use self::refusals::{damaged, data, entries, no_data, read_identity, without_identity};
+use self::work::{Job, Work};
 use super::apply::apply;
 use super::checkpoint::{Loader, format as checkpoint};
 use super::checkpointing::finished;
 use super::commit::{Commit, header_at, log_file, segment_bytes, write_header};
+use super::mirror::{self, Copies, Side};
 use super::oplog::{
     DIR, Follows, Joint, More, NEXT, SegmentEnd, SegmentReader, segment_first, segment_name,
 };
@@ -52,6 +62,8 @@ pub(super) struct Recovery {
     leftovers: Vec<FileName>,
     /// Checkpoints that are damaged, which are put aside.
     damaged: Vec<LogSeq>,
+    /// How often it was begun again because somebody else removed what was about to be read.
+    again: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -64,15 +76,28 @@ enum Step {
     LogList {
         identity: Identity,
     },
+    /// The mirror is looked at; without an identity the data directory is empty.
+    MirrorRoot(Mirroring),
+    MirrorIdentity(Mirroring),
+    MirrorList(Mirroring),
     CheckpointList(Found),
     Checkpoint(Box<Loading>),
     Segment(Box<Reading>),
-    /// All is read: these operations, in order, open the new segment.
+    /// Both copies of the log are read.
+    Segments(Box<Pair>),
+    /// All is read: this, in its order, puts the copies of the log in order and opens the new segment.
     Opening {
-        ops: VecDeque<DiskOp>,
-        running: &'static str,
+        work: Work,
         opened: Box<Loaded>,
     },
+}
+
+/// A mirror, while it is being looked at.
+#[derive(Clone, Debug)]
+struct Mirroring {
+    /// Of the data directory, with the first records of its segments.
+    own: Option<(Identity, Vec<LogSeq>)>,
+    two: Box<Two>,
 }
 
 /// What is in a data directory.
@@ -85,6 +110,10 @@ pub(super) struct Found {
     pub(super) open: Option<LogSeq>,
     /// Checkpoints, oldest first. Those that are found to be damaged are taken out.
     pub(super) checkpoints: Vec<LogSeq>,
+    /// Checkpoints that compactors did not finish.
+    pub(super) compacting: Vec<FileName>,
+    /// With a mirror: what there is of both copies.
+    two: Option<Box<Two>>,
 }
 
 /// A checkpoint, while it is being read.
@@ -130,6 +159,7 @@ impl Recovery {
             step: Step::Root,
             leftovers: Vec::new(),
             damaged: Vec::new(),
+            again: 0,
         }
     }
 
@@ -163,10 +193,13 @@ impl Recovery {
                 if self.purpose == Purpose::ClosedSegments {
                     return Err(no_data());
                 }
+                // The mirror stands in the data directory where a driver has no other place for it.
+                let dirs = [DIR, mirror::DIR];
+                let dirs = &dirs[..1 + usize::from(io.config.mirror)];
                 let ours = |entry: &DirEntry| {
                     is_new(entry)
                         || entry.name == LOST_AND_FOUND
-                        || (entry.name == DIR && !entry.is_file)
+                        || (dirs.contains(&&*entry.name) && !entry.is_file)
                 };
                 if let Some(strange) = listed.iter().find(|entry| !ours(entry)) {
                     return Err(without_identity(&strange.name));
@@ -186,9 +219,12 @@ impl Recovery {
                     if segment_first(&entry.name).is_some() || entry.name != NEXT {
                         return Err(without_identity(&format!("{DIR}/{}", entry.name)));
                     }
-                    self.leftovers.push(log_file(NEXT));
+                    self.leftovers.push(log_file(Side::Primary, NEXT));
                 }
-                self.format(io)
+                if io.config.mirror {
+                    return Ok(self.mirror(io, None, Box::default()));
+                }
+                self.format(io, None)
             }
             Step::Identity => {
                 let identity = read_identity(&io.config, data(result, identity::NAME)?.as_ref())?;
@@ -200,10 +236,25 @@ impl Recovery {
             }
             Step::LogList { identity } => {
                 let mut segments = Vec::new();
-                for entry in entries(result, "log/")? {
+                let mut two = Box::<Two>::default();
+                let listed = match result {
+                    // The mirror has it.
+                    Err(DiskError::NotFound) if io.config.mirror => {
+                        two.make.push(FileName::new(DIR));
+                        Vec::new()
+                    }
+                    other => entries(other, "log/")?,
+                };
+                two.listed(Side::Primary, listed.clone());
+                for entry in listed {
                     match segment_first(&entry.name) {
                         Some(first) if entry.is_file => segments.push(first),
-                        _ if entry.name == NEXT => self.leftovers.push(log_file(NEXT)),
+                        _ if entry.name == NEXT => {
+                            self.leftovers.push(log_file(Side::Primary, NEXT));
+                        }
+                        // A start with a mirror leaves them, and only such a one takes them away.
+                        _ if entry.name.ends_with(work::REPAIR)
+                            || entry.name.ends_with(work::DAMAGED) => {}
                         _ => tracing::warn!(
                             name = entry.name,
                             "a file in the log's directory is none of it; left alone"
@@ -211,20 +262,77 @@ impl Recovery {
                     }
                 }
                 segments.sort_unstable();
-                self.ticket = io.outbox.disk(DiskOp::List {
-                    dir: FileName::new(checkpoint::DIR),
-                });
+                if io.config.mirror && self.purpose == Purpose::Serve {
+                    return Ok(self.mirror(io, Some((identity, segments)), two));
+                }
                 let open = match self.purpose {
                     Purpose::Serve => None,
                     Purpose::ClosedSegments => segments.pop(),
                 };
-                self.step = Step::CheckpointList(Found {
-                    identity,
-                    segments,
-                    open,
-                    checkpoints: Vec::new(),
-                });
+                Ok(self.list_checkpoints(
+                    io,
+                    Found {
+                        identity,
+                        segments,
+                        open,
+                        checkpoints: Vec::new(),
+                        compacting: Vec::new(),
+                        two: None,
+                    },
+                ))
+            }
+            Step::MirrorRoot(mut mirroring) => {
+                let op = if mirroring.two.rooted(result)? {
+                    self.step = Step::MirrorIdentity(mirroring);
+                    DiskOp::Read {
+                        file: Side::Mirror.file(identity::NAME),
+                        offset: 0,
+                        len: IDENTITY_BYTES_MAX,
+                    }
+                } else {
+                    self.step = Step::MirrorList(mirroring);
+                    DiskOp::List {
+                        dir: Side::Mirror.file(DIR),
+                    }
+                };
+                self.ticket = io.outbox.disk(op);
                 Ok(Recovered::Going(self))
+            }
+            Step::MirrorIdentity(mut mirroring) => {
+                let cluster = mirroring.own.as_ref().map(|(own, _)| own.cluster);
+                mirroring.two.identified(&io.config, cluster, result)?;
+                self.ticket = io.outbox.disk(DiskOp::List {
+                    dir: Side::Mirror.file(DIR),
+                });
+                self.step = Step::MirrorList(mirroring);
+                Ok(Recovered::Going(self))
+            }
+            Step::MirrorList(Mirroring { own, mut two }) => {
+                let listed = match result {
+                    Err(DiskError::NotFound) => Vec::new(),
+                    other => entries(other, "mirror/log/")?,
+                };
+                two.listed(Side::Mirror, listed);
+                let own = match own {
+                    Some(own) => own,
+                    None => match two.restores(&io.config)? {
+                        Some(identity) => (identity, Vec::new()),
+                        None => return self.format(io, Some(two)),
+                    },
+                };
+                let (mut identity, segments) = own;
+                two.compare(&mut identity);
+                Ok(self.list_checkpoints(
+                    io,
+                    Found {
+                        identity,
+                        segments,
+                        open: None,
+                        checkpoints: Vec::new(),
+                        compacting: Vec::new(),
+                        two: Some(two),
+                    },
+                ))
             }
             Step::CheckpointList(mut found) => {
                 let listed = match result {
@@ -240,6 +348,12 @@ impl Recovery {
                                 FileName::new(&format!("{}/{}", checkpoint::DIR, entry.name));
                             self.leftovers.push(file);
                         }
+                        // Left to the next compactor: one may be at work.
+                        _ if checkpoint::is_compacting(&entry.name) => {
+                            let file =
+                                FileName::new(&format!("{}/{}", checkpoint::DIR, entry.name));
+                            found.compacting.push(file);
+                        }
                         _ if entry.name.ends_with(checkpoint::DAMAGED) => {}
                         _ => tracing::warn!(
                             name = entry.name,
@@ -250,47 +364,55 @@ impl Recovery {
                 found.checkpoints.sort_unstable();
                 self.load(io, found, Vec::new())
             }
+            Step::Checkpoint(loading) if self.was_removed(&result) => {
+                self.begin_again(io, loading.found.identity)
+            }
+            Step::Segment(reading) if self.was_removed(&result) => {
+                self.begin_again(io, reading.found.identity)
+            }
             Step::Checkpoint(loading) => self.load_on(io, loading, result),
             Step::Segment(reading) => self.read_on(io, reading, result),
-            Step::Opening {
-                mut ops,
-                running,
-                opened,
-            } => {
-                if let Err(error) = result {
-                    return Err(Fault {
-                        kind: FaultKind::Disk,
-                        what: format!("cannot {running} at the start: {error}"),
-                        help: Some("check the disk of the data directory and its free space, then start again".into()),
-                    });
-                }
-                let Some(op) = ops.pop_front() else {
+            Step::Segments(pair) => {
+                let paired = pair.completed(io, result)?;
+                self.paired(io, paired)
+            }
+            Step::Opening { mut work, opened } => {
+                let Some(ticket) = work.go_on(io, result)? else {
                     return Ok(Recovered::Done(opened));
                 };
-                self.step = Step::Opening {
-                    running: described(&op),
-                    ops,
-                    opened,
-                };
-                self.ticket = io.outbox.disk(op);
+                self.step = Step::Opening { work, opened };
+                self.ticket = ticket;
                 Ok(Recovered::Going(self))
             }
         }
     }
 
+    /// Begins to look at the mirror.
+    fn mirror(
+        mut self: Box<Self>,
+        io: &mut Io,
+        own: Option<(Identity, Vec<LogSeq>)>,
+        two: Box<Two>,
+    ) -> Recovered {
+        self.ticket = io.outbox.disk(DiskOp::List {
+            dir: Side::Mirror.file(""),
+        });
+        self.step = Step::MirrorRoot(Mirroring { own, two });
+        Recovered::Going(self)
+    }
+
+    fn list_checkpoints(mut self: Box<Self>, io: &mut Io, found: Found) -> Recovered {
+        self.ticket = io.outbox.disk(DiskOp::List {
+            dir: FileName::new(checkpoint::DIR),
+        });
+        self.step = Step::CheckpointList(found);
+        Recovered::Going(self)
+    }
+
     /// Makes an empty directory a meta server's.
-    fn format(self: Box<Self>, io: &mut Io) -> Result<Recovered, Fault> {
+    fn format(self: Box<Self>, io: &mut Io, two: Option<Box<Two>>) -> Result<Recovered, Fault> {
         if let Some(cluster) = io.config.cluster {
-            return Err(Fault {
-                kind: FaultKind::Refused,
-                what: format!(
-                    "the data directory is empty, and was to belong to cluster {cluster}"
-                ),
-                help: Some(
-                    "mount or restore its data; to begin a new cluster, leave --cluster-id out"
-                        .into(),
-                ),
-            });
+            return Err(refusals::empty(cluster));
         }
         let identity = Identity {
             owner: Owner::Meta,
@@ -299,6 +421,7 @@ impl Recovery {
             disk: DiskId(io.rng.id()),
             boot: Boot(0),
             seen: (Epoch(0), Incarnation(0)),
+            seen_seq: LogSeq(0),
             siblings: Vec::new(),
         };
         tracing::info!(cluster = %identity.cluster, "the data directory is empty: a new cluster begins");
@@ -315,6 +438,8 @@ impl Recovery {
             segments: Vec::new(),
             open: None,
             checkpoints: Vec::new(),
+            compacting: Vec::new(),
+            two,
         };
         self.open(io, found, State::default(), Joint::START, log_dir)
     }
@@ -436,19 +561,19 @@ impl Recovery {
             // The newest checkpoint has all that does not change any more.
             return Ok(Recovered::Read(Box::new((found, state))));
         }
-        if found.segments.is_empty() && state.seq == LogSeq(0) {
+        let all = match &found.two {
+            Some(two) => two.segments(),
+            None => found.segments.clone(),
+        };
+        if all.is_empty() && state.seq == LogSeq(0) {
             return self.open(io, found, state, Joint::START, Vec::new());
         }
-        let nth = match found
-            .segments
-            .iter()
-            .rposition(|first| *first <= state.seq.next())
-        {
+        let nth = match all.iter().rposition(|first| *first <= state.seq.next()) {
             Some(nth) => nth,
             // The reader says what is wrong with a first segment that is not the first.
             None if state.seq == LogSeq(0) => 0,
             None => {
-                let goes_on = found.segments.first().map_or_else(
+                let goes_on = all.first().map_or_else(
                     || "log/ has no record".to_owned(),
                     |first| format!("log/ begins with record {first}"),
                 );
@@ -464,6 +589,10 @@ impl Recovery {
                 });
             }
         };
+        if found.two.is_some() {
+            let paired = Pair::begin(io, found, state, nth);
+            return self.paired(io, paired);
+        }
         let reader = if state.seq == LogSeq(0) {
             reader(&found, nth, None)
         } else {
@@ -488,7 +617,10 @@ impl Recovery {
     }
 
     fn read(mut self: Box<Self>, io: &mut Io, reading: Box<Reading>) -> Result<Recovered, Fault> {
-        let file = log_file(&segment_name(reading.found.segments[reading.nth]));
+        let file = log_file(
+            Side::Primary,
+            &segment_name(reading.found.segments[reading.nth]),
+        );
         self.ticket = io.outbox.disk(DiskOp::Read {
             file,
             offset: reading.offset,
@@ -542,10 +674,7 @@ impl Recovery {
             return self.read(io, reading);
         }
         let Reading {
-            mut found,
-            state,
-            tail,
-            ..
+            found, state, tail, ..
         } = *reading;
         if let Some(open) = found.open {
             return if end.joint.seq == open {
@@ -557,6 +686,37 @@ impl Recovery {
                 Err(damaged(bad))
             };
         }
+        let torn = end.torn.then(|| end.bad.clone());
+        let whole = Whole {
+            found,
+            state,
+            end,
+            tail,
+            torn,
+        };
+        self.read_all(io, whole)
+    }
+
+    fn paired(mut self: Box<Self>, io: &mut Io, paired: Paired) -> Result<Recovered, Fault> {
+        match paired {
+            Paired::Going(pair, ticket) => {
+                self.ticket = ticket;
+                self.step = Step::Segments(pair);
+                Ok(Recovered::Going(self))
+            }
+            Paired::Read(whole) => self.read_all(io, *whole),
+        }
+    }
+
+    /// All of the log is read: whether it is all that there was, and how its end is made durable.
+    fn read_all(self: Box<Self>, io: &mut Io, whole: Whole) -> Result<Recovered, Fault> {
+        let Whole {
+            mut found,
+            state,
+            end,
+            tail,
+            torn,
+        } = whole;
         if end.joint.seq <= state.seq {
             return Err(Fault {
                 kind: FaultKind::Corrupt,
@@ -586,31 +746,49 @@ impl Recovery {
             joint,
             batches,
             bad,
-            torn,
+            ..
         } = end;
-        if torn {
+        if let Some(bad) = &torn {
             probe::hit(Probe::TornTailCut);
             tracing::warn!(%bad, records = joint.seq.0 - 1, "the log ends in a write that was cut; it goes on before it");
         }
+        let last = *found.segments.last().expect("something was read");
+        let name = segment_name(last);
+        let sides = || {
+            let two = found.two.as_ref();
+            let has = move |side: &Side| two.is_some_and(|two| two.has(*side, last));
+            Copies::with(two.is_some())
+                .sides()
+                .iter()
+                .copied()
+                .map(move |side| (side, has(&side)))
+        };
+        let durable: Vec<DiskOp> = match batches {
+            0 => sides()
+                .filter(|(side, has)| *has || *side == Side::Primary && found.two.is_none())
+                .flat_map(|(side, _)| {
+                    [
+                        DiskOp::Remove {
+                            file: log_file(side, &name),
+                        },
+                        DiskOp::SyncDir {
+                            dir: side.file(DIR),
+                        },
+                    ]
+                })
+                .collect(),
+            _ if planted::is(Bug::ReadTailUnsynced) => Vec::new(),
+            _ if planted::is(Bug::ReadTailOnlySynced) => vec![DiskOp::Sync {
+                file: log_file(Side::Primary, &name),
+            }],
+            _ => sides()
+                .flat_map(|(side, _)| anew(side, &name, &tail, bad.offset))
+                .collect(),
+        };
         if batches == 0 {
             probe::hit(Probe::EmptySegmentRemoved);
             found.segments.pop();
         }
-        let durable = match batches {
-            0 => vec![
-                DiskOp::Remove {
-                    file: log_file(&name),
-                },
-                DiskOp::SyncDir {
-                    dir: FileName::new(DIR),
-                },
-            ],
-            _ if planted::is(Bug::ReadTailUnsynced) => Vec::new(),
-            _ if planted::is(Bug::ReadTailOnlySynced) => vec![DiskOp::Sync {
-                file: log_file(&name),
-            }],
-            _ => anew(&name, tail, bad.offset),
-        };
         self.open(io, found, state, joint, durable)
     }
 
@@ -628,6 +806,8 @@ impl Recovery {
             segments,
             checkpoints,
             open: _,
+            compacting: _,
+            two,
         } = found;
         if state.seq == LogSeq(0) && identity.seen.0 > Epoch(0) {
             return Err(Fault {
@@ -664,16 +844,13 @@ impl Recovery {
 
         let header = header_at(identity.cluster, epoch, joint, io.rng.u64());
         let bytes = segment_bytes(io.config.limits.log_first_segment_bytes);
-        let (new, root, log) = (
-            FileName::new(identity::NAME_NEW),
-            FileName::new(""),
-            FileName::new(DIR),
-        );
+        let copies = Copies::with(two.is_some());
+        let mirror = two.as_ref().map(|two| two.told.clone());
         if !self.leftovers.is_empty() {
             probe::hit(Probe::LeftoverRemoved);
         }
         let leftovers = self.leftovers.drain(..);
-        let mut ops: VecDeque<DiskOp> = leftovers.map(|file| DiskOp::Remove { file }).collect();
+        let mut ops: Vec<DiskOp> = leftovers.map(|file| DiskOp::Remove { file }).collect();
         if !self.damaged.is_empty() {
             // They may not be taken for good ones by somebody else, and are kept for who wants to look.
             let damaged = self.damaged.drain(..).map(finished);
@@ -681,52 +858,57 @@ impl Recovery {
                 to: FileName::new(&format!("{from}{}", checkpoint::DAMAGED)),
                 from,
             }));
-            ops.push_back(DiskOp::SyncDir {
+            ops.push(DiskOp::SyncDir {
                 dir: FileName::new(checkpoint::DIR),
             });
         }
+        let mut work: VecDeque<Job> = ops.drain(..).map(Job::from).collect();
+        let mirrors = two.map(|two| self.prepare(io, *two, &identity, &mut work));
         ops.extend(first);
-        ops.extend([
-            DiskOp::Create {
-                file: new.clone(),
-                zeroed: 0,
-            },
-            DiskOp::Write {
-                file: new.clone(),
-                offset: 0,
-                data: vec![Bytes::from(identity.encode())],
-                sync: SyncMode::Now,
-            },
-            DiskOp::Rename {
-                from: new,
-                to: FileName::new(identity::NAME),
-            },
-            DiskOp::SyncDir { dir: root.clone() },
-            DiskOp::Create {
-                file: log_file(NEXT),
-                zeroed: bytes,
-            },
-            DiskOp::Sync {
-                file: log_file(NEXT),
-            },
-            write_header(&header),
-            DiskOp::Rename {
-                from: log_file(NEXT),
-                to: log_file(&segment_name(joint.seq)),
-            },
-            DiskOp::SyncDir { dir: log.clone() },
-        ]);
-        ops.retain(|op| match op {
-            DiskOp::SyncDir { dir } if *dir == root => !planted::is(Bug::IdentityUnnamed),
-            DiskOp::SyncDir { dir } if *dir == log => !planted::is(Bug::FirstSegmentUnnamed),
-            _ => true,
+        ops.extend(write_identity(Side::Primary, &identity));
+        ops.extend(
+            mirrors
+                .iter()
+                .flat_map(|identity| write_identity(Side::Mirror, identity)),
+        );
+        for side in copies.sides() {
+            ops.extend([
+                DiskOp::Create {
+                    file: log_file(*side, NEXT),
+                    zeroed: bytes,
+                },
+                DiskOp::Sync {
+                    file: log_file(*side, NEXT),
+                },
+                write_header(*side, &header),
+                DiskOp::Rename {
+                    from: log_file(*side, NEXT),
+                    to: log_file(*side, &segment_name(joint.seq)),
+                },
+                DiskOp::SyncDir {
+                    dir: side.file(DIR),
+                },
+            ]);
+        }
+        let unnamed = [
+            (Side::Primary.file(""), Bug::IdentityUnnamed),
+            (Side::Primary.file(DIR), Bug::FirstSegmentUnnamed),
+            (Side::Mirror.file(DIR), Bug::MirrorUnnamed),
+        ];
+        ops.retain(|op| {
+            let left_out = |(dir, bug): &(FileName, Bug)| {
+                matches!(op, DiskOp::SyncDir { dir: synced } if synced == dir) && planted::is(*bug)
+            };
+            !unnamed.iter().any(left_out)
         });
+        work.extend(ops.into_iter().map(Job::from));
         let commit = Commit::new(
             identity.cluster,
             &io.config.limits,
             &header,
             bytes,
             segments,
+            copies,
         );
         let opened = Box::new(Loaded {
             identity,
@@ -734,30 +916,88 @@ impl Recovery {
             log: commit,
             checkpoints,
             epoch,
+            mirror,
         });
-        let op = ops.pop_front().expect("a start has operations");
-        let running = described(&op);
-        self.ticket = io.outbox.disk(op);
-        self.step = Step::Opening {
-            ops,
-            running,
-            opened,
-        };
+        let mut work = Work::new(work);
+        let begun = work.go_on(io, Ok(DiskDone::Done))?;
+        self.ticket = begun.expect("a start has operations");
+        self.step = Step::Opening { work, opened };
         Ok(Recovered::Going(self))
     }
+
+    /// What makes the copies of the log the same, before the end of it is written anew. Gives the mirror's identity.
+    fn prepare(
+        &self,
+        io: &mut Io,
+        mut two: Two,
+        identity: &Identity,
+        work: &mut VecDeque<Job>,
+    ) -> Identity {
+        let mirror = Identity {
+            owner: Owner::Mirror,
+            disk: match &two.identity {
+                Some(mirror) => mirror.disk,
+                None => DiskId(io.rng.id()),
+            },
+            ..identity.clone()
+        };
+        let mut ops: Vec<DiskOp> = Vec::new();
+        ops.extend(two.leftovers.drain(..).map(|file| DiskOp::Remove { file }));
+        let mut make = |dir: FileName| {
+            let parent = FileName::new(dir.dir());
+            ops.extend([DiskOp::MakeDir { dir }, DiskOp::SyncDir { dir: parent }]);
+        };
+        if two.restored {
+            make(FileName::new(DIR));
+        }
+        two.make.drain(..).for_each(&mut make);
+        // A log without an identity beside it is refused, so that comes first.
+        if two.restored {
+            ops.extend(write_identity(Side::Primary, identity));
+        }
+        if two.identity.is_none() {
+            ops.extend(write_identity(Side::Mirror, &mirror));
+        }
+        work.extend(ops.into_iter().map(Job::from));
+        work.append(&mut two.jobs);
+        mirror
+    }
+}
+
+/// Replaces the identity file as a whole.
+fn write_identity(side: Side, identity: &Identity) -> [DiskOp; 4] {
+    let new = side.file(identity::NAME_NEW);
+    [
+        DiskOp::Create {
+            file: new.clone(),
+            zeroed: 0,
+        },
+        DiskOp::Write {
+            file: new.clone(),
+            offset: 0,
+            data: vec![Bytes::from(identity.encode())],
+            sync: SyncMode::Now,
+        },
+        DiskOp::Rename {
+            from: new,
+            to: side.file(identity::NAME),
+        },
+        DiskOp::SyncDir { dir: side.file("") },
+    ]
 }
 
 /// Writes the last segment anew, up to where its batches end, and puts it in the place of the old one. What was
 /// read may be in the page cache only; and if a sync of it failed once, the cache takes it for clean, so that
 /// another sync saves nothing. The old one stays untouched until the new one is durable.
-fn anew(name: &str, tail: Vec<Bytes>, end: u64) -> Vec<DiskOp> {
-    let next = log_file(NEXT);
+fn anew(side: Side, name: &str, tail: &[Bytes], end: u64) -> Vec<DiskOp> {
+    let next = log_file(side, NEXT);
     let mut ops = vec![DiskOp::Create {
         file: next.clone(),
         zeroed: 0,
     }];
     let mut offset = 0;
-    for mut part in tail {
+    for part in tail {
+        let mut part = part.clone();
         part.truncate(usize::try_from(end - offset).unwrap_or(usize::MAX));
         if part.is_empty() {
             break;
@@ -775,10 +1015,10 @@ fn anew(name: &str, tail: Vec<Bytes>, end: u64) -> Vec<DiskOp> {
         DiskOp::Sync { file: next.clone() },
         DiskOp::Rename {
             from: next,
-            to: log_file(name),
+            to: log_file(side, name),
         },
         DiskOp::SyncDir {
-            dir: FileName::new(DIR),
+            dir: side.file(DIR),
         },
     ]);
     ops

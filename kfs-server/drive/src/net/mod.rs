@@ -1,8 +1,8 @@
 //! Links: connections that carry messages, both ways, with bounded queues.
 //!
-//! Every link has two tasks ([`link`]): one reads frames and hands them to the loop, one writes what the
-//! loop sends. Reading waits when the loop is behind (its queue is bounded) or paused the link; what is
-//! queued for writing is bounded by the machine's credits, and by [`QUEUED_MAX`] if those fail.
+//! Every link has two tasks ([`link`]): one reads frames and hands them to the loop, one writes what the loop
+//! could not write at once. Reading waits when the loop is behind (its queue is bounded) or paused the link; what
+//! is queued for writing is bounded by the machine's credits, and by [`QUEUED_MAX`] if those fail.
 mod link;
 #[cfg(madsim)]
 pub mod seam;
@@ -10,12 +10,12 @@ pub mod seam;
 mod socket;
 
 use kfs_core::ids::LinkId;
-use kfs_core::machine::CloseReason;
+use kfs_core::machine::{CloseReason, Input};
 use kfs_core::wire::{Msg, Peer, Role};
-use link::{Control, Handle};
+use link::{Control, Handle, Leaves};
 #[cfg(madsim)]
 use seam as socket;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-/// Events of all links that wait for the loop; each is at most one frame.
+/// Events of all links that wait for the loop; each is at most one frame, and small ones that came with it.
 const EVENTS: usize = 32;
 /// Bytes queued on one link before it is closed as one whose peer does not read.
 const QUEUED_MAX: usize = 64 << 20;
@@ -33,11 +33,28 @@ const ACCEPTED_MAX: usize = 4_096;
 /// What happens on links, for the loop.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    Accepted { link: LinkId, handle: Handle },
-    Opened { link: LinkId, peer: Peer },
-    Received { link: LinkId, msg: Msg },
-    Sent { link: LinkId, bytes: usize },
-    Closed { link: LinkId, why: CloseReason },
+    Accepted {
+        link: LinkId,
+        handle: Handle,
+    },
+    Opened {
+        link: LinkId,
+        peer: Peer,
+    },
+    /// And frames that came behind it in the same read.
+    Received {
+        link: LinkId,
+        msg: Msg,
+        more: Vec<Msg>,
+    },
+    Sent {
+        link: LinkId,
+        bytes: usize,
+    },
+    Closed {
+        link: LinkId,
+        why: CloseReason,
+    },
 }
 
 /// The links of one machine.
@@ -45,6 +62,12 @@ pub(crate) enum LinkEvent {
 pub struct Net {
     role: Role,
     links: BTreeMap<LinkId, Handle>,
+    /// What came together and was not taken yet.
+    arrived: VecDeque<(LinkId, Msg)>,
+    /// Links with frames that leave with the next [`Net::flush`].
+    unflushed: Vec<LinkId>,
+    /// What has left by it and was not told yet.
+    sent: VecDeque<(LinkId, usize)>,
     accepted: Arc<AtomicU64>,
     events: mpsc::Receiver<LinkEvent>,
     sender: mpsc::Sender<LinkEvent>,
@@ -62,6 +85,9 @@ impl Net {
         Self {
             role,
             links: BTreeMap::new(),
+            arrived: VecDeque::new(),
+            unflushed: Vec::new(),
+            sent: VecDeque::new(),
             accepted: Arc::new(AtomicU64::new(0)),
             events,
             sender,
@@ -89,16 +115,72 @@ impl Net {
         Ok(bound)
     }
 
+    /// What happens next.
     pub(crate) async fn next(&mut self) -> LinkEvent {
         self.events.recv().await.expect("this end holds a sender")
     }
-    pub(crate) fn knows(&self, link: LinkId) -> bool {
+    /// What is there already, for the machine.
+    pub(crate) fn ready<C>(&mut self) -> Option<Input<C>> {
+        loop {
+            if let Some(input) = self.at_hand() {
+                return Some(input);
+            }
+            let event = self.events.try_recv().ok()?;
+            if let Some(input) = self.accept(event) {
+                return Some(input);
+            }
+        }
+    }
+    /// What came with something else, or from here.
+    pub(crate) fn at_hand<C>(&mut self) -> Option<Input<C>> {
+        while let Some((link, msg)) = self.arrived.pop_front() {
+            if self.knows(link) {
+                return Some(Input::Received { link, msg });
+            }
+        }
+        self.sent()
+    }
+    /// How often [`Net::sent`] has something to say.
+    pub(crate) fn sent_count(&self) -> usize {
+        self.sent.len()
+    }
+    /// What has left from here.
+    pub(crate) fn sent<C>(&mut self) -> Option<Input<C>> {
+        while let Some((link, bytes)) = self.sent.pop_front() {
+            if self.knows(link) {
+                return Some(Input::Sent { link, bytes });
+            }
+        }
+        None
+    }
+    /// What an event of a link means for the machine; nothing for a link that it closed.
+    pub(crate) fn accept<C>(&mut self, event: LinkEvent) -> Option<Input<C>> {
+        match event {
+            LinkEvent::Opened { link, peer } => {
+                self.links.get_mut(&link)?.opened(peer.protocol);
+                Some(Input::Opened { link, peer })
+            }
+            LinkEvent::Received { link, msg, more } => {
+                self.arrived.extend(more.into_iter().map(|msg| (link, msg)));
+                self.knows(link).then_some(Input::Received { link, msg })
+            }
+            LinkEvent::Sent { link, bytes } => {
+                self.knows(link).then_some(Input::Sent { link, bytes })
+            }
+            LinkEvent::Closed { link, why } => {
+                let known = self.links.remove(&link).is_some();
+                known.then_some(Input::Closed { link, why })
+            }
+            LinkEvent::Accepted { link, handle } => {
+                self.adopt(link, handle);
+                None
+            }
+        }
+    }
+    fn knows(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
     }
-    pub(crate) fn forget(&mut self, link: LinkId) -> bool {
-        self.links.remove(&link).is_some()
-    }
-    pub(crate) fn adopt(&mut self, link: LinkId, handle: Handle) {
+    fn adopt(&mut self, link: LinkId, handle: Handle) {
         let accepted = self.links.keys().filter(|link| !link.is_dialed()).count();
         if accepted < ACCEPTED_MAX {
             self.links.insert(link, handle);
@@ -113,7 +195,7 @@ impl Net {
         tokio::spawn(ends.dial(addr));
     }
     pub(crate) fn send(&mut self, link: LinkId, msg: Msg) {
-        let Some(handle) = self.links.get(&link) else {
+        let Some(handle) = self.links.get_mut(&link) else {
             return;
         };
         if handle.queued_bytes() > QUEUED_MAX {
@@ -122,11 +204,24 @@ impl Net {
             handle.writing.send_replace(Control::Stop);
             return;
         }
-        handle.send(msg);
+        if handle.send(msg) == Leaves::WithFlush {
+            self.unflushed.push(link);
+        }
+    }
+    /// Has everything leave that was sent so far.
+    pub(crate) fn flush(&mut self) {
+        for link in self.unflushed.drain(..) {
+            let sent = self.links.get_mut(&link).map_or(0, Handle::flush);
+            if sent > 0 {
+                self.sent.push_back((link, sent));
+            }
+        }
     }
     pub(crate) fn close(&mut self, link: LinkId) {
         // Dropping the handle ends both tasks, the writing one after what is queued.
-        self.links.remove(&link);
+        if let Some(mut handle) = self.links.remove(&link) {
+            handle.flush();
+        }
     }
     pub(crate) fn pause(&mut self, link: LinkId) {
         self.control(link, Control::Paused);

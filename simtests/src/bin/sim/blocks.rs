@@ -4,13 +4,19 @@ use super::report::{ended, print, usage};
 use serde_json::json;
 use simtests::bare::blocks::{Blocks, Failure, Outcome, Report};
 use simtests::scenario::{Scenario, told};
+use simtests::schedule::Class;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(super) fn sweep(args: FaultsArgs, shared: Shared) -> ExitCode {
     let scenarios: Vec<Scenario> = match args.scenario.as_deref() {
         None if args.only.is_some() => return usage("--only needs a scenario"),
-        None => told::basics::ALL.to_vec(),
+        // Of a log that lost its end a start may refuse what it could use otherwise.
+        None => {
+            let all = told::basics::ALL.into_iter();
+            all.filter(|story| (story.draw)(args.seed).class == Class::Live)
+                .collect()
+        }
         Some(name) => {
             let name = name.strip_prefix("bare:").unwrap_or(name);
             match Scenario::named(name) {

@@ -3,7 +3,7 @@ use super::options::{PlantedArgs, Shared};
 use super::report::{ended, print};
 use kfs_core::planted::Bug;
 use serde_json::json;
-use simtests::planted::{self, Hunt};
+use simtests::planted::{self, Hunt, Kills};
 use std::process::ExitCode;
 
 pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
@@ -20,7 +20,15 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
     let mut needed: Vec<u64> = hunts.iter().filter_map(Hunt::runs_needed).collect();
     needed.sort_unstable();
     let at = |percent: usize| needed.get((needed.len().saturating_sub(1)) * percent / 100);
-    let (killers, idle) = planted::killers(&hunts);
+    let killers = planted::killers(&hunts);
+    let names = |which: fn(&Kills) -> bool| -> Vec<&str> {
+        let those = killers.iter().filter(|(_, kills)| which(kills));
+        those.map(|(name, _)| *name).collect()
+    };
+    let never_first = names(|kills| kills.first == 0);
+    let blind = names(|kills| *kills == Kills::default());
+    // Of one mistake most oracles have nothing to say.
+    let all_see = args.bug.is_some() || blind.is_empty();
     if shared.json {
         let each: Vec<_> = hunts
             .iter()
@@ -31,6 +39,7 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
                     "killed": hunt.kills(),
                     "runs": hunt.runs,
                     "oracle": hunt.broken.as_ref().map(|broken| broken.violation.oracle),
+                    "also": hunt.broken.as_ref().map(|broken| &broken.violation.also),
                     "run": hunt.broken.as_ref().map(|broken| broken.paste()),
                 })
             })
@@ -42,7 +51,8 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
             "runs_to_kill_median": at(50),
             "runs_to_kill_p95": at(95),
             "kills_by_oracle": killers,
-            "never_kill_alone": idle,
+            "never_first": never_first,
+            "saw_none": blind,
         }));
     } else {
         let number = |value: Option<&u64>| value.map_or("-".into(), u64::to_string);
@@ -52,16 +62,21 @@ pub(super) fn planted(args: PlantedArgs, shared: Shared) -> ExitCode {
             number(at(50)),
             number(at(95))
         );
-        say!("seen first by:");
-        for (oracle, count) in &killers {
-            say!("  {oracle:<6} {count}");
+        say!("seen by   first  with others");
+        for (oracle, Kills { first, with_others }) in &killers {
+            say!("  {oracle:<6} {first:>6} {with_others:>12}");
         }
-        let idle = if idle.is_empty() {
-            "none".to_owned()
-        } else {
-            idle.join(", ")
+        let list = |names: &[&str]| {
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
         };
-        say!("never kill alone: {idle}");
+        say!("never first: {}", list(&never_first));
+        if args.bug.is_none() {
+            say!("saw no mistake: {}", list(&blind));
+        }
     }
-    ended(killed == hunts.len() && killed > 0)
+    ended(killed == hunts.len() && killed > 0 && all_see)
 }

@@ -101,7 +101,8 @@ pub(super) struct RunArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct SweepArgs {
-    /// Such as `world:files`, or `bare` for all of one simulator; everything, if it is left out.
+    /// Such as `world:files`, or `bare` for all of one simulator, or `bare:drawn` for those that are no stories;
+    /// everything, if it is left out.
     pub(super) scenario: Option<String>,
     /// `A..B`, B exclusive.
     #[arg(long, value_parser = seeds)]

@@ -105,14 +105,19 @@ pub(super) fn run(args: RunArgs, shared: Shared) -> ExitCode {
     ended(violation.is_none())
 }
 
-/// The kinds that a word stands for: one, those of a simulator, or all.
+/// The kinds that a word stands for: one, those of a simulator, those of it that are drawn, or all.
 pub(super) fn kinds(word: Option<&str>) -> Result<Vec<Kind>, String> {
     let Some(word) = word else {
         return Ok(Kind::all());
     };
+    let (simulator, is_drawn) = match word.split_once(':') {
+        Some((simulator, "drawn")) => (simulator, true),
+        _ => (word, false),
+    };
     let of_one: Vec<Kind> = Kind::all()
         .into_iter()
-        .filter(|kind| kind.simulator.name() == word)
+        .filter(|kind| kind.simulator.name() == simulator)
+        .filter(|kind| !is_drawn || kind.scenario.is_drawn())
         .collect();
     if of_one.is_empty() {
         return kind(word).map(|kind| vec![kind]);

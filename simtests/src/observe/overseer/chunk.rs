@@ -28,7 +28,9 @@ pub(super) struct ServerSeen {
     behind: BTreeMap<LinkId, String>,
     /// Links on which it is welcome, and by whom.
     welcome: BTreeMap<LinkId, (Epoch, Incarnation)>,
-    /// Pieces of which the last that came was not what its sender summed.
+    /// Pieces that came as their sender summed them, and were not refused since.
+    whole: BTreeSet<(ChunkId, PieceNumber)>,
+    /// Pieces that came, and never as their sender summed them.
     changed: BTreeSet<(ChunkId, PieceNumber)>,
     injected: Injected,
 }
@@ -50,8 +52,12 @@ impl ServerSeen {
         };
         if crc(&msg.body) == sums.crc {
             self.changed.remove(&piece);
+            self.whole.insert(piece);
         } else {
-            self.changed.insert(piece);
+            // Sent again, a piece that is here already is acked for what is here; what comes with it then is nothing.
+            if !self.whole.contains(&piece) {
+                self.changed.insert(piece);
+            }
             self.injected.pieces_changed += 1;
         }
     }
@@ -62,7 +68,10 @@ impl ServerSeen {
                 self.injected.ranges_sent += 1;
                 self.injected.bytes_sent += msg.body.len() as u64;
             }
-            Head::PieceDone(done) if done.outcome.is_ok() => {
+            Head::PieceDone(done) if done.outcome.is_err() => {
+                self.whole.remove(&(done.chunk, done.piece));
+            }
+            Head::PieceDone(done) => {
                 if self.changed.contains(&(done.chunk, done.piece)) {
                     let what = format!("a piece that was changed on its way is acked: {done:?}");
                     return Err(Violation::new("O11", "D2", what));

@@ -6,12 +6,15 @@ use crate::oracle::log::LiveStates;
 use crate::oracle::meta::StateHistory;
 use crate::oracle::silence::Hearing;
 use crate::oracle::{Tick, Violation};
-use kfs_core::ids::{Boot, Instance, LinkId, LogSeq, NodeId, Term};
+use kfs_core::ids::{Boot, Epoch, Incarnation, Instance, LinkId, LogSeq, NodeId, Term};
 use kfs_core::machine::{Input, Output};
+use kfs_core::meta::record::{Logged, Record};
+use kfs_core::meta::state::State;
 use kfs_core::meta::{Call, Event, Meta};
 use kfs_core::time::{Instant, Now};
 use kfs_core::wire::Head;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// One state in so many is checked whole, which costs as much as there are files; all of them in one run of so
 /// many.
@@ -26,6 +29,8 @@ pub(super) struct MetaSeen {
     links: BTreeMap<LinkId, Option<u32>>,
     /// What is said in the hellos that came on them.
     hellos: BTreeMap<LinkId, (NodeId, Boot, Instance)>,
+    /// Which meta server it is that they have seen last.
+    seen: BTreeMap<LinkId, ((Epoch, Incarnation), LogSeq)>,
     /// The last boot of each node that was welcome.
     welcomed: BTreeMap<NodeId, (Boot, Instance)>,
     /// The last state seen of this process, and how far it was durable.
@@ -35,6 +40,8 @@ pub(super) struct MetaSeen {
     /// When the log was durable how far, the newest last.
     durable: VecDeque<(Tick, LogSeq)>,
     owed: Owed,
+    /// What a backup had that was restored.
+    pub(super) restored: Option<Arc<[Logged]>>,
     /// Its own clock's time.
     mono: Instant,
     hearing: Hearing,
@@ -55,10 +62,16 @@ const MARKED_AFTER: Tick = 1_000_000_000;
 
 impl MetaSeen {
     pub(super) fn dies(&mut self) {
+        // Who dies soon after a batch has written no mark behind it.
+        let unmarked = |(then, _): &(Tick, LogSeq)| *then + MARKED_AFTER > self.now;
+        if self.durable.back().is_some_and(unmarked) {
+            self.durable.pop_back();
+        }
         self.history.died();
         self.live.died();
         self.links.clear();
         self.hellos.clear();
+        self.seen.clear();
         self.last = None;
         self.hearing = Hearing::default();
     }
@@ -81,6 +94,50 @@ impl MetaSeen {
         if let Some((node, ..)) = self.hellos.get(&link) {
             self.hearing.welcomed(*node, term, self.mono);
         }
+    }
+
+    /// Whoever is welcome on this link has seen nothing that the log lacks, or it is known to lack it.
+    fn misses(&self, link: LinkId, state: Option<&State>) -> Result<(), Violation> {
+        let seen = self.seen.get(&link);
+        let (Some(((epoch, incarnation), seq)), Some(state)) = (seen, state) else {
+            return Ok(());
+        };
+        let there = *incarnation == Incarnation(0)
+            || state.epochs().any(|(_, known, _)| known == *incarnation);
+        let known = state.tail_lost().is_some() || state.rollback_accepted() > Epoch(0);
+        if known {
+            return Ok(());
+        }
+        self.misses_an_end(*incarnation, *seq)?;
+        if there {
+            return Ok(());
+        }
+        let what = format!(
+            "a server is welcome that has seen epoch {epoch} of a meta server that is not in the log, and nothing is said to be missing"
+        );
+        Err(Violation::new("O12", "F", what))
+    }
+
+    /// The log of an incarnation that a restored backup ends in ends there.
+    fn misses_an_end(&self, incarnation: Incarnation, seq: LogSeq) -> Result<(), Violation> {
+        let Some(restored) = &self.restored else {
+            return Ok(());
+        };
+        let of = |logged: &Logged| matches!(&logged.record, Record::EpochBegun(begun) if begun.incarnation == incarnation);
+        let end = restored.last().map_or(LogSeq(0), |logged| logged.seq);
+        if !restored.iter().any(of) || seq <= end {
+            return Ok(());
+        }
+        let what = format!(
+            "a server is welcome that has seen record {seq} of a meta server; a backup was restored that ends with its record {end}, and nothing is said to be missing"
+        );
+        Err(Violation::new("O12", "F", what))
+    }
+
+    /// How far the log was durable before its last batch.
+    pub(super) fn settled(&self) -> LogSeq {
+        let before = self.durable.iter().rev().nth(1);
+        before.map_or(LogSeq(0), |(_, seq)| *seq)
     }
 
     /// A server is welcome, on this link.
@@ -126,6 +183,7 @@ impl Overseen for Meta {
             Input::Closed { link, .. } => {
                 links.remove(link);
                 overseer.meta.hellos.remove(link);
+                overseer.meta.seen.remove(link);
             }
             Input::Received { link, msg } => {
                 if let Head::Hello(hello) = &msg.head
@@ -134,6 +192,18 @@ impl Overseen for Meta {
                     *server = overseer.instances.get(&hello.instance).copied();
                     let said = (hello.node, hello.boot, hello.instance);
                     overseer.meta.hellos.insert(*link, said);
+                    overseer
+                        .meta
+                        .seen
+                        .insert(*link, (hello.seen, hello.seen_seq));
+                }
+                if let Head::Inventory(inventory) = &msg.head
+                    && let Some(server) = links.get(link).copied().flatten()
+                {
+                    for item in &inventory.items {
+                        let (term, id) = (inventory.term, (item.chunk, item.version));
+                        overseer.collector.reported(server, term, id);
+                    }
                 }
                 if let Head::Heartbeat(beat) = &msg.head
                     && let Some((node, ..)) = overseer.meta.hellos.get(link)
@@ -165,6 +235,7 @@ impl Overseen for Meta {
         match &msg.head {
             Head::Welcome(welcome) => {
                 overseer.meta.hears(*link, welcome.term);
+                overseer.meta.misses(*link, self.state())?;
                 if overseer.hurt.contains(&0) {
                     return Ok(());
                 }
@@ -175,7 +246,8 @@ impl Overseen for Meta {
             }
             Head::DeleteChunks(_) | Head::Verdicts(_) => {
                 let server = overseer.meta.links.get(link).copied().flatten();
-                match (server, self.state()) {
+                let node = overseer.meta.hellos.get(link).map(|(node, ..)| *node);
+                match (server.zip(node), self.state()) {
                     (Some(server), Some(state)) => {
                         overseer.collector.meta_sent(server, msg, state, at)
                     }

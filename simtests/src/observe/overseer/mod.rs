@@ -11,14 +11,16 @@ mod meta;
 use crate::disk::DiskModel;
 use crate::oracle::bounds::{self, OnTheirWay};
 use crate::oracle::deleted::ShadowCollector;
+use crate::oracle::log;
 use crate::oracle::meta::Grants;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::Schedule;
 use chunk::ServerSeen;
 use kfs_core::client::Client;
-use kfs_core::ids::{Epoch, Incarnation, Instance};
+use kfs_core::ids::{Epoch, Incarnation, Instance, LogSeq};
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::{Input, Machine, Output};
+use kfs_core::meta::record::Logged;
 use kfs_core::time::Now;
 use kfs_core::wire::Head;
 use meta::MetaSeen;
@@ -167,10 +169,10 @@ impl Overseer {
     pub fn starts(&mut self, server: u32, disk: &DiskModel) -> Result<(), Violation> {
         if server == 0 {
             self.meta.dies();
-            return if self.hurt.contains(&0) {
-                Ok(())
-            } else {
-                self.meta.live.check(disk)
+            return match &self.meta.restored {
+                Some(restored) => log::goes_on(disk, restored),
+                None if self.hurt.contains(&0) => Ok(()),
+                None => self.meta.live.check(disk),
             };
         }
         self.grants.died(server);
@@ -190,6 +192,28 @@ impl Overseer {
     /// another batch or a mark behind it, so a start that does without it takes damage for a torn tail.
     pub fn log_damaged(&mut self, at: Tick) {
         self.meta.damaged(at);
+    }
+
+    /// The meta server's log ends with these records: a backup was restored.
+    pub fn log_restored(&mut self, records: &[Logged]) {
+        self.meta.restored = Some(records.into());
+    }
+
+    /// How far the meta server's log was durable before its last batch.
+    #[must_use]
+    pub fn log_settled(&self) -> LogSeq {
+        self.meta.settled()
+    }
+
+    /// Whether the meta server has what a backup had, and a disk that does not fail.
+    #[must_use]
+    pub fn log_is_restored(&self) -> bool {
+        self.meta.restored.is_some()
+    }
+
+    /// The meta server's disk fails, or does not have any more what a backup had.
+    pub fn log_at_fault(&mut self) {
+        self.meta.restored = None;
     }
 
     /// Nothing is asked any more of what the meta server's log had.

@@ -9,7 +9,7 @@ use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 6] = [
+pub(super) const ALL: [Scenario; 7] = [
     Scenario {
         name: "seen-before-durable",
         about: "names are made while another client lists them, and the meta server loses power in the middle of a sync",
@@ -121,6 +121,37 @@ pub(super) const ALL: [Scenario; 6] = [
                 timing: short_sessions(base.timing),
                 speed: Speed {
                     sync_us: 40_000,
+                    ..base.speed
+                },
+                ..base
+            }
+        },
+    },
+    Scenario {
+        name: "opening-comes-late",
+        about: "sessions are asked for while nothing arrives; those messages come when their clients have long had other links",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let base = small(seed);
+            let makes = |of: u64| {
+                let make = |job: u64| [mkdir(&format!("/a{of}-{job}")), Job::Idle { ms: 150 }];
+                plan((0..80).flat_map(make).collect())
+            };
+            let dark = dark(&[0], &[], &mut draws);
+            Schedule {
+                clients: (0..4).map(makes).collect(),
+                faults: vec![
+                    planned(Trigger::At(300), dark, 50),
+                    // The meta server is not ready yet; who is told so asks again on the same link.
+                    planned(
+                        Trigger::AfterMessage("SessionOpened".into(), 5, draws.below(60)),
+                        Fault::Isolate(0),
+                        // About as long as clients wait before they give a link up.
+                        3_000 + draws.below(2_500),
+                    ),
+                ],
+                speed: Speed {
+                    sync_us: 60_000,
                     ..base.speed
                 },
                 ..base

@@ -2,14 +2,14 @@
 use super::{mkdir, one, plan, put, read, small, write};
 use crate::fault::{Fault, Planned, Trigger};
 use crate::scenario::Scenario;
-use crate::schedule::Schedule;
+use crate::schedule::{Class, Schedule};
 use crate::workload::job::Job;
-use kfs_core::limits::{Limits, Timing};
+use kfs_core::limits::Timing;
 use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
-pub const ALL: [Scenario; 6] = [
+pub const ALL: [Scenario; 8] = [
     Scenario {
         name: "format",
         about: "empty disks are formatted and the first directory is made",
@@ -47,16 +47,9 @@ pub const ALL: [Scenario; 6] = [
         draw: |seed| {
             let mut jobs: Vec<Job> = (0..12).map(|nth| mkdir(&format!("/s{nth}"))).collect();
             jobs.push(Job::List("/".into()));
-            let base = small(seed);
             Schedule {
                 clients: one(jobs),
-                limits: Limits {
-                    log_batch_bytes: 4 << 10,
-                    log_first_segment_bytes: 32 << 10,
-                    log_segment_bytes: 32 << 10,
-                    ..base.limits
-                },
-                ..base
+                ..small(seed)
             }
         },
     },
@@ -119,17 +112,60 @@ pub const ALL: [Scenario; 6] = [
                 })
                 .collect();
             jobs.push(Job::List("/".into()));
-            let base = small(seed);
             Schedule {
                 checkpoint_ms: 60,
                 clients: one(jobs),
-                limits: Limits {
-                    log_batch_bytes: 4 << 10,
-                    log_first_segment_bytes: 32 << 10,
-                    log_segment_bytes: 32 << 10,
-                    ..base.limits
-                },
-                ..base
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "compactor",
+        about: "a compactor runs beside a meta server that makes no checkpoints itself, until old ones go, and segments with them",
+        draw: |seed| {
+            let made = (0..18).map(|nth| mkdir(&format!("/c{nth}")));
+            let mut jobs: Vec<Job> = made.chain([put("/d0/p", 300)]).collect();
+            jobs.push(Job::List("/".into()));
+            let compacts = [8, 14, 20].map(|ack| Planned {
+                trigger: Trigger::AtAck(ack),
+                fault: Fault::Compact(1),
+                lasts_ms: 10_000,
+            });
+            Schedule {
+                clients: one(jobs),
+                faults: compacts.to_vec(),
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "restored",
+        about: "a backup is taken, more is written, the backup is restored, and what is missing is accepted",
+        draw: |seed| {
+            let fault = |ack, fault, lasts_ms| Planned {
+                trigger: Trigger::AtAck(ack),
+                fault,
+                lasts_ms,
+            };
+            Schedule {
+                class: Class::Safe,
+                clients: one(vec![
+                    put("/d0/old", 300),
+                    mkdir("/a"),
+                    Job::Idle { ms: 60 },
+                    put("/d0/new", 300),
+                    mkdir("/b"),
+                    Job::Idle { ms: 600 },
+                    Job::AcceptRollback,
+                    read("/d0/old"),
+                    Job::Idle { ms: 300 },
+                    mkdir("/c"),
+                ]),
+                faults: vec![
+                    fault(6, Fault::Backup(1), 5_000),
+                    fault(10, Fault::Restore, 20),
+                ],
+                ..small(seed)
             }
         },
     },

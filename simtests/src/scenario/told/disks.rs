@@ -6,11 +6,10 @@ use crate::fault::{Fault, Party, Spot, Trigger};
 use crate::scenario::Scenario;
 use crate::schedule::{Class, Schedule, Speed};
 use crate::workload::job::{Job, Look, ReadHow};
-use kfs_core::limits::Limits;
 use std::ops::Range;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 10] = [
+pub(super) const ALL: [Scenario; 11] = [
     Scenario {
         name: "rot-in-the-log",
         about: "a block of the log rots while the meta server is down, with acked records behind it",
@@ -46,9 +45,7 @@ pub(super) const ALL: [Scenario; 10] = [
         name: "meta-set-back",
         about: "the meta server gets an old copy of its disk back, and chunkservers have files that were made since",
         draw: |seed| {
-            let jobs = puts(0..4)
-                .chain([Job::Idle { ms: 1_500 }])
-                .chain(puts(4..8));
+            let jobs = puts_twice();
             Schedule {
                 class: Class::Safe,
                 clients: one(jobs.chain([Job::Idle { ms: 3_000 }]).collect()),
@@ -62,12 +59,31 @@ pub(super) const ALL: [Scenario; 10] = [
         },
     },
     Scenario {
+        name: "rollback-accepted",
+        about: "the meta server gets an old copy of its disk back; the operator accepts it, and what was lost is found",
+        draw: |seed| {
+            let accept = [Job::Idle { ms: 3_000 }, Job::AcceptRollback];
+            let found = ["/", "/lost+found"].map(|dir| Job::List(dir.into()));
+            let jobs = puts(0..4)
+                .chain([Job::Idle { ms: 1_000 }, put("/d0/refused", 300)])
+                .chain(accept)
+                .chain([Job::Idle { ms: 1_500 }])
+                .chain(found)
+                .chain(puts(4..8))
+                .chain([Job::Idle { ms: 1_000 }]);
+            Schedule {
+                class: Class::Safe,
+                clients: one(jobs.collect()),
+                faults: vec![planned(Trigger::At(1_000), Fault::SetBack(0, 20), 50)],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
         name: "disk-cloned",
         about: "the disk of a chunkserver is copied into another, and both run",
         draw: |seed| {
-            let jobs = puts(0..4)
-                .chain([Job::Idle { ms: 1_500 }])
-                .chain(puts(4..8));
+            let jobs = puts_twice();
             Schedule {
                 class: Class::Safe,
                 servers: 5,
@@ -120,17 +136,11 @@ pub(super) const ALL: [Scenario; 10] = [
             let damage = draws.pick(&[Damage::Corrupt, Damage::Zero, Damage::Unreadable]);
             let jobs =
                 (0..8).flat_map(|nth| [put(&format!("/d0/p{nth}"), 300), Job::Idle { ms: 100 }]);
-            let base = small(seed);
             Schedule {
                 checkpoint_ms: 150,
                 clients: one(jobs.chain([Job::Idle { ms: 4_000 }]).collect()),
                 faults: down_while(2_500, Fault::Spoil(0, spot, damage)),
-                limits: Limits {
-                    log_first_segment_bytes: 32 << 10,
-                    log_segment_bytes: 32 << 10,
-                    ..base.limits
-                },
-                ..base
+                ..small(seed)
             }
         },
     },
@@ -253,6 +263,13 @@ pub(super) const ALL: [Scenario; 10] = [
 
 fn puts(which: Range<u64>) -> impl Iterator<Item = Job> {
     which.map(|nth| put(&format!("/d0/p{nth}"), 300))
+}
+
+/// Files are stored, and after a while others.
+fn puts_twice() -> impl Iterator<Item = Job> {
+    puts(0..4)
+        .chain([Job::Idle { ms: 1_500 }])
+        .chain(puts(4..8))
 }
 
 fn log_rots(which: Which, damage: Damage) -> Fault {

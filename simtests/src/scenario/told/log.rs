@@ -6,14 +6,32 @@ use crate::schedule::Schedule;
 use crate::workload::job::Job;
 use kfs_core::limits::Limits;
 
+/// Between two checkpoints.
+const EVERY_MS: u64 = 150;
+
 /// All of them.
-pub(super) const ALL: [Scenario; 3] = [
+pub(super) const ALL: [Scenario; 4] = [
+    Scenario {
+        name: "first-checkpoints-lose-power",
+        about: "the power of the meta server fails when its first two checkpoints are made, and the log that they stand for is gone",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let jobs = (0..60).flat_map(|nth| [mkdir(&format!("/f{nth}")), Job::Idle { ms: 5 }]);
+            // Behind the second one, before the third one.
+            let when = Trigger::At(EVERY_MS + draws.below(2 * EVERY_MS));
+            Schedule {
+                checkpoint_ms: EVERY_MS,
+                clients: one(jobs.chain([Job::List("/".into())]).collect()),
+                faults: vec![planned(when, dark(&[0], &[], &mut draws), 10)],
+                ..small(seed)
+            }
+        },
+    },
     Scenario {
         name: "segment-switch-power",
         about: "the power of the meta server fails again and again while the log goes on in another segment",
         draw: |seed| {
             let mut draws = draws_of(seed);
-            let base = small(seed);
             let mut jobs: Vec<Job> = (0..40).map(|nth| mkdir(&format!("/s{nth}"))).collect();
             jobs.push(Job::List("/".into()));
             let faults = (0..5).map(|nth| {
@@ -26,13 +44,7 @@ pub(super) const ALL: [Scenario; 3] = [
             Schedule {
                 clients: one(jobs),
                 faults: faults.collect(),
-                limits: Limits {
-                    log_batch_bytes: 4 << 10,
-                    log_first_segment_bytes: 32 << 10,
-                    log_segment_bytes: 32 << 10,
-                    ..base.limits
-                },
-                ..base
+                ..small(seed)
             }
         },
     },

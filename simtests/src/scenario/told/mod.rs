@@ -10,6 +10,7 @@
 //! | a removal that is not durable yet, and chunks that went with it | `removal-lost` | `delete-before-durable` |
 //! | answers of two batches of the log are lost, and asked for again | `answers-of-two-batches-lost` | `result-forgotten-early` |
 //! | a delayed request succeeds behind its failed answer | `cut-off-until-expired` | `unknown-asked-again` |
+//! | a message on a link that is given up arrives behind those on the next | `opening-comes-late` | `late-opening-taken` |
 //! | a close has synced, and its size is not in the log | `close-not-reported` | `close-acked-unreported` |
 //! | a chunk is in the log, power is lost before any replica of it is made | `chunk-allocated-power-lost` | `unread-replica-stale` |
 //! | the meta server restarts between an order and its answer | `meta-restarts-while-chunks-are-made` | `unread-replica-stale` |
@@ -21,11 +22,17 @@
 //! | a member of an open chunk loses what was not synced, and is back in two seconds | `member-back-in-two-seconds` | `chain-goes-on-without-tail` |
 //! | replicas of one version differ after a power loss | `replicas-differ-after-power-loss` | `head-acks-early` |
 //! | rot in the log, and in its last acked batch | `rot-in-the-log`, `rot-in-the-last-batch` | `damage-passes-for-torn`, `mark-left-out` |
+//! | rot in the last acked batch of a log that has a mirror, or in both of them at different places | `mirror-has-the-last-batch`, `mirror-and-log-rot-apart` | `mirror-not-awaited`, `mirror-unread`, `mirror-unnamed`, `mirror-left-damaged` |
 //! | a sync of the log fails once, then power is lost | `sync-fails-and-power-is-lost` | `read-tail-only-synced` |
-//! | the tail of the log is in the cache only | `tail-in-cache` | `read-tail-unsynced` |
+//! | the tail of the log is in the cache only, and power is lost, in the start too | `tail-in-cache`, `start-loses-power` | `read-tail-unsynced` |
 //! | a crash in the middle of a segment switch | `segment-switch-power` | `segment-header-unsynced` |
+//! | checkpoints without durable names, and the log that they stand for is gone | `first-checkpoints-lose-power` | `checkpoint-unnamed`, `checkpoint-dir-unnamed` |
+//! | the off-line compactor beside a server, either killed at any point | `compactor-beside-server` | `compactor-leaves-rest` |
+//! | a data directory is copied while its server lets go of files and starts again | `backups-beside-server` | `snapshot-log-first`, `snapshot-identity-last` |
+//! | a backup is restored; what is missing is said, accepted, and found | `backup-restored` | `lost-tail-ignored`, `accepted-deleted` |
 //! | the newest checkpoint rots | `newest-checkpoint-rots` | `log-pruned-by-newest` |
-//! | an old copy of the meta server's disk comes back; epochs are lived twice | `meta-set-back` | `epoch-lived-twice`, `unknown-deleted` |
+//! | an old copy of the meta server's disk comes back; epochs are lived twice | `meta-set-back` | `epoch-lived-twice`, `unknown-deleted`, `lost-tail-ignored` |
+//! | the operator accepts that; what was lost is found again | `rollback-accepted` | `accepted-deleted` |
 //! | the lost tail is grown over before anybody says hello | `set-back-and-grown-over` | `unknown-deleted` |
 //! | a disk is cloned into a second server | `disk-cloned` | `cloned-disk-accepted` |
 //! | heartbeats pass one way only | `heartbeats-pass-one-way` | `silence-forgiven` |
@@ -39,11 +46,17 @@
 //! | a directory is moved below itself | `directory-below-itself` | `directory-into-itself` |
 //! | a client dies with files that nobody was to see | `writer-dies` | `temporary-stays` |
 //! | a client makes names below a directory that another removes | `removed-while-created-below` | `full-directory-removed` |
+//! | open, remove, the meta server restarts, read on | `removed-while-open` | `held-file-dropped`, `restart-forgets-holders`, `holds-not-told-again` |
+//! | a directory is removed with all that is in it, while a client creates below it and another reads there | `tree-removed-while-created-below` | `tree-takes-held`, `reclaim-loses-its-place` |
+//! | a server is gone for good, and is back when its copies were made again | `server-gone-for-good` | `trim-unlogged`, `copy-unsynced` |
+//! | power fails while copies are made | `power-fails-while-copies-are-made` | `copy-unnamed` |
+//! | a bit flips on its way to who makes a copy | `bits-flip-on-their-way-to-copies` | `copy-unchecked` |
+//! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
+//! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
 //!
-//! What has no story yet is what is not built yet: version changes, repair, copies made again, appends and
-//! truncation, two writers of one file, files that stay readable when they are removed. A meta server that wakes
+//! What has no story yet is what is not built yet: version changes, appends and truncation, two writers of one file. A meta server that wakes
 //! beside a new one has none either: two processes on one disk, and two of them at one address, are nothing that
 //! a run has. The lock of a data directory keeps the first away; that a chunkserver accepts no epoch behind the one
 //! that it knows is judged in all runs (O5), and seen in `meta-set-back`.
@@ -51,12 +64,16 @@ mod answers;
 pub mod basics;
 mod chains;
 mod chunks;
+mod copies;
 mod disks;
 mod holes;
 mod log;
+mod mirror;
 mod names;
+mod offline;
 mod places;
 mod rare;
+mod removed;
 mod servers;
 
 use super::Scenario;
@@ -80,12 +97,16 @@ pub fn all() -> Vec<Scenario> {
         .chain(answers::ALL)
         .chain(disks::ALL)
         .chain(log::ALL)
+        .chain(mirror::ALL)
         .chain(names::ALL)
+        .chain(offline::ALL)
         .chain(chains::ALL)
         .chain(chunks::ALL)
+        .chain(copies::ALL)
         .chain(holes::ALL)
         .chain(places::ALL)
         .chain(rare::ALL)
+        .chain(removed::ALL)
         .chain(servers::ALL)
         .collect()
 }
@@ -109,9 +130,10 @@ fn small(seed: u64) -> Schedule {
             link_unsent_bytes: 16 * block,
             link_requests: 64,
             chunk_tables: 4,
-            log_batch_bytes: 8 << 10,
-            log_first_segment_bytes: 64 << 10,
-            log_segment_bytes: 64 << 10,
+            log_batch_bytes: 4 << 10,
+            // As short as a segment can be: it holds a record of any size.
+            log_first_segment_bytes: 0,
+            log_segment_bytes: 0,
             write_window_bytes: 16 * block,
             sync_every_bytes: 4 * block,
             read_ahead_bytes: 8 * block,
@@ -131,6 +153,7 @@ fn small(seed: u64) -> Schedule {
         },
         buggify_permille: 0,
         checkpoint_ms: 0,
+        log_mirror: false,
         clients: Vec::new(),
         faults: Vec::new(),
     }

@@ -24,7 +24,7 @@ use crate::oracle::Violation;
 use conn::{Around, At, Conn, ConnId, Flush, Held, Read, Side, Write};
 use flips::Flips;
 use kfs_drive::seam::{Bytes, Leave, Plugged, Wiring};
-use madsim::task::NodeId;
+use madsim::task::{AbortHandle, NodeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,6 +80,8 @@ struct Net {
     full: BTreeSet<Node>,
     flips: BTreeMap<Node, Flips>,
     effects: Effects,
+    /// Tasks that tell an end later that its connection is gone.
+    telling: Vec<AbortHandle>,
 }
 
 fn node_at(ip: IpAddr) -> Node {
@@ -110,6 +112,7 @@ impl Wire {
             full: BTreeSet::new(),
             flips: BTreeMap::new(),
             effects: Effects::default(),
+            telling: Vec::new(),
         })))
     }
 
@@ -147,7 +150,7 @@ impl Wire {
         let count = struck.len() as u64;
         for learns in struck {
             let wire = self.clone();
-            tokio::spawn(async move {
+            let telling = tokio::spawn(async move {
                 if let Some(struck) = learns.after {
                     struck.notified().await;
                 }
@@ -156,8 +159,22 @@ impl Wire {
                     conn.ends[learns.at.side].breaks();
                 }
             });
+            self.lock().telling.push(telling.abort_handle());
         }
         count
+    }
+
+    /// Nobody is told anything any more. A cut that never came holds the wire, and the wire holds it: without this,
+    /// all that a run ever allocated would stay.
+    pub fn end(&self) {
+        let telling = std::mem::take(&mut self.lock().telling);
+        telling.iter().for_each(AbortHandle::abort);
+    }
+
+    /// Links, dials and tasks that still hold it, besides whoever asks and the plug.
+    #[must_use]
+    pub fn held_by(&self) -> usize {
+        Arc::strong_count(&self.0) - 2
     }
 
     /// Dials to a node and from it get no answer, or get one again: those that hang are answered then, if their

@@ -2,17 +2,29 @@
 //!
 //! It decides nothing: every record was decided on exactly the state it is applied to. A record that does not
 //! fit says so instead of being bent; live that is a bug, at a start it means that log and build disagree.
+mod removal;
+
+use self::removal::{
+    directory_removed, drop_chunk, drop_chunks, drop_directory, file_removed, files_reclaimed,
+    lose_name, tree_detached, tree_reclaimed,
+};
 use super::key::Key;
 use super::record::{
-    ChunkAbandoned, ChunkOpened, DirectoriesMade, DirectoryRemoved, EpochBegun, FileCreated,
-    FileRemoved, Logged, Record, Renamed, ServerJoined, SessionEnded, SessionOpened, SizeSet,
+    ChunkAbandoned, ChunkOpened, DirectoriesMade, EpochBegun, Fate, FileCreated, Logged,
+    MembersChanged, OrphanAdopted, Record, Renamed, ServerJoined, SessionEnded, SessionOpened,
+    SizeSet, TailLost,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
-use crate::ids::{ChunkId, Epoch, FileId, LogSeq, RequestNumber, ServerIndex, SessionId, Version};
+use crate::ids::{
+    ChunkId, Epoch, FileId, ID_LIMIT, LogSeq, RequestNumber, ServerIndex, SessionId, Version,
+};
+use crate::limits::REPLICATION_MAX;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
+use imbl::{OrdMap, OrdSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a record did.
@@ -20,8 +32,18 @@ use std::sync::Arc;
 pub(crate) struct Applied {
     /// The answer to who asked.
     pub(crate) done: Done,
+    pub(crate) gone: Gone,
+}
+
+/// What a record left behind.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Gone {
     /// Chunks that no file owns any more.
     pub(crate) freed: Vec<Freed>,
+    /// Files without names that one more does not hold: they have just lost their name, or their writer.
+    pub(crate) nameless: Vec<FileId>,
+    /// Files and directories that are not there any more.
+    pub(crate) dropped: u64,
 }
 
 /// A chunk that no file owns any more, and where it was.
@@ -45,20 +67,27 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         return Err(Misfit(format!("record {seq} after record {}", state.seq)));
     }
     let misfit = |why: &str| Misfit(format!("record {seq} ({}): {why}", record.name()));
-    let mut freed = Vec::new();
+    let mut gone = Gone::default();
     let done = match record {
         Record::EpochBegun(r) => epoch_begun(state, *seq, r),
         Record::SessionOpened(r) => session_opened(state, r),
-        Record::SessionEnded(r) => session_ended(state, r, &mut freed),
+        Record::SessionEnded(r) => session_ended(state, r, &mut gone),
         Record::DirectoriesMade(r) => directories_made(state, r),
         Record::FileCreated(r) => file_created(state, by.session, r),
-        Record::Renamed(r) => renamed(state, r, &mut freed),
-        Record::FileRemoved(r) => file_removed(state, r, &mut freed),
-        Record::DirectoryRemoved(r) => directory_removed(state, r),
+        Record::Renamed(r) => renamed(state, r, &mut gone),
+        Record::FileRemoved(r) => file_removed(state, r, &mut gone),
+        Record::DirectoryRemoved(r) => directory_removed(state, r, &mut gone),
         Record::ChunkOpened(r) => chunk_opened(state, by.request, r),
-        Record::ChunkAbandoned(r) => chunk_abandoned(state, r, &mut freed),
-        Record::SizeSet(r) => size_set(state, r, &mut freed),
+        Record::ChunkAbandoned(r) => chunk_abandoned(state, r, &mut gone),
+        Record::SizeSet(r) => size_set(state, r, &mut gone),
         Record::ServerJoined(r) => server_joined(state, r),
+        Record::TailLost(r) => tail_lost(state, r),
+        Record::RollbackAccepted(_) => rollback_accepted(state),
+        Record::OrphanAdopted(r) => orphan_adopted(state, r),
+        Record::TreeDetached(r) => tree_detached(state, r),
+        Record::TreeReclaimed(r) => tree_reclaimed(state, r, &mut gone),
+        Record::FilesReclaimed(r) => files_reclaimed(state, r, &mut gone),
+        Record::MembersChanged(r) => members_changed(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -71,7 +100,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
             session.remember(by.request, *seq, done.clone());
         }
     }
-    Ok(Applied { done, freed })
+    Ok(Applied { done, gone })
 }
 
 impl SessionState {
@@ -161,7 +190,7 @@ fn session_opened(state: &mut State, r: &SessionOpened) -> Step {
     Ok(Done::Ok)
 }
 
-fn session_ended(state: &mut State, r: &SessionEnded, freed: &mut Vec<Freed>) -> Step {
+fn session_ended(state: &mut State, r: &SessionEnded, gone: &mut Gone) -> Step {
     let session = state
         .sessions
         .remove(&r.session)
@@ -183,7 +212,8 @@ fn session_ended(state: &mut State, r: &SessionEnded, freed: &mut Vec<Freed>) ->
             continue;
         }
         detach(state, &key, r.time)?;
-        drop_file(state, file, freed)?;
+        // Somebody else may have it open: whoever reclaims it knows.
+        lose_name(state, file, Fate::Kept, gone)?;
         probe::hit(Probe::TemporaryRemoved);
     }
     let writing: Vec<FileId> = state
@@ -192,7 +222,7 @@ fn session_ended(state: &mut State, r: &SessionEnded, freed: &mut Vec<Freed>) ->
         .map(|(_, file)| *file)
         .collect();
     for file in writing {
-        close(state, file, freed)?;
+        close(state, file, gone)?;
     }
     Ok(Done::Ok)
 }
@@ -260,7 +290,7 @@ fn file_created(state: &mut State, session: SessionId, r: &FileCreated) -> Step 
     })
 }
 
-fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
+fn renamed(state: &mut State, r: &Renamed, gone: &mut Gone) -> Step {
     let file = state
         .tree
         .get(&r.from)
@@ -268,7 +298,7 @@ fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
     ensure(r.from != r.to, "it moves nothing")?;
     if let Some(replaced) = state.tree.get(&r.to) {
         detach(state, &r.to, r.time)?;
-        match &state
+        match state
             .inodes
             .get(&replaced)
             .ok_or("what it replaces is not there")?
@@ -276,20 +306,22 @@ fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
         {
             Node::File { .. } => {
                 probe::hit(Probe::RenameReplaced);
-                drop_file(state, replaced, freed)?;
+                lose_name(state, replaced, r.replaced, gone)?;
             }
-            Node::Directory { .. } => drop_directory(state, replaced)?,
+            Node::Directory { .. } => drop_directory(state, replaced, gone)?,
         }
     }
     detach(state, &r.from, r.time)?;
     attach(state, r.to.clone(), file, None, r.time)?;
-    let inode = state
-        .inodes
-        .get_mut(&file)
-        .ok_or("what it moves is not there")?;
-    inode.ctime = r.time;
-    match &mut inode.node {
-        Node::Directory { parent, .. } => *parent = r.to.parent,
+    let moved = state.inodes.update(&file, |inode| {
+        inode.ctime = r.time;
+        if let Node::Directory { parent, .. } = &mut inode.node {
+            *parent = r.to.parent;
+        }
+        inode.node
+    });
+    match moved.ok_or("what it moves is not there")? {
+        Node::Directory { .. } => {}
         Node::File { .. } if planted::is(Bug::SessionEndRemovesRenamed) => {
             if let Some(session) = state.holders.get(&file) {
                 state.temporary.insert((*session, file), r.to.clone());
@@ -300,32 +332,12 @@ fn renamed(state: &mut State, r: &Renamed, freed: &mut Vec<Freed>) -> Step {
     Ok(Done::Ok)
 }
 
-fn file_removed(state: &mut State, r: &FileRemoved, freed: &mut Vec<Freed>) -> Step {
-    let file = state.tree.get(&r.key).ok_or("the name is not there")?;
-    detach(state, &r.key, r.time)?;
-    drop_file(state, file, freed)?;
-    Ok(Done::Ok)
-}
-
-fn directory_removed(state: &mut State, r: &DirectoryRemoved) -> Step {
-    let file = state.tree.get(&r.key).ok_or("the name is not there")?;
-    detach(state, &r.key, r.time)?;
-    drop_directory(state, file)?;
-    Ok(Done::Ok)
-}
-
 fn chunk_opened(state: &mut State, request: RequestNumber, r: &ChunkOpened) -> Step {
     ensure(
         state.writers.contains_key(&r.file),
         "nobody writes the file",
     )?;
-    ensure(!r.members.is_empty(), "it has no member")?;
-    ensure(
-        r.members
-            .iter()
-            .all(|member| state.roster.contains_key(member)),
-        "a member is not in the roster",
-    )?;
+    members_fit(state, &r.members)?;
     let at = (r.file, r.index);
     ensure(
         !state.chunks.contains_key(&at),
@@ -347,42 +359,67 @@ fn chunk_opened(state: &mut State, request: RequestNumber, r: &ChunkOpened) -> S
     Ok(Done::Ok)
 }
 
-fn chunk_abandoned(state: &mut State, r: &ChunkAbandoned, freed: &mut Vec<Freed>) -> Step {
-    let at = *state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+fn chunk_abandoned(state: &mut State, r: &ChunkAbandoned, gone: &mut Gone) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
     ensure(state.unnamed.contains(&at), "a size rests on the chunk")?;
-    drop_chunk(state, at, freed)?;
+    drop_chunk(state, at, gone)?;
     Ok(Done::Ok)
 }
 
-fn size_set(state: &mut State, r: &SizeSet, freed: &mut Vec<Freed>) -> Step {
+fn members_changed(state: &mut State, r: &MembersChanged) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+    ensure(
+        !state.writers.contains_key(&at.0),
+        "the chunk is still being written",
+    )?;
+    let few = (1..=usize::from(REPLICATION_MAX)).contains(&r.members.len());
+    ensure(few, "a chunk has no member, or too many")?;
+    let known = |member: &ServerIndex| state.roster.contains_key(member);
+    ensure(r.members.iter().all(known), "a member never joined")?;
+    let distinct: BTreeSet<_> = r.members.iter().collect();
+    ensure(
+        distinct.len() == r.members.len(),
+        "a server is a member twice",
+    )?;
+    let changed = state.chunks.update(&at, |chunk| {
+        ensure(chunk.version == r.version, "the chunk has another version")?;
+        chunk.members = r.members.as_slice().into();
+        Ok(())
+    });
+    changed.ok_or("there is no such chunk")??;
+    Ok(Done::Ok)
+}
+
+fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
     ensure(
         state.writers.contains_key(&r.file),
         "nobody writes the file",
     )?;
-    let inode = state
-        .inodes
-        .get_mut(&r.file)
-        .ok_or("the file is not there")?;
-    let Node::File { size, .. } = &mut inode.node else {
-        return Err("a directory has no size");
-    };
-    ensure(r.size >= *size, "a size does not fall")?;
-    let grown = state.bytes.checked_add(r.size - *size);
-    state.bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
-    *size = r.size;
-    (inode.mtime, inode.ctime) = (r.time, r.time);
+    let bytes = &mut state.bytes;
+    let grows = state.inodes.update(&r.file, |inode| {
+        let Node::File { size, .. } = &mut inode.node else {
+            return Err("a directory has no size");
+        };
+        ensure(r.size >= *size, "a size does not fall")?;
+        let grown = bytes.checked_add(r.size - *size);
+        *bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
+        *size = r.size;
+        (inode.mtime, inode.ctime) = (r.time, r.time);
+        Ok(())
+    });
+    grows.ok_or("the file is not there")??;
     for (index, synced) in &r.synced {
         let at = (r.file, *index);
-        let chunk = state
-            .chunks
-            .get_mut(&at)
-            .ok_or("it rests on a chunk that is not there")?;
-        chunk.synced = Some(chunk.synced.unwrap_or_default().max(*synced));
+        ensure(synced.len < ID_LIMIT, "it syncs more than a chunk can have")?;
+        let named = state.chunks.update(&at, |chunk| {
+            chunk.synced = Some(chunk.synced.unwrap_or_default().max(*synced));
+        });
+        named.ok_or("it rests on a chunk that is not there")?;
         state.unnamed.remove(&at);
     }
     match r.writer {
         WriterStays::Open => {}
-        WriterStays::Closed => close(state, r.file, freed)?,
+        WriterStays::Closed => close(state, r.file, gone)?,
     }
     Ok(Done::Ok)
 }
@@ -414,6 +451,103 @@ fn server_joined(state: &mut State, r: &ServerJoined) -> Step {
     );
     state.nodes.insert(r.node, r.index);
     Ok(Done::Ok)
+}
+
+fn tail_lost(state: &mut State, r: &TailLost) -> Step {
+    ensure(
+        state.tail_lost.is_none(),
+        "it is known that the end of the log is lost",
+    )?;
+    state.tail_lost = Some(r.clone());
+    Ok(Done::Ok)
+}
+
+fn rollback_accepted(state: &mut State) -> Step {
+    ensure(
+        state.tail_lost.take().is_some(),
+        "nothing is known to be lost",
+    )?;
+    state.accepted = state.epoch;
+    // What was being written may have been finished in the part that is missing: it does not go with its session.
+    (state.temporary, state.holders) = (OrdMap::new(), OrdMap::new());
+    (state.writers, state.writing) = (OrdMap::new(), OrdSet::new());
+    Ok(Done::Ok)
+}
+
+fn orphan_adopted(state: &mut State, r: &OrphanAdopted) -> Step {
+    members_fit(state, &r.members)?;
+    if let Some(at) = state.owners.get(&r.chunk) {
+        ensure(
+            state.adopted.get(&r.chunk) == Some(&r.of) && at.0 == r.file,
+            "the chunk is another file's",
+        )?;
+        let grows = state.chunks.update(&at, |chunk| {
+            ensure(chunk.version == r.version, "it is of another version")?;
+            let mut members = chunk.members.to_vec();
+            members.extend(&r.members);
+            let before = chunk.members.len();
+            ensure(
+                members[before..]
+                    .iter()
+                    .all(|member| !members[..before].contains(member)),
+                "a member has it already",
+            )?;
+            ensure(
+                members.len() <= usize::from(REPLICATION_MAX),
+                "it has more members than a chunk can have",
+            )?;
+            chunk.members = members.into();
+            Ok(())
+        });
+        grows.ok_or("an owner has lost its chunk")??;
+        return Ok(Done::Ok);
+    }
+    ensure(
+        r.synced.len < ID_LIMIT,
+        "it has more bytes than a chunk can have",
+    )?;
+    ensure(r.synced.len > 0, "there is nothing in it")?;
+    ensure(r.replication > 0, "it asks for no replica")?;
+    issue(state, r.file.epoch(), r.file.counter())?;
+    let owner = Ownership {
+        uid: 0,
+        gid: 0,
+        mode: 0o600,
+    };
+    let node = Node::File {
+        size: r.synced.len,
+        replication: r.replication,
+    };
+    let grown = state.bytes.checked_add(r.synced.len);
+    state.bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
+    let new = Some(inode(node, owner, r.time));
+    attach(state, r.key.clone(), r.file, new, r.time)?;
+    let chunk = ChunkState {
+        chunk: r.chunk,
+        version: r.version,
+        members: r.members.as_slice().into(),
+        opened_by: RequestNumber(0),
+        synced: Some(r.synced),
+    };
+    state.chunks.insert((r.file, 0), chunk);
+    state.owners.insert(r.chunk, (r.file, 0));
+    state.adopted.insert(r.chunk, r.of);
+    Ok(Done::Ok)
+}
+
+/// Whether these can be the members of a chunk.
+fn members_fit(state: &State, members: &[ServerIndex]) -> Result<(), &'static str> {
+    ensure(!members.is_empty(), "it has no member")?;
+    ensure(
+        members.len() <= usize::from(REPLICATION_MAX),
+        "it has more members than a chunk can have",
+    )?;
+    ensure(
+        members
+            .iter()
+            .all(|member| state.roster.contains_key(member)),
+        "a member is not in the roster",
+    )
 }
 
 /// Gives what is there, or new, a name.
@@ -460,65 +594,45 @@ fn touch_parent(
     directories: i64,
     time: UnixNanos,
 ) -> Result<(), &'static str> {
-    let inode = state
-        .inodes
-        .get_mut(&parent)
-        .ok_or("the directory is not there")?;
-    let Node::Directory {
-        entries,
-        subdirectories,
-        ..
-    } = &mut inode.node
-    else {
-        return Err("the parent is a file");
-    };
-    *entries = entries
-        .checked_add_signed(by)
-        .ok_or("a directory has lost count of its entries")?;
-    *subdirectories = i64::from(*subdirectories)
-        .checked_add(directories)
-        .and_then(|count| u32::try_from(count).ok())
-        .ok_or("a directory has lost count of its directories")?;
-    (inode.mtime, inode.ctime) = (time, time);
-    Ok(())
-}
-
-fn drop_file(state: &mut State, file: FileId, freed: &mut Vec<Freed>) -> Result<(), &'static str> {
-    drop_chunks(state, file, 0, freed)?;
-    forget_temporary(state, file);
-    if let Some(session) = state.writers.remove(&file) {
-        state.writing.remove(&(session, file));
-    }
-    match state.inodes.remove(&file).map(|inode| inode.node) {
-        Some(Node::File { size, .. }) => state.bytes -= size,
-        Some(Node::Directory { .. }) | None => return Err("it is not a file"),
-    }
-    Ok(())
-}
-
-fn drop_directory(state: &mut State, file: FileId) -> Result<(), &'static str> {
-    ensure(file != FileId::ROOT, "the root stays")?;
-    match state.inodes.remove(&file).map(|inode| inode.node) {
-        Some(Node::Directory { entries, .. })
-            if entries == 0 || planted::is(Bug::FullDirectoryRemoved) =>
-        {
-            state.directories -= 1;
-        }
-        Some(Node::Directory { .. }) => return Err("the directory is not empty"),
-        Some(Node::File { .. }) | None => return Err("it is not a directory"),
+    let touched = state.inodes.update(&parent, |inode| {
+        let Node::Directory {
+            entries,
+            subdirectories,
+            ..
+        } = &mut inode.node
+        else {
+            return Err("the parent is a file");
+        };
+        *entries = entries
+            .checked_add_signed(by)
+            .ok_or("a directory has lost count of its entries")?;
+        *subdirectories = i64::from(*subdirectories)
+            .checked_add(directories)
+            .and_then(|count| u32::try_from(count).ok())
+            .ok_or("a directory has lost count of its directories")?;
+        (inode.mtime, inode.ctime) = (time, time);
+        Ok(())
+    });
+    touched.ok_or("the directory is not there")??;
+    if state.detached.contains(&parent) {
+        let entries = state.detached_entries.checked_add_signed(by);
+        state.detached_entries = entries.ok_or("names that are to go were miscounted")?;
     }
     Ok(())
 }
 
 /// Ends the write grant. Chunks past the end of the file, and those that no size report has named, are given
 /// up: nobody can write them any more, and no size rests on them.
-fn close(state: &mut State, file: FileId, freed: &mut Vec<Freed>) -> Result<(), &'static str> {
+fn close(state: &mut State, file: FileId, gone: &mut Gone) -> Result<(), &'static str> {
     let session = state
         .writers
         .remove(&file)
         .ok_or("nobody writes the file")?;
     state.writing.remove(&(session, file));
-    let Some(Node::File { size, .. }) = state.inodes.get(&file).map(|inode| &inode.node) else {
+    if state.unlinked.contains(&file) {
+        gone.nameless.push(file);
+    }
+    let Some(Node::File { size, .. }) = state.inodes.get(&file).map(|inode| inode.node) else {
         return Err("it is not a file");
     };
     let geometry = state.geometry.ok_or("there is no epoch yet")?;
@@ -527,58 +641,15 @@ fn close(state: &mut State, file: FileId, freed: &mut Vec<Freed>) -> Result<(), 
     } else {
         size.div_ceil(geometry.chunk_bytes())
     };
-    drop_chunks(state, file, first_past_end, freed)?;
+    drop_chunks(state, file, first_past_end..=u64::MAX, gone)?;
     let unnamed: Vec<(FileId, u64)> = state
         .unnamed
         .range((file, 0)..=(file, u64::MAX))
         .copied()
         .collect();
     for at in unnamed {
-        drop_chunk(state, at, freed)?;
+        drop_chunk(state, at, gone)?;
     }
-    Ok(())
-}
-
-fn drop_chunks(
-    state: &mut State,
-    file: FileId,
-    first: u64,
-    freed: &mut Vec<Freed>,
-) -> Result<(), &'static str> {
-    let of_file: Vec<(FileId, u64)> = state
-        .chunks
-        .range((file, first)..=(file, u64::MAX))
-        .map(|(at, _)| *at)
-        .collect();
-    for at in of_file {
-        drop_chunk(state, at, freed)?;
-    }
-    Ok(())
-}
-
-fn drop_chunk(
-    state: &mut State,
-    at: (FileId, u64),
-    freed: &mut Vec<Freed>,
-) -> Result<(), &'static str> {
-    let chunk = state.chunks.remove(&at).ok_or("there is no such chunk")?;
-    state
-        .owners
-        .remove(&chunk.chunk)
-        .ok_or("a chunk has lost its owner")?;
-    if planted::is(Bug::IdsGivenAgain)
-        && let Some(epoch) = state.epochs.get_mut(&chunk.version.epoch())
-        && epoch.issued == chunk.version.counter()
-    {
-        epoch.issued -= 2;
-    }
-    state.unnamed.remove(&at);
-    freed.push(Freed {
-        at,
-        chunk: chunk.chunk,
-        version: chunk.version,
-        members: chunk.members,
-    });
     Ok(())
 }
 
@@ -619,4 +690,53 @@ fn inode(node: Node, owner: Ownership, time: UnixNanos) -> Inode {
 
 fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::fill::{Order, Records};
+
+    /// The state before the first record of this kind, and that record.
+    fn before(is: fn(&Record) -> bool) -> (State, Logged) {
+        let mut state = State::default();
+        for logged in Records::new(1, Order::Sequence) {
+            if is(&logged.record) {
+                return (state, logged);
+            }
+            state.apply(&logged).unwrap();
+        }
+        panic!("a file has a record of each kind");
+    }
+
+    #[test]
+    fn more_members_than_a_chunk_can_have_do_not_fit() {
+        let (mut state, mut logged) = before(|record| matches!(record, Record::ChunkOpened(_)));
+        let server = state.roster.get(&ServerIndex(1)).unwrap().clone();
+        for index in 1..=17 {
+            state.roster.insert(ServerIndex(index), server.clone());
+        }
+        let members = |logged: &mut Logged, count: u64| {
+            if let Record::ChunkOpened(r) = &mut logged.record {
+                r.members = (1..=count).map(ServerIndex).collect();
+            }
+        };
+        members(&mut logged, 17);
+        let misfit = state.clone().apply(&logged).unwrap_err();
+        assert!(misfit.contains("more members"), "{misfit}");
+        members(&mut logged, 16);
+        state.apply(&logged).unwrap();
+        let chunk = state.chunks().next().unwrap();
+        assert_eq!(chunk.members.len(), 16, "as many as can be are kept");
+    }
+
+    #[test]
+    fn more_bytes_than_a_chunk_can_have_do_not_fit() {
+        let (mut state, mut logged) = before(|record| matches!(record, Record::SizeSet(_)));
+        if let Record::SizeSet(r) = &mut logged.record {
+            r.synced[0].1.len = u64::MAX;
+        }
+        let misfit = state.apply(&logged).unwrap_err();
+        assert!(misfit.contains("more than a chunk"), "{misfit}");
+    }
 }

@@ -1,0 +1,277 @@
+//! A copy of a data directory while its server runs: which files, in which order, and how much of the open segment.
+//!
+//! The order is what makes the copy a state that a loss of power could have left: identity, checkpoints, log. The
+//! identity names an epoch that the log must reach, and a checkpoint has its name only when the log is durable up to
+//! it: the log, looked at after them, reaches both. Read `docs/formats/oplog.md` for what changes and what does not.
+//!
+//! It says what is to be done and is told how it went; it does nothing itself, and knows nothing of time.
+use super::checkpoint::format::{DIR as CHECKPOINT, checkpoint_name, checkpoint_seq};
+use super::oplog::{DIR as LOG, Mismatch, proven, segment_first, segment_name};
+use crate::identity::{self, Identity, Owner};
+use crate::ids::{ClusterId, LogSeq};
+use crate::machine::FileName;
+use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
+use std::collections::VecDeque;
+
+/// How often it is begun again because the server removed what was about to be copied.
+pub const TRIES: u32 = 8;
+
+/// What is to be done next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// This file is not changed any more under its name: it is given a second one in the copy, or copied as a whole.
+    Link(FileName),
+    /// The bytes of this file of the copy are read.
+    ReadCopy(FileName),
+    /// The names in this directory are listed; there are none in one that is missing.
+    List(&'static str),
+    /// The bytes of this file are read.
+    Read(FileName),
+    /// Of what was just read so many bytes are written under this name in the copy.
+    Keep(FileName, usize),
+    /// All that is in the copy is removed.
+    Clear,
+    /// Nothing: the copy is whole.
+    Nothing(Taken),
+}
+
+/// How it went.
+#[derive(Clone, Debug)]
+pub enum Answer<'a> {
+    /// It was done.
+    Done,
+    /// There is no file of this name any more.
+    Gone,
+    /// Names.
+    Names(Vec<String>),
+    /// What was read.
+    Bytes(&'a [u8]),
+}
+
+/// A whole copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Of which cluster.
+    pub cluster: ClusterId,
+    /// The last record in it.
+    pub record: LogSeq,
+}
+
+/// Why there is no copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wrong {
+    /// The identity file cannot be read.
+    Identity(String),
+    /// It is not a meta server's.
+    Owner,
+    /// There is no segment.
+    NoLog,
+    /// The open segment has no whole header.
+    Segment(FileName, Mismatch),
+    /// Files went so many times before they were copied.
+    Changes(u32),
+}
+
+/// A copy that is being made.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    tries: u32,
+    step: Step,
+    todo: VecDeque<Part>,
+    cluster: ClusterId,
+    newest: LogSeq,
+    segments: Vec<LogSeq>,
+    record: LogSeq,
+}
+
+/// What a copy is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Identity,
+    Checkpoints,
+    Log,
+    /// A segment may be missed by a listing during which it gets its name; the next one shows it.
+    LookAgain,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Nothing yet.
+    Begins,
+    Identity,
+    OfWhom,
+    ListCheckpoints,
+    ListLog,
+    /// Files that do not change any more, and then whether the open segment is due.
+    Links(VecDeque<FileName>, Behind),
+    Open,
+    Keep,
+    LookAgain,
+    Clear,
+}
+
+/// What comes behind the files that are linked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Behind {
+    TheOpenSegment,
+    TheNextPart,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Snapshot {
+    /// One that has not begun; its first answer is [`Answer::Done`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            tries: 0,
+            step: Step::Begins,
+            todo: VecDeque::new(),
+            cluster: ClusterId(0),
+            newest: LogSeq(0),
+            segments: Vec::new(),
+            record: LogSeq(0),
+        }
+    }
+
+    /// Takes how it went, and says what is to be done next. After an error, or [`Ask::Nothing`], it has ended.
+    ///
+    /// # Errors
+    /// Why there is no copy.
+    ///
+    /// # Panics
+    /// If the answer is none to what was asked for.
+    pub fn go_on(&mut self, answer: Answer<'_>) -> Result<Ask, Wrong> {
+        match (core::mem::replace(&mut self.step, Step::Begins), answer) {
+            (Step::Begins | Step::Clear, Answer::Done) => {
+                self.todo = parts().into();
+                self.newest = LogSeq(0);
+                Ok(self.next())
+            }
+            (Step::Identity, Answer::Done) => {
+                self.step = Step::OfWhom;
+                Ok(Ask::ReadCopy(FileName::new(identity::NAME)))
+            }
+            (Step::OfWhom, Answer::Bytes(bytes)) => {
+                let identity =
+                    Identity::decode(bytes).map_err(|error| Wrong::Identity(error.to_string()))?;
+                if identity.owner != Owner::Meta {
+                    return Err(Wrong::Owner);
+                }
+                self.cluster = identity.cluster;
+                Ok(self.next())
+            }
+            (Step::ListCheckpoints, Answer::Names(names)) => {
+                let found = numbered(&names, checkpoint_seq);
+                self.newest = found.last().copied().unwrap_or(LogSeq(0));
+                let name = |seq: &LogSeq| {
+                    FileName::new(&format!("{CHECKPOINT}/{}", checkpoint_name(*seq)))
+                };
+                let links = found.iter().map(name).collect();
+                Ok(self.link(links, Behind::TheNextPart))
+            }
+            (Step::ListLog, Answer::Names(names)) => {
+                self.segments = numbered(&names, segment_first);
+                let Some((_, closed)) = self.segments.split_last() else {
+                    return Err(Wrong::NoLog);
+                };
+                let links = closed.iter().map(segment).collect();
+                Ok(self.link(links, Behind::TheOpenSegment))
+            }
+            (Step::Links(links, behind), Answer::Done) => Ok(self.link(links, behind)),
+            (Step::Open, Answer::Bytes(bytes)) => {
+                let open = self.open();
+                let proven =
+                    proven(bytes, self.newest).map_err(|why| Wrong::Segment(open.clone(), why))?;
+                self.record = proven.last;
+                self.step = Step::Keep;
+                Ok(Ask::Keep(open, proven.bytes))
+            }
+            (Step::Keep, Answer::Done) => Ok(self.next()),
+            (Step::LookAgain, Answer::Names(names)) => {
+                let open = self.segments.last().copied();
+                let mut again = numbered(&names, segment_first);
+                again.retain(|first| Some(*first) <= open);
+                if again == self.segments {
+                    return Ok(self.next());
+                }
+                self.again()
+            }
+            (Step::Identity | Step::Links(..) | Step::Open, Answer::Gone) => self.again(),
+            (step, answer) => panic!("{answer:?} is no answer to {step:?}"),
+        }
+    }
+
+    fn next(&mut self) -> Ask {
+        let Some(part) = self.todo.pop_front() else {
+            let (cluster, record) = (self.cluster, self.record);
+            return Ask::Nothing(Taken { cluster, record });
+        };
+        let (step, ask) = match part {
+            Part::Identity => (Step::Identity, Ask::Link(FileName::new(identity::NAME))),
+            Part::Checkpoints => (Step::ListCheckpoints, Ask::List(CHECKPOINT)),
+            Part::Log => (Step::ListLog, Ask::List(LOG)),
+            Part::LookAgain => (Step::LookAgain, Ask::List(LOG)),
+        };
+        self.step = step;
+        ask
+    }
+
+    fn link(&mut self, mut links: VecDeque<FileName>, behind: Behind) -> Ask {
+        match (links.pop_front(), behind) {
+            (Some(file), _) => {
+                self.step = Step::Links(links, behind);
+                Ask::Link(file)
+            }
+            (None, Behind::TheOpenSegment) => {
+                self.step = Step::Open;
+                Ask::Read(self.open())
+            }
+            (None, Behind::TheNextPart) => self.next(),
+        }
+    }
+
+    fn open(&self) -> FileName {
+        segment(self.segments.last().expect("a log has an open segment"))
+    }
+
+    /// Begins anew: the server removed something meanwhile, or began segments while they were listed.
+    fn again(&mut self) -> Result<Ask, Wrong> {
+        probe::hit(Probe::SnapshotBegunAgain);
+        self.tries += 1;
+        if self.tries == TRIES {
+            return Err(Wrong::Changes(TRIES));
+        }
+        self.step = Step::Clear;
+        Ok(Ask::Clear)
+    }
+}
+
+/// In the order in which they are copied.
+fn parts() -> [Part; 4] {
+    use Part::{Checkpoints, Identity, Log, LookAgain};
+    if planted::is(Bug::SnapshotIdentityLast) {
+        return [Checkpoints, Log, LookAgain, Identity];
+    }
+    if planted::is(Bug::SnapshotLogFirst) {
+        return [Identity, Log, LookAgain, Checkpoints];
+    }
+    [Identity, Checkpoints, Log, LookAgain]
+}
+
+fn segment(first: &LogSeq) -> FileName {
+    FileName::new(&format!("{LOG}/{}", segment_name(*first)))
+}
+
+/// The numbers of those that have one, in their order.
+fn numbered(names: &[String], number: fn(&str) -> Option<LogSeq>) -> Vec<LogSeq> {
+    let mut found: Vec<LogSeq> = names.iter().filter_map(|name| number(name)).collect();
+    found.sort_unstable();
+    found
+}
