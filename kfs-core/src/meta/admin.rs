@@ -117,7 +117,7 @@ impl Serving {
             chunks_under_replicated: self.copies.under_replicated(),
             chunks_unavailable: self.copies.unavailable(),
             replicas_damaged: sum(|heard| heard.damaged.len() as u64),
-            chunks_unknown: sum(|heard| heard.unknown + heard.strays.len() as u64),
+            chunks_unknown: sum(|heard| heard.unknown) + self.roster.strays.len() as u64,
             sessions: self.state.sessions.len() as u64,
             replication: config.replication,
             min_replicas: config.min_replicas,

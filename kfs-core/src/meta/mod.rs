@@ -637,6 +637,7 @@ impl Serving {
                     .push((*chunk, *version));
             }
         }
+        self.strays_freed(*chunk);
         self.copies.freed(*chunk);
         self.cancel(io, *at, *chunk);
     }

@@ -1,6 +1,7 @@
 //! Chunkservers: hello, terms, heartbeats, what becomes of each replica they report, and when they count as
 //! down. What the log knows of a server is its place, boot and rack; the rest is known from its last hello on.
 use super::chunkmap::ChunkMap;
+use super::copying::strays::{Stray, Strays};
 use super::packed::{ChunkSet, Map};
 use super::record::{By, ServerJoined};
 use super::rollback::is_orphan;
@@ -31,6 +32,7 @@ pub(super) const EPOCH_HEARD_MAX: u32 = 1 << 22;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Roster {
     heard: BTreeMap<ServerIndex, Heard>,
+    pub(super) strays: Strays,
     /// Of the last term, within the epoch.
     terms: u64,
     /// Before this, nobody is silent for too long.
@@ -60,8 +62,6 @@ pub(super) struct Heard {
     resting: BTreeMap<ChunkId, Durable>,
     /// Replicas it has that are not of this log.
     pub(super) unknown: u64,
-    /// Those it has that are, and it is no member of their chunk.
-    pub(super) strays: BTreeSet<ChunkId>,
     /// Those among them that are of a part of the log that is missing, and have something in them.
     pub(super) orphans: BTreeMap<(ChunkId, Version), InventoryItem>,
     /// Whether some of those were adopted in its term.
@@ -206,10 +206,10 @@ impl Roster {
         heard.damaged.clear();
         heard.resting.clear();
         heard.unknown = 0;
-        heard.strays.clear();
         heard.orphans.clear();
         heard.found_again = false;
         heard.standing = Standing::Down;
+        self.strays.server_down(server);
         Some(connection.link)
     }
     /// Whether a server is up and has a replica that it can serve whole.
@@ -240,8 +240,8 @@ impl Roster {
         if let Some(heard) = self.heard.get_mut(&server) {
             heard.damaged.remove(&chunk);
             heard.resting.remove(&chunk);
-            heard.strays.remove(&chunk);
         }
+        self.strays.settled(server, chunk);
         self.confirm(server, chunk, copies);
     }
     /// A server has a replica of a part of the log that is missing.
@@ -392,7 +392,6 @@ impl Serving {
             damaged: BTreeSet::new(),
             resting: BTreeMap::new(),
             unknown: 0,
-            strays: BTreeSet::new(),
             orphans: BTreeMap::new(),
             found_again: false,
         };
@@ -563,7 +562,11 @@ impl Serving {
                 Verdict::Unknown => {
                     probe::hit(Probe::ReplicaUnknown);
                     if self.state.owners.get(&item.chunk).is_some() {
-                        heard.strays.insert(item.chunk);
+                        let stray = Stray {
+                            version: item.version,
+                            is_known: is_of_this_log(&self.state, item),
+                        };
+                        self.roster.strays.found(server, item.chunk, stray);
                     } else {
                         heard.unknown += 1;
                     }
@@ -588,6 +591,7 @@ impl Serving {
             for chunk in heard.confirmed.keys() {
                 self.copies.gained(chunk);
             }
+            self.copying.server_up(io.now.mono);
             if !heard.orphans.is_empty() {
                 self.roster.orphans_wait = true;
             }
@@ -675,18 +679,23 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
             }
         };
     }
-    let issued = |epoch: Epoch, counter: u64| is_issued(state, epoch, counter);
-    let epoch = state.incarnations.get(&item.incarnation).copied();
-    let from_here = epoch == Some(item.version.epoch())
-        && item.chunk.epoch() <= item.version.epoch()
-        && issued(item.version.epoch(), item.version.counter())
-        && issued(item.chunk.epoch(), item.chunk.counter());
     let given_up = state.rollback_accepted() > Epoch(0) && planted::is(Bug::AcceptedDeleted);
-    let stale = from_here || given_up || planted::is(Bug::UnknownDeleted);
+    let stale = is_of_this_log(state, item) || given_up || planted::is(Bug::UnknownDeleted);
     match item.state {
         ReplicaState::Writing | ReplicaState::Good if stale => Verdict::Stale,
         ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => Verdict::Unknown,
     }
+}
+
+/// Whether a replica has a header that says it was made by order of this log.
+fn is_of_this_log(state: &State, item: &InventoryItem) -> bool {
+    let issued = |epoch: Epoch, counter: u64| is_issued(state, epoch, counter);
+    let epoch = state.incarnations.get(&item.incarnation).copied();
+    item.state != ReplicaState::BadHeader
+        && epoch == Some(item.version.epoch())
+        && item.chunk.epoch() <= item.version.epoch()
+        && issued(item.version.epoch(), item.version.counter())
+        && issued(item.chunk.epoch(), item.chunk.counter())
 }
 
 /// Whether this log issued an id.

@@ -9,6 +9,9 @@
 //! What lacks replicas is found by looking through all chunks, a bounded number at a time, and queued by copies
 //! left. A server that was silent only lately may merely be restarting: it is waited for, less long if there is
 //! only one copy left.
+mod retries;
+pub(super) mod strays;
+
 use super::chunkmap::Look;
 use super::placement::{Candidate, Wanted, choose};
 use super::record::{By, MembersChanged};
@@ -27,15 +30,17 @@ use crate::wire::chunk_meta::{
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
 use core::time::Duration;
+use retries::{RETRIES_MAX, Retries};
 use std::collections::{BTreeMap, BTreeSet};
+use strays::Stray;
 
 /// Chunks that are looked at in one go, and that may wait for their turn.
 const LOOKED_AT: usize = 2_048;
 const QUEUE_MAX: usize = 1_024;
 /// Copies in the whole cluster at once.
 const MAKING_MAX: usize = 256;
-/// What there is in memory of it at most: copies that are made, and chunks that wait.
-pub const WORK_MAX: usize = QUEUE_MAX + MAKING_MAX;
+/// What there is in memory of it at most: copies that are made, and chunks that wait for their turn or another try.
+pub const WORK_MAX: usize = QUEUE_MAX + MAKING_MAX + RETRIES_MAX;
 /// Chunks of the queue that are decided on in one go.
 const DECIDED: usize = 16;
 /// Between two goes, and after everything was looked at without anything to do.
@@ -64,6 +69,7 @@ pub(super) struct Copying {
     /// By copies left.
     queue: BTreeSet<(u8, ChunkId)>,
     making: BTreeMap<ChunkId, Making>,
+    retries: Retries,
     /// Until then the rate is used up.
     paid_until: Instant,
     made: u64,
@@ -100,7 +106,7 @@ enum Decision {
 impl Copying {
     pub(super) fn status(&self) -> ReplicationStatus {
         ReplicationStatus {
-            waiting: self.queue.len() as u64,
+            waiting: (self.queue.len() + self.retries.len()) as u64,
             copying: self.making.len() as u64,
             copied: self.made,
             copied_bytes: self.bytes,
@@ -109,7 +115,19 @@ impl Copying {
         }
     }
     pub(super) fn len(&self) -> usize {
-        self.making.len() + self.queue.len()
+        self.making.len() + self.queue.len() + self.retries.len()
+    }
+    /// A server is there that was not.
+    pub(super) fn server_up(&mut self, now: Instant) {
+        self.retries.server_up(now);
+    }
+    fn failed(&mut self, chunk: ChunkId, now: Instant) {
+        self.failed += 1;
+        self.retries.failed(chunk, now);
+    }
+    /// Whether a chunk that was found is to wait for its turn now.
+    fn has_turn(&self, chunk: ChunkId, now: Instant) -> bool {
+        !self.making.contains_key(&chunk) && !self.retries.waits(chunk, now)
     }
     /// A server is gone: it makes no copies, and gives none.
     pub(super) fn server_down(&mut self, server: ServerIndex) {
@@ -145,10 +163,11 @@ impl Serving {
             return;
         }
         let overdue = |_: &ChunkId, making: &mut Making| making.due <= now;
-        for (chunk, making) in self.copying.making.extract_if(.., overdue) {
+        let overdue: Vec<_> = self.copying.making.extract_if(.., overdue).collect();
+        for (chunk, making) in overdue {
             probe::hit(Probe::CopyOverdue);
             tracing::warn!(%chunk, server = %making.server, "a copy was not made in time");
-            self.copying.failed += 1;
+            self.copying.failed(chunk, now);
         }
         if self.copying.queue.is_empty() {
             self.look_for_work(now);
@@ -187,13 +206,18 @@ impl Serving {
 
     /// Fills the queue from the next chunks, and from those that are damaged.
     fn look_for_work(&mut self, now: Instant) {
+        if self.copying.from == ChunkId(0) {
+            let mut retries = core::mem::take(&mut self.copying.retries);
+            retries.retain(|chunk| self.is_wanting(chunk));
+            self.copying.retries = retries;
+        }
         if self.copying.from == ChunkId(0) && !planted::is(Bug::DamageLeft) {
             let from = self.copying.damaged_from;
             let damaged = self.roster.damaged_chunks(from, QUEUE_MAX / 2);
             let last = damaged.last().filter(|_| damaged.len() == QUEUE_MAX / 2);
             self.copying.damaged_from = last.map_or(ChunkId(0), |last| ChunkId(last.0 + 1));
             for chunk in damaged {
-                if !self.copying.making.contains_key(&chunk) {
+                if self.copying.has_turn(chunk, now) {
                     self.copying.queue.insert((0, chunk));
                 }
             }
@@ -206,7 +230,7 @@ impl Serving {
             .look(self.copying.from, LOOKED_AT, QUEUE_MAX / 2);
         self.copying.from = next.unwrap_or(ChunkId(0));
         for (chunk, had) in uneven {
-            if had > 0 && !self.copying.making.contains_key(&chunk) {
+            if had > 0 && self.copying.has_turn(chunk, now) {
                 self.copying.queue.insert((had, chunk));
             }
         }
@@ -227,6 +251,14 @@ impl Serving {
         let owned = self.state.chunks.get(&at)?;
         let log = self.state.logged(at.0, at.1, &owned);
         (!self.state.is_written(at.0) && log.len > 0).then_some((at, owned, log))
+    }
+
+    /// Whether a chunk has fewer good replicas than it should, and one to copy.
+    fn is_wanting(&self, chunk: ChunkId) -> bool {
+        self.at_rest(chunk).is_some_and(|((file, _), owned, _)| {
+            let wanted = usize::from(self.state.replication(file));
+            (1..wanted).contains(&self.good(&owned).len())
+        })
     }
 
     fn next_step(
@@ -277,16 +309,19 @@ impl Serving {
         }
         let load = |server: &ServerIndex| loads.get(server).copied().unwrap_or(0);
         let free = |server: &ServerIndex| load(server) < COPIES_OF_SERVER;
-        let Some(source) = good.iter().copied().filter(free).min_by_key(load) else {
+        // What failed is not tried again in the same way: another gives, and another gets it.
+        let failures = self.copying.retries.failures(chunk) as usize;
+        let turned = good.iter().cycle().skip(failures).take(good.len());
+        let Some(source) = turned.copied().filter(free).min_by_key(load) else {
             return Decision::Busy;
         };
         // Who has one already that the log does not know of needs none of another.
         let strayed = || {
-            let mut up = self.roster.iter().filter(|(_, heard)| heard.is_up());
-            up.find(|(_, heard)| heard.strays.contains(&chunk))
-                .map(|(server, _)| server)
+            let mut strays = self.roster.strays.of(chunk).map(|(server, _)| server);
+            strays.find(is_up)
         };
-        if let Some(server) = damaged.or_else(strayed) {
+        let has_one = damaged.or_else(strayed);
+        if let Some(server) = has_one.filter(|_| failures.is_multiple_of(2)) {
             return if free(&server) {
                 Decision::Copy { server, source }
             } else {
@@ -318,7 +353,10 @@ impl Serving {
                 source,
             },
             None if candidates.len() < up.len() => Decision::Busy,
-            None => Decision::Leave,
+            None => match has_one.filter(free) {
+                Some(server) => Decision::Copy { server, source },
+                None => Decision::Leave,
+            },
         }
     }
 
@@ -399,12 +437,13 @@ impl Serving {
             }
             (Ok(_), _) => false,
             (Err(refusal), _) => {
-                tracing::debug!(chunk = %m.chunk, %source, %refusal, "a replica cannot be copied now");
+                tracing::warn!(chunk = %m.chunk, %source, %refusal, "a replica cannot be copied now");
                 false
             }
         };
         if !ordered {
             self.copying.making.remove(&m.chunk);
+            self.copying.failed(m.chunk, io.now.mono);
         }
     }
 
@@ -474,22 +513,26 @@ impl Serving {
         match &m.outcome {
             Err(refusal) => {
                 probe::hit(Probe::CopyRefused);
-                self.copying.failed += 1;
+                self.copying.failed(m.chunk, io.now.mono);
                 tracing::warn!(chunk = %m.chunk, %server, %refusal, "a replica could not be copied");
             }
             Ok(has) => {
                 let counts = self.counts(io, server, (m.chunk, m.version), *has);
+                self.copying.retries.settled(m.chunk);
                 if counts == Some(true) {
                     self.copying.made += 1;
                     self.copying.bytes += has.len;
                 } else if counts.is_none() {
                     // The log has no room now: it stays where it is, and is found again.
                     probe::hit(Probe::CopyUnregistered);
-                    if let Some(heard) = self.roster.get_mut(server) {
-                        heard.strays.insert(m.chunk);
-                    }
+                    let stray = Stray {
+                        version: m.version,
+                        is_known: true,
+                    };
+                    self.roster.strays.found(server, m.chunk, stray);
                 } else {
                     probe::hit(Probe::CopyNotWanted);
+                    self.roster.strays.settled(server, m.chunk);
                     let deletes = self.deletes.entry(server).or_default();
                     deletes.push((m.chunk, m.version));
                 }
@@ -587,6 +630,19 @@ impl Serving {
         if self.roster.forget(server, chunk, &mut self.copies) {
             let deletes = self.deletes.entry(server).or_default();
             deletes.push((chunk, owned.version));
+        }
+    }
+
+    /// A chunk is nobody's any more: what is certainly of it goes, wherever it is.
+    pub(super) fn strays_freed(&mut self, chunk: ChunkId) {
+        self.copying.retries.settled(chunk);
+        for (server, stray) in self.roster.strays.freed(chunk) {
+            if stray.is_known {
+                let deletes = self.deletes.entry(server).or_default();
+                deletes.push((chunk, stray.version));
+            } else if let Some(heard) = self.roster.get_mut(server) {
+                heard.unknown += 1;
+            }
         }
     }
 
