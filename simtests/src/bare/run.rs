@@ -1,6 +1,7 @@
 //! One run of a bare cluster: clients do their jobs while faults strike; then everything is healed, loses power
 //! once more, and all that was acked is read back.
 use super::sim::Sim;
+use crate::disk::DiskModel;
 use crate::observe::record::Record;
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::status::Truth;
@@ -72,13 +73,30 @@ fn lived_in(sim: &mut Sim) -> Result<(), Violation> {
     let Some(status) = sim.meta().and_then(Meta::status) else {
         return Ok(());
     };
+    truth(sim)?.agrees(&status)
+}
+
+/// What the log on the meta server's disk comes to.
+fn logged(sim: &Sim) -> Result<State, Violation> {
     let records = log::records(sim.disk(0))?;
-    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
-    let servers: Vec<_> = (1..sim.servers())
+    State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))
+}
+
+fn chunkservers(sim: &Sim) -> Vec<(&str, &DiskModel)> {
+    (1..sim.servers())
         .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
-        .collect();
-    let shelves = rest::shelves(&logged, &servers);
-    Truth::of(&logged, &shelves, sim.schedule.geometry).agrees(&status)
+        .collect()
+}
+
+/// The servers whose disks no promise covers.
+fn hurt(sim: &Sim) -> BTreeSet<&str> {
+    sim.hurt.iter().map(|at| &*sim.nodes[*at].name).collect()
+}
+
+fn truth(sim: &Sim) -> Result<Truth, Violation> {
+    let logged = logged(sim)?;
+    let shelves = rest::shelves(&logged, &chunkservers(sim));
+    Ok(Truth::of(&logged, &shelves, sim.schedule.geometry))
 }
 
 /// Who the log says has a replica has it, durably: looked at before copies are made of what is missing.
@@ -86,13 +104,9 @@ fn members_are_there(sim: &Sim) -> Result<(), Violation> {
     if sim.record.violation.is_some() || sim.hurt.contains(&0) {
         return Ok(());
     }
-    let records = log::records(sim.disk(0))?;
-    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
-    let servers: Vec<_> = (1..sim.servers())
-        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
-        .collect();
-    let hurt: BTreeSet<&str> = sim.hurt.iter().map(|at| &*sim.nodes[*at].name).collect();
-    let shelves = rest::shelves(&logged, &servers);
+    let hurt = hurt(sim);
+    let logged = logged(sim)?;
+    let shelves = rest::shelves(&logged, &chunkservers(sim));
     equal::members_are_there(&logged, &shelves, |server| hurt.contains(server))
 }
 
@@ -116,19 +130,13 @@ fn copies(sim: &mut Sim) -> Result<(), Violation> {
     let Some(status) = status.filter(|status| judged && status.read_only.is_none()) else {
         return Ok(());
     };
-    let records = log::records(sim.disk(0))?;
-    let logged = State::replay(&records).map_err(|why| Violation::new("O7", "N3", why))?;
-    let servers: Vec<_> = (1..sim.servers())
-        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
-        .collect();
-    let shelves = rest::shelves(&logged, &servers);
     let geometry = sim.schedule.geometry;
     // Nothing is owed by who is full.
     let room = 3 * (HEADER_BYTES + geometry.chunk_bytes());
     if status.servers.iter().any(|server| server.bytes_free < room) {
         return Ok(());
     }
-    Truth::of(&logged, &shelves, geometry).copies_are_made()
+    truth(sim)?.copies_are_made()
 }
 
 /// Judges the cluster as it stands, once nobody works any more.
@@ -140,11 +148,7 @@ pub fn rest(sim: &mut Sim) -> Result<(), Violation> {
     if sim.record.violation.is_some() || sim.hurt.contains(&0) {
         return Ok(());
     }
-    let servers: Vec<_> = (1..sim.servers())
-        .map(|server| (&*sim.nodes[server].name, sim.disk(server)))
-        .collect();
-    let hurt = sim.hurt.iter().map(|server| &*sim.nodes[*server].name);
-    let hurt: BTreeSet<&str> = hurt.collect();
+    let (servers, hurt) = (chunkservers(sim), hurt(sim));
     let at = AtRest {
         meta_disk: sim.disk(0),
         meta: sim.meta(),
