@@ -21,7 +21,7 @@ const LEN: u64 = 1_000;
 /// A cluster that copies what is missing for half a second, at this rate.
 fn cluster(copy_rate: u64, servers: u128) -> (Rig, Vec<Server>, Client) {
     let config = Config {
-        repair_after: GRACE,
+        re_replicate_after: GRACE,
         copy_rate,
         ..config()
     };

@@ -49,7 +49,7 @@ fn meta_config() -> meta::Config {
         min_replicas: 2,
         cluster: Some(ClusterId(0xC1)),
         checkpoint_every: Some(Duration::from_secs(3_600)),
-        repair_after: Duration::from_secs(300),
+        re_replicate_after: Duration::from_secs(300),
         copy_rate: 1 << 29,
         mirror: true,
     }

@@ -64,7 +64,7 @@ pub fn compact(data: &Path, aim: Aim) -> Result<Compacted, StartError> {
             min_replicas: 1,
             cluster: None,
             checkpoint_every: None,
-            repair_after: std::time::Duration::ZERO,
+            re_replicate_after: std::time::Duration::ZERO,
             copy_rate: 1,
             mirror: false,
         },

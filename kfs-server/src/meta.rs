@@ -37,7 +37,7 @@ impl MetaServer {
             min_replicas: config.min_replicas,
             cluster: config.cluster,
             checkpoint_every: config.checkpoint_every,
-            repair_after: config.repair_after,
+            re_replicate_after: config.re_replicate_after,
             copy_rate: config.copy_rate,
             mirror: config.log_mirror.is_some(),
         })

@@ -193,7 +193,7 @@ mod tests {
             min_replicas: 2,
             cluster: None,
             checkpoint_every: None,
-            repair_after: std::time::Duration::ZERO,
+            re_replicate_after: std::time::Duration::ZERO,
             copy_rate: 1,
             mirror: false,
         }

@@ -94,7 +94,7 @@ pub const COPY_RATE: u64 = 64 << 20;
 impl Schedule {
     /// How long a server that is silent may merely be restarting.
     #[must_use]
-    pub fn repair_after(&self) -> Duration {
+    pub fn re_replicate_after(&self) -> Duration {
         self.timing.serve_lease * 2
     }
     /// See [`Schedule::checkpoint_ms`].

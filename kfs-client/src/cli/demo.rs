@@ -1,7 +1,7 @@
 //! `kfs demo`: the whole of it in a minute, on servers inside this process and real files.
 //!
-//! A file is stored on three of four chunkservers, the one that served its first chunk is killed, and the
-//! file is read back from the others. Each step is a line, or with `--json` an object.
+//! A file is stored on three of four chunkservers, the one that served its first chunk is killed, the file is
+//! read back from the others, and what the dead one had is copied to who is left. Each step is a line, or with `--json` an object.
 use super::embedded::Embedded;
 use super::failure::{Exit, Failure};
 use super::pieces;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use clap::Args;
 use kfs_client::{CreateOptions, Kfs};
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Keep, Parents};
+use kfs_core::wire::client_meta::{Keep, Parents, ServerState};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -27,8 +27,15 @@ use std::time::{Duration, Instant};
 const DIRECTORY: &[u8] = b"/demo";
 const FILE: &[u8] = b"/demo/file";
 const REPLICAS: u8 = 3;
+/// So soon what a dead server had is copied to others: people watch.
+const RE_REPLICATE_AFTER: Duration = Duration::from_secs(2);
+/// How long copies may take, beside what their bytes take.
+const COPIES_WITHIN: Duration = Duration::from_secs(60);
+/// So much is copied in a second even by a slow disk.
+const COPIED_A_SECOND: u64 = 8 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Store a file, kill a server, read the file back.
+/// Store a file, kill a server, read the file back, see the lost copies made again.
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
     /// Where the servers keep their data; a fresh temporary directory, removed at the end, if not given
@@ -73,6 +80,11 @@ enum Step<'a> {
         seconds: f64,
         replicas: Vec<SocketAddr>,
     },
+    CopiesMade {
+        copies: u64,
+        bytes: u64,
+        seconds: f64,
+    },
     StaysUp {
         meta: SocketAddr,
     },
@@ -94,7 +106,7 @@ pub(crate) async fn run(asked: &Demo, timeout: Duration, screen: &Screen) -> Res
     let embedded = tokio::select! {
         biased;
         () = signals.raised() => return Err(Failure::interrupted()),
-        embedded = Embedded::start(&dir, usize::from(asked.chunkservers)) => embedded?,
+        embedded = Embedded::impatient(&dir, usize::from(asked.chunkservers), RE_REPLICATE_AFTER) => embedded?,
     };
     let reach = Reach::to(embedded.meta(), timeout);
     let outcome = tokio::select! {
@@ -234,7 +246,72 @@ async fn tour(
             ),
         ));
     }
-    step(screen, "both sums are equal: the file survived its server")
+    step(screen, "both sums are equal: the file survived its server")?;
+    if usize::from(REPLICAS) < addresses.len() {
+        copied(kfs, victim, asked.size, screen).await
+    } else {
+        step(
+            screen,
+            format!(
+                "nobody is left who could get what it had: {REPLICAS} replicas need {REPLICAS} servers"
+            ),
+        )
+    }
+}
+
+/// Waits until every chunk has all of its replicas again.
+async fn copied(kfs: &Kfs, victim: SocketAddr, size: u64, screen: &Screen) -> Result<(), Failure> {
+    let started = Instant::now();
+    let within = COPIES_WITHIN + Duration::from_secs(size / COPIED_A_SECOND);
+    let mut said = false;
+    loop {
+        let status = kfs.status().await?;
+        let work = &status.replication_work;
+        let is_noticed = status
+            .servers
+            .iter()
+            .any(|server| server.addr == Some(victim) && server.state != ServerState::Up);
+        if is_noticed && !said {
+            said = true;
+            let text = format!(
+                "{} one replica less now; after {} s without the server others get copies",
+                match status.chunks_under_replicated {
+                    1 => "1 chunk has".to_owned(),
+                    chunks => format!("{chunks} chunks have"),
+                },
+                RE_REPLICATE_AFTER.as_secs()
+            );
+            step(screen, text)?;
+        }
+        if is_noticed && status.chunks_under_replicated == 0 {
+            let seconds = started.elapsed().as_secs_f64();
+            let (copies, bytes) = (work.copied, work.copied_bytes);
+            screen.json(&Step::CopiesMade {
+                copies,
+                bytes,
+                seconds,
+            })?;
+            let made = match copies {
+                1 => "1 copy was".to_owned(),
+                copies => format!("{copies} copies were"),
+            };
+            let text = format!(
+                "{made} made ({}), {seconds:.1} s later: every chunk has its {REPLICAS} replicas again",
+                units::size(bytes)
+            );
+            return step(screen, text);
+        }
+        if started.elapsed() > within {
+            let lacking = status.chunks_under_replicated;
+            let what = format!(
+                "{lacking} chunks still lack a replica after {} s; {} copies could not be made",
+                within.as_secs(),
+                work.failed
+            );
+            return Err(Failure::new(Status::Busy, what));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// A line, seen at once.

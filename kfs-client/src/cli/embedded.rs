@@ -24,12 +24,26 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// The cluster of `--local DIR`.
     pub(crate) async fn local(dir: &Path) -> Result<Self, Failure> {
-        Self::start(dir, LOCAL_CHUNKSERVERS).await
+        let meta = MetaConfig::embedded(dir.join("meta"));
+        Self::start(dir, meta, LOCAL_CHUNKSERVERS).await
+    }
+
+    /// A cluster in which lost replicas are made again after this long.
+    pub(crate) async fn impatient(
+        dir: &Path,
+        chunkservers: usize,
+        re_replicate_after: Duration,
+    ) -> Result<Self, Failure> {
+        let meta = MetaConfig {
+            re_replicate_after,
+            ..MetaConfig::embedded(dir.join("meta"))
+        };
+        Self::start(dir, meta, chunkservers).await
     }
 
     /// Starts servers on the data in `dir`, made if it is not there, and waits until all of them serve.
-    pub(crate) async fn start(dir: &Path, chunkservers: usize) -> Result<Self, Failure> {
-        let meta = MetaServer::start(MetaConfig::embedded(dir.join("meta")))?;
+    async fn start(dir: &Path, meta: MetaConfig, chunkservers: usize) -> Result<Self, Failure> {
+        let meta = MetaServer::start(meta)?;
         serves(&meta).await?;
         let mut embedded = Self {
             meta,

@@ -23,6 +23,7 @@ fn the_tour_says_each_step_and_ends_well() {
         "killing that chunkserver",
         "refuses",
         "from the replica on 127.0.0.1:",
+        "1 copy was made (3.0 MiB)",
     ] {
         assert!(out.contains(part), "'{part}' is not in: {out}");
     }
@@ -50,11 +51,16 @@ fn programs_get_the_steps_as_objects() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     let names: Vec<&Value> = steps.iter().map(|step| &step["step"]).collect();
-    assert_eq!(names, ["started", "stored", "killed", "read"]);
+    assert_eq!(
+        names,
+        ["started", "stored", "killed", "read", "copies_made"]
+    );
     assert_eq!(steps[0]["chunkservers"].as_array().unwrap().len(), 5);
     assert_eq!(steps[1]["sha256"], steps[3]["sha256"]);
     assert_eq!(steps[2]["port_refuses"], true);
     assert_eq!(steps[3]["equal"], true);
+    assert_eq!(steps[4]["copies"], 1);
+    assert_eq!(steps[4]["bytes"], 65_537);
     assert!(
         !steps[3]["replicas"]
             .as_array()
@@ -66,6 +72,21 @@ fn programs_get_the_steps_as_objects() {
         !std::path::Path::new(dir).exists(),
         "a temporary directory is removed"
     );
+}
+
+#[test]
+fn without_a_server_to_spare_it_says_that_nobody_gets_copies() {
+    let said = run(&mut command(&[
+        "demo",
+        "--exit",
+        "--size",
+        "1",
+        "--chunkservers",
+        "3",
+    ]));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let out = String::from_utf8(said.out).unwrap();
+    assert!(out.contains("nobody is left who could get"), "{out}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub struct Config {
     pub checkpoint_every: Option<Duration>,
     /// A server that is silent may merely be restarting for so long, before what it has is copied; a tenth of it,
     /// if there is only one replica left.
-    pub repair_after: Duration,
+    pub re_replicate_after: Duration,
     /// Bytes a second that are copied in the whole cluster, at most.
     pub copy_rate: u64,
     /// Whether a second copy of the log is kept, below [`mirror::DIR`].

@@ -694,7 +694,7 @@ impl Configuration {
                     min_replicas,
                     cluster,
                     checkpoint_every,
-                    repair_after,
+                    re_replicate_after,
                     copy_rate,
                     mirror,
                 } = config.clone();
@@ -710,7 +710,7 @@ impl Configuration {
                         min_replicas,
                         cluster,
                         checkpoint_every,
-                        repair_after,
+                        re_replicate_after,
                         copy_rate,
                         mirror,
                     },
@@ -773,7 +773,7 @@ impl Configuration {
                     min_replicas: code.min_replicas,
                     cluster: code.cluster,
                     checkpoint_every: code.checkpoint_every,
-                    repair_after: code.repair_after,
+                    re_replicate_after: code.re_replicate_after,
                     copy_rate: code.copy_rate,
                     mirror: code.mirror,
                 };
@@ -852,7 +852,7 @@ struct MetaCode {
     min_replicas: u8,
     cluster: Option<ClusterId>,
     checkpoint_every: Option<Duration>,
-    repair_after: Duration,
+    re_replicate_after: Duration,
     copy_rate: u64,
     mirror: bool,
 }

@@ -44,7 +44,7 @@ pub fn config() -> Config {
         min_replicas: 2,
         cluster: None,
         checkpoint_every: None,
-        repair_after: Duration::from_secs(300),
+        re_replicate_after: Duration::from_secs(300),
         copy_rate: 1 << 29,
         mirror: false,
     }

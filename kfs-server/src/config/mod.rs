@@ -25,7 +25,7 @@ const CHUNK_HTTP_PORT: u16 = 22_080;
 const REPLICATION: u8 = 3;
 const MIN_REPLICAS: u8 = 2;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3_600);
-const REPAIR_AFTER: Duration = Duration::from_secs(300);
+const RE_REPLICATE_AFTER: Duration = Duration::from_secs(60);
 const COPY_RATE: u64 = 512 << 20;
 
 /// What a meta server is started with.
@@ -48,7 +48,7 @@ pub struct MetaConfig {
     /// How often a checkpoint is made; `None`: never.
     pub checkpoint_every: Option<Duration>,
     /// A server that is silent may merely be restarting for so long, before its chunks are copied.
-    pub repair_after: Duration,
+    pub re_replicate_after: Duration,
     /// Bytes a second that are copied in the whole cluster, at most.
     pub copy_rate: u64,
     /// The directory of the second copy of the log; `None`: there is none.
@@ -73,7 +73,7 @@ impl MetaConfig {
             timing: Timing::REAL,
             cluster: None,
             checkpoint_every: Some(CHECKPOINT_EVERY),
-            repair_after: REPAIR_AFTER,
+            re_replicate_after: RE_REPLICATE_AFTER,
             copy_rate: COPY_RATE,
             log_mirror: None,
             record: None,
@@ -166,9 +166,9 @@ pub struct MetaFlags {
     /// A checkpoint of the namespace is made this often; 0s: never by itself [default: 1h]
     #[arg(long, value_name = "DURATION", env = "KFS_CHECKPOINT_EVERY", value_parser = parse_duration)]
     checkpoint_every: Option<Duration>,
-    /// What a silent chunkserver had is copied to others after this long; of chunks with one copy left, after a tenth [default: 5m]
-    #[arg(long, value_name = "DURATION", env = "KFS_REPAIR_AFTER", value_parser = parse_duration)]
-    repair_after: Option<Duration>,
+    /// What a silent chunkserver had is copied to others after this long; of chunks with one copy left, after a tenth [default: 60s]
+    #[arg(long, value_name = "DURATION", env = "KFS_RE_REPLICATE_AFTER", value_parser = parse_duration)]
+    re_replicate_after: Option<Duration>,
     /// No more bytes a second are copied to replace lost replicas, in the whole cluster [default: 512MiB]
     #[arg(long, value_name = "BYTES", env = "KFS_COPY_RATE", value_parser = value::parse_size)]
     copy_rate: Option<u64>,
@@ -275,7 +275,7 @@ impl CommonFlags {
 const COMMON_KEYS: [&str; 5] = ["data", "http", "listen", "log", "record"];
 const META_KEYS: [&str; 11] = [
     "checkpoint-every",
-    "repair-after",
+    "re-replicate-after",
     "copy-rate",
     "cluster-id",
     "heartbeat",
@@ -318,7 +318,11 @@ impl MetaFlags {
         let checkpoint_every =
             file.or("checkpoint-every", self.checkpoint_every, parse_duration)?;
         let checkpoint_every = checkpoint_every.unwrap_or(CHECKPOINT_EVERY);
-        let repair_after = file.or("repair-after", self.repair_after, parse_duration)?;
+        let re_replicate_after = file.or(
+            "re-replicate-after",
+            self.re_replicate_after,
+            parse_duration,
+        )?;
         let copy_rate = file.or("copy-rate", self.copy_rate, value::parse_size)?;
         let cluster = file.or("cluster-id", self.cluster_id, str::parse)?;
         let log_mirror = file.or("log-mirror", self.log_mirror, path)?;
@@ -346,7 +350,7 @@ impl MetaFlags {
             timing,
             cluster,
             checkpoint_every: (!checkpoint_every.is_zero()).then_some(checkpoint_every),
-            repair_after: repair_after.unwrap_or(REPAIR_AFTER),
+            re_replicate_after: re_replicate_after.unwrap_or(RE_REPLICATE_AFTER),
             copy_rate: copy_rate.unwrap_or(COPY_RATE),
             log_mirror,
             record,

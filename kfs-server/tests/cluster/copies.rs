@@ -6,7 +6,7 @@ const CHUNK_BYTES: usize = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_chunkserver_had_is_copied_and_trimmed_when_it_is_back() {
-    let mut cluster = Cluster::start_with(4, &["--repair-after", "2s"]);
+    let mut cluster = Cluster::start_with(4, &["--re-replicate-after", "2s"]);
     let kfs = cluster.client();
     // The last one has two chunks.
     let files: Vec<_> = [1, 70_000, 3_000_000, CHUNK_BYTES + 123_456]

@@ -63,7 +63,7 @@ impl Sim {
             min_replicas: 1,
             cluster: None,
             checkpoint_every: None,
-            repair_after: std::time::Duration::ZERO,
+            re_replicate_after: std::time::Duration::ZERO,
             copy_rate: 1,
             mirror: false,
         };

@@ -615,7 +615,7 @@ impl Sim {
                 min_replicas: 2,
                 cluster: None,
                 checkpoint_every: schedule.checkpoint_every(),
-                repair_after: schedule.repair_after(),
+                re_replicate_after: schedule.re_replicate_after(),
                 copy_rate: COPY_RATE,
                 mirror: schedule.log_mirror,
             })))

@@ -441,7 +441,7 @@ async fn serve(
             min_replicas: 2,
             cluster: None,
             checkpoint_every: setup.checkpoint_every(),
-            repair_after: setup.repair_after(),
+            re_replicate_after: setup.re_replicate_after(),
             copy_rate: COPY_RATE,
             mirror: setup.log_mirror,
         });

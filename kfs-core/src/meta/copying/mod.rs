@@ -297,7 +297,7 @@ impl Serving {
             // A damaged one beside enough good ones is not needed.
             return damaged.map_or(Decision::Leave, Decision::Trim);
         }
-        let grace = io.config.repair_after;
+        let grace = io.config.re_replicate_after;
         let grace = if good.len() == 1 { grace / 10 } else { grace };
         let lately = |server: &&ServerIndex| {
             !is_up(server) && self.gone_since(**server) + grace > io.now.mono
