@@ -181,6 +181,10 @@ impl Snapshot {
                 let Some((_, closed)) = self.segments.split_last() else {
                     return Err(Wrong::NoLog);
                 };
+                // Later checkpoints came meanwhile, and what is behind the newest that was copied went.
+                if self.segments[0] > self.newest.next() {
+                    return self.again();
+                }
                 let links = closed.iter().map(segment).collect();
                 Ok(self.link(links, Behind::TheOpenSegment))
             }
@@ -274,4 +278,31 @@ fn numbered(names: &[String], number: fn(&str) -> Option<LogSeq>) -> Vec<LogSeq>
     let mut found: Vec<LogSeq> = names.iter().filter_map(|name| number(name)).collect();
     found.sort_unstable();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::fill;
+
+    /// What is asked for once a copy with checkpoint 43 finds the log begin with this record.
+    fn with_a_log_from(first: u64) -> Ask {
+        let mut snapshot = Snapshot::new();
+        let mut tell = |answer| snapshot.go_on(answer).expect("it goes on");
+        assert!(matches!(tell(Answer::Done), Ask::Link(_)));
+        assert!(matches!(tell(Answer::Done), Ask::ReadCopy(_)));
+        let identity = fill::identity().encode();
+        assert_eq!(tell(Answer::Bytes(&identity)), Ask::List(CHECKPOINT));
+        let names = vec![checkpoint_name(LogSeq(43))];
+        assert!(matches!(tell(Answer::Names(names)), Ask::Link(_)));
+        assert_eq!(tell(Answer::Done), Ask::List(LOG));
+        tell(Answer::Names(vec![segment_name(LogSeq(first))]))
+    }
+
+    #[test]
+    fn a_log_that_went_up_to_a_later_checkpoint_begins_the_copy_again() {
+        assert_eq!(with_a_log_from(45), Ask::Clear);
+        let open = FileName::new(&format!("{LOG}/{}", segment_name(LogSeq(44))));
+        assert_eq!(with_a_log_from(44), Ask::Read(open));
+    }
 }

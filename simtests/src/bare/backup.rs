@@ -12,6 +12,7 @@ use bytes::Bytes;
 use kfs_core::ids::LogSeq;
 use kfs_core::machine::{DiskDone, DiskError, DiskOp, FileName, SyncMode};
 use kfs_core::meta::Meta;
+use kfs_core::meta::checkpoint::format::checkpoint_seq;
 use kfs_core::meta::oplog::segment_first;
 use kfs_core::meta::record::Logged;
 use kfs_core::meta::snapshot::{Answer, Ask, Snapshot, Taken};
@@ -141,6 +142,13 @@ impl Sim {
         let mut disk = laid_out(&copying.files);
         let segments = copying.files.keys();
         let first = segments.filter_map(|file| first_of(file.as_str())).min();
+        let newest = disk.paths().filter_map(checkpoint_of).max();
+        let begins = newest.unwrap_or(LogSeq(0)).next();
+        if first.is_some_and(|first| first > begins) && !self.meta_may_fail() {
+            return wrong(format!(
+                "a backup needs record {begins}, and its log begins with {first:?}"
+            ));
+        }
         let before = |path: &str| first_of(path) < first;
         let gone = self.disk(0).archived().filter(|(path, _)| before(path));
         disk.archive(gone);
@@ -263,6 +271,10 @@ impl Copying {
 
 fn first_of(path: &str) -> Option<LogSeq> {
     segment_first(path.strip_prefix("log/")?)
+}
+
+fn checkpoint_of(path: &str) -> Option<LogSeq> {
+    checkpoint_seq(path.strip_prefix("checkpoint/")?)
 }
 
 /// An empty disk to which these files were restored, durably: the identity last, so that no server starts before.

@@ -27,6 +27,10 @@ pub struct ShadowCollector {
     grace: Duration,
     /// Replicas that the meta server ordered away, from whom, and when first.
     ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Order>>,
+    /// Copies that it ordered, to whom, and as which of its orders.
+    copies: BTreeMap<(ChunkId, Version, u32), u64>,
+    /// Orders so far.
+    orders: u64,
     servers: BTreeMap<u32, Seen>,
     /// What was seen.
     pub counts: Counts,
@@ -50,6 +54,8 @@ struct Order {
     member: Option<ServerIndex>,
     term: Term,
     at: Tick,
+    /// Which of all orders it was.
+    nth: u64,
 }
 
 /// One chunkserver.
@@ -69,6 +75,8 @@ impl ShadowCollector {
         Self {
             grace,
             ordered: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            orders: 0,
             servers: BTreeMap::new(),
             counts: Counts {
                 ordered: 0,
@@ -78,7 +86,7 @@ impl ShadowCollector {
         }
     }
 
-    /// The meta server sends a message to a chunkserver, while this is its state.
+    /// The meta server sends a message to a chunkserver, while this is its state: an order to copy, or one to delete.
     ///
     /// # Errors
     /// If it orders away what a file owns.
@@ -91,17 +99,23 @@ impl ShadowCollector {
     ) -> Result<(), Violation> {
         let mut servers = state.servers();
         let member = servers.find(|(_, known)| *known == node);
-        let server = |term| (server, member.map(|(index, _)| index), term);
+        let of = |term| (server, member.map(|(index, _)| index), term);
         match &msg.head {
+            Head::CopyChunk(order) => {
+                self.orders += 1;
+                let to = (order.chunk, order.version, server);
+                self.copies.insert(to, self.orders);
+                Ok(())
+            }
             Head::DeleteChunks(order) => order.chunks.iter().try_for_each(|(chunk, version)| {
-                self.ordered(server(order.term), *chunk, *version, state, at)
+                self.ordered(of(order.term), *chunk, *version, state, at)
             }),
             Head::Verdicts(verdicts) => verdicts
                 .verdicts
                 .iter()
                 .filter(|(_, _, verdict)| *verdict == Verdict::Stale)
                 .try_for_each(|(chunk, version, _)| {
-                    self.ordered(server(verdicts.term), *chunk, *version, state, at)
+                    self.ordered(of(verdicts.term), *chunk, *version, state, at)
                 }),
             _ => Ok(()),
         }
@@ -120,8 +134,16 @@ impl ShadowCollector {
         at: Tick,
     ) -> Result<(), Violation> {
         self.counts.ordered += 1;
+        self.orders += 1;
+        let nth = self.orders;
         let servers = self.ordered.entry((chunk, version)).or_default();
-        servers.insert(server, Order { member, term, at });
+        let order = Order {
+            member,
+            term,
+            at,
+            nth,
+        };
+        servers.insert(server, order);
         let mut epochs = state.epochs();
         let issued = epochs.find(|(epoch, ..)| *epoch == chunk.epoch());
         if issued.is_none_or(|(.., issued)| chunk.counter() > issued) {
@@ -213,8 +235,12 @@ impl ShadowCollector {
             && copied.outcome.is_ok()
             && let Some(servers) = self.ordered.get_mut(&(copied.chunk, copied.version))
         {
-            // A new one: orders that came before are not about it.
-            servers.remove(&server);
+            // A new one: orders that came before it was ordered are not about it.
+            let copy = self.copies.get(&(copied.chunk, copied.version, server));
+            let is_before = |order: &Order| copy.is_none_or(|copy| order.nth < *copy);
+            if servers.get(&server).is_some_and(is_before) {
+                servers.remove(&server);
+            }
         }
         if let Head::ChunkCreated(created) = &msg.head
             && created.outcome.is_ok()

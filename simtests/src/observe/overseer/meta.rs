@@ -244,7 +244,7 @@ impl Overseen for Meta {
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }
-            Head::DeleteChunks(_) | Head::Verdicts(_) => {
+            Head::CopyChunk(_) | Head::DeleteChunks(_) | Head::Verdicts(_) => {
                 let server = overseer.meta.links.get(link).copied().flatten();
                 let node = overseer.meta.hellos.get(link).map(|(node, ..)| *node);
                 match (server.zip(node), self.state()) {
