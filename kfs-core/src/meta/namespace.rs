@@ -349,7 +349,7 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
 /// That this session may write the file.
 pub(crate) fn writes(state: &State, session: SessionId, file: FileId) -> Result<(), Refusal> {
     let why = match state.writers.get(&file) {
-        Some(writer) if *writer == session => return Ok(()),
+        Some(writer) if writer == session => return Ok(()),
         Some(_) => "another session writes it",
         None => "it was closed, and a file is written only by who made it until it is closed",
     };

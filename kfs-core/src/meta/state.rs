@@ -4,7 +4,7 @@
 //! links, no time and no randomness; what is known only from chunkservers that said hello is in [`super::roster`]
 //! and [`super::chunkmap`].
 use super::key::{Key, Name};
-use super::packed::{Chunks, Inodes, Map, Owners};
+use super::packed::{Chunks, Inodes, Map, Owners, Writers, Writing};
 use super::record::{Adopted, Logged, TailLost};
 use super::tree::Tree;
 use crate::ids::{
@@ -44,8 +44,8 @@ pub struct State {
     /// Chunks that no size report has named yet.
     pub(crate) unnamed: OrdSet<(FileId, u64)>,
     /// Which session may write a file.
-    pub(crate) writers: OrdMap<FileId, SessionId>,
-    pub(crate) writing: OrdSet<(SessionId, FileId)>,
+    pub(crate) writers: Map<Writers>,
+    pub(crate) writing: Map<Writing>,
     /// Files that are removed if their session ends before they are renamed.
     pub(crate) temporary: OrdMap<(SessionId, FileId), Key>,
     /// Whose temporary file it is.
@@ -204,8 +204,8 @@ impl Default for State {
             chunks: Map::default(),
             owners: Map::default(),
             unnamed: OrdSet::new(),
-            writers: OrdMap::new(),
-            writing: OrdSet::new(),
+            writers: Map::default(),
+            writing: Map::default(),
             temporary: OrdMap::new(),
             holders: OrdMap::new(),
             sessions: OrdMap::new(),
@@ -414,11 +414,11 @@ impl State {
                 self.writers.len()
             )
         })?;
-        for (file, session) in &self.writers {
+        for (file, session) in self.writers.iter() {
             holds(
-                self.inodes.contains_key(file)
-                    && self.sessions.contains_key(session)
-                    && self.writing.contains(&(*session, *file)),
+                self.inodes.contains_key(&file)
+                    && self.sessions.contains_key(&session)
+                    && self.writing.contains_key(&(session, file)),
                 || format!("file {file} is written by session {session}: one is not there"),
             )?;
         }
@@ -558,7 +558,7 @@ impl State {
     /// The session that may write a file.
     #[must_use]
     pub fn writer(&self, file: FileId) -> Option<SessionId> {
-        self.writers.get(&file).copied()
+        self.writers.get(&file)
     }
     /// All files and directories, the root among them.
     pub fn files_and_directories(&self) -> impl Iterator<Item = Attrs> {
@@ -618,8 +618,8 @@ impl State {
             .or_else(|| packed("chunks", chunks.iter(), other.chunks.iter()))
             .or_else(|| packed("owners", owners.iter(), other.owners.iter()))
             .or_else(|| maps("unnamed", keys(unnamed), keys(&other.unnamed)))
-            .or_else(|| maps("writers", writers.iter(), other.writers.iter()))
-            .or_else(|| maps("writing", keys(writing), keys(&other.writing)))
+            .or_else(|| packed("writers", writers.iter(), other.writers.iter()))
+            .or_else(|| packed("writing", writing.iter(), other.writing.iter()))
             .or_else(|| maps("temporary", temporary.iter(), other.temporary.iter()))
             .or_else(|| maps("holders", holders.iter(), other.holders.iter()))
             .or_else(|| maps("sessions", sessions.iter(), other.sessions.iter()))

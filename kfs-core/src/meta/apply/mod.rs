@@ -9,6 +9,7 @@ use self::removal::{
     lose_name, tree_detached, tree_reclaimed,
 };
 use super::key::Key;
+use super::packed::Map;
 use super::record::{
     ChunkAbandoned, ChunkOpened, DirectoriesMade, EpochBegun, Fate, FileCreated, Logged,
     MembersChanged, OrphanAdopted, Record, Renamed, ServerJoined, SessionEnded, SessionOpened,
@@ -23,7 +24,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -219,7 +220,7 @@ fn session_ended(state: &mut State, r: &SessionEnded, gone: &mut Gone) -> Step {
     let writing: Vec<FileId> = state
         .writing
         .range(of_session)
-        .map(|(_, file)| *file)
+        .map(|((_, file), ())| file)
         .collect();
     for file in writing {
         close(state, file, gone)?;
@@ -276,7 +277,7 @@ fn file_created(state: &mut State, session: SessionId, r: &FileCreated) -> Step 
         r.time,
     )?;
     state.writers.insert(r.file, session);
-    state.writing.insert((session, r.file));
+    state.writing.insert((session, r.file), ());
     match r.keep {
         Keep::Always => {}
         Keep::UntilSessionEnds => {
@@ -470,7 +471,7 @@ fn rollback_accepted(state: &mut State) -> Step {
     state.accepted = state.epoch;
     // What was being written may have been finished in the part that is missing: it does not go with its session.
     (state.temporary, state.holders) = (OrdMap::new(), OrdMap::new());
-    (state.writers, state.writing) = (OrdMap::new(), OrdSet::new());
+    (state.writers, state.writing) = (Map::default(), Map::default());
     Ok(Done::Ok)
 }
 

@@ -377,11 +377,8 @@ pub(super) fn entries_after(
                 Entry::Writers(entry) => entry.file,
                 other => panic!("not of this section: {other:?}"),
             });
-            let entry = |(file, session): (&FileId, &SessionId)| {
-                let (file, session) = (*file, *session);
-                Entry::Writers(WriterEntry { file, session })
-            };
-            after(&state.writers, from, most).map(entry).collect()
+            let entry = |(file, session)| Entry::Writers(WriterEntry { file, session });
+            behind(&state.writers, from, most).map(entry).collect()
         }
         Section::Adopted => {
             let from = last.map(|last| match last {
@@ -594,10 +591,14 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
             state.temporary.insert(at, entry.key);
         }
         Entry::Writers(entry) => {
-            if follows(&state.writers, &entry.file) {
+            if state
+                .writers
+                .last()
+                .is_some_and(|(last, _)| last >= entry.file)
+            {
                 return ORDER;
             }
-            state.writing.insert((entry.session, entry.file));
+            state.writing.insert((entry.session, entry.file), ());
             state.writers.insert(entry.file, entry.session);
         }
         Entry::Adopted(entry) => {

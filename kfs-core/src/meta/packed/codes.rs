@@ -1,6 +1,6 @@
 //! How the entries of each large map are written.
 use super::{Code, Reader, Spot, put_signed, put_unsigned};
-use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, Version, WriteSeq};
+use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq};
 use crate::limits::{NAME_BYTES_MAX, REPLICATION_MAX};
 use crate::meta::key::{Key, Name};
 use crate::meta::state::{ChunkState, Inode, Node};
@@ -561,5 +561,69 @@ impl Code for ChunkSet {
     }
     fn entry(at: &ChunkId) -> (ChunkId, ()) {
         (*at, ())
+    }
+}
+
+/// File to the session that may write it.
+pub(crate) enum Writers {}
+
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct WriterAt {
+    file: u64,
+    session: u64,
+}
+
+impl Code for Writers {
+    type Key = FileId;
+    type Value = SessionId;
+    type At = WriterAt;
+    const LEAF_BYTES: usize = 96;
+
+    fn put(before: &WriterAt, file: &FileId, session: &SessionId, to: &mut Vec<u8>) {
+        put_unsigned(file.0 - before.file, to);
+        put_signed(session.0, before.session, to);
+    }
+    #[inline]
+    fn take(at: &mut WriterAt, from: &mut Reader<'_>) {
+        at.file += from.unsigned();
+        at.session = from.signed(at.session);
+    }
+    #[inline]
+    fn compare(at: &WriterAt, key: &FileId) -> Ordering {
+        at.file.cmp(&key.0)
+    }
+    #[inline]
+    fn peek(at: &WriterAt, mut from: Reader<'_>, key: &FileId) -> Ordering {
+        (at.file + from.unsigned()).cmp(&key.0)
+    }
+    fn entry(at: &WriterAt) -> (FileId, SessionId) {
+        (FileId(at.file), SessionId(at.session))
+    }
+}
+
+/// Sessions, each with a file that it may write.
+pub(crate) enum Writing {}
+
+impl Code for Writing {
+    type Key = (SessionId, FileId);
+    type Value = ();
+    type At = WriterAt;
+    const LEAF_BYTES: usize = 96;
+
+    fn put(before: &WriterAt, (session, file): &(SessionId, FileId), (): &(), to: &mut Vec<u8>) {
+        put_unsigned(session.0 - before.session, to);
+        put_signed(file.0, before.file, to);
+    }
+    #[inline]
+    fn take(at: &mut WriterAt, from: &mut Reader<'_>) {
+        at.session += from.unsigned();
+        at.file = from.signed(at.file);
+    }
+    #[inline]
+    fn compare(at: &WriterAt, (session, file): &(SessionId, FileId)) -> Ordering {
+        (at.session, at.file).cmp(&(session.0, file.0))
+    }
+    fn entry(at: &WriterAt) -> ((SessionId, FileId), ()) {
+        ((SessionId(at.session), FileId(at.file)), ())
     }
 }

@@ -12,7 +12,7 @@ mod codes;
 mod node;
 mod varint;
 
-pub(crate) use self::codes::{ChunkSet, Chunks, Inodes, Names, Owners};
+pub(crate) use self::codes::{ChunkSet, Chunks, Inodes, Names, Owners, Writers, Writing};
 pub(crate) use self::node::Spot;
 use self::node::{Last, Node, Tail};
 pub(crate) use self::varint::{Reader, put_signed, put_unsigned};
@@ -93,6 +93,8 @@ pub(crate) struct Map<C: Code> {
     /// The last entry, if it is known: ids grow, so most of what is asked for is behind it, or is it.
     tail: Option<Tail<C>>,
     changing: Changing<C>,
+    /// Where a leaf is made before it is put in its place.
+    scratch: Vec<u8>,
 }
 
 /// Which entries [`Map::update`] was last about.
@@ -234,7 +236,7 @@ impl<C: Code> Map<C> {
         key: &C::Key,
         make: impl FnOnce(Option<&C::Value>) -> Option<C::Value>,
     ) -> Option<C::Value> {
-        let changed = self.root.change(key, make);
+        let changed = self.root.change(key, make, &mut self.scratch);
         if changed.is && changed.in_last_leaf {
             self.tail = None;
         }
@@ -243,7 +245,9 @@ impl<C: Code> Map<C> {
     }
     fn put_last(&mut self, which: Last, key: &C::Key, value: &C::Value) {
         let tail = self.tail.get_or_insert_with(Tail::of_none);
-        let split = self.root.put_last(which, tail, key, value);
+        let split = self
+            .root
+            .put_last(which, tail, key, value, &mut self.scratch);
         self.grow(split);
     }
     fn grow(&mut self, split: node::Split<C>) {
@@ -344,6 +348,7 @@ impl<C: Code> Default for Map<C> {
             len: 0,
             tail: None,
             changing: Changing::nothing(),
+            scratch: Vec::new(),
         }
     }
 }
@@ -357,6 +362,7 @@ impl<C: Code> Clone for Map<C> {
                 again: self.changing.again.clone(),
                 once: [None, None],
             },
+            scratch: Vec::new(),
         }
     }
 }

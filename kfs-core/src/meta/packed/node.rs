@@ -57,22 +57,28 @@ impl<C: Code> Tail<C> {
         }
     }
     /// Puts the last entry of the last leaf, or one leaf further.
-    fn put(&mut self, leaf: &mut Arc<[u8]>, key: &C::Key, value: &C::Value) -> Split<C> {
-        let mut new = Vec::with_capacity(self.from + 64);
+    fn put(
+        &mut self,
+        leaf: &mut Arc<[u8]>,
+        key: &C::Key,
+        value: &C::Value,
+        new: &mut Vec<u8>,
+    ) -> Split<C> {
+        new.clear();
         new.extend_from_slice(&leaf[..self.from]);
-        C::put(&self.before, key, value, &mut new);
+        C::put(&self.before, key, value, new);
         self.last.clone_from(&self.before);
         if new.len() <= C::LEAF_BYTES || self.from == 0 {
             C::take(&mut self.last, &mut Reader::new(&new[self.from..]));
-            replace(leaf, &new);
+            replace(leaf, new);
             return None;
         }
         // What comes in order fills leaves.
         replace(leaf, &new[..self.from]);
         *self = Self::of_none();
         new.clear();
-        C::put(&self.before, key, value, &mut new);
-        C::take(&mut self.last, &mut Reader::new(&new));
+        C::put(&self.before, key, value, new);
+        C::take(&mut self.last, &mut Reader::new(new));
         Some((key.clone(), Node::Leaf(new.as_slice().into())))
     }
 }
@@ -239,6 +245,7 @@ impl<C: Code> Node<C> {
         tail: &mut Tail<C>,
         key: &C::Key,
         value: &C::Value,
+        new: &mut Vec<u8>,
     ) -> Split<C> {
         match self {
             Self::Leaf(bytes) => {
@@ -246,28 +253,29 @@ impl<C: Code> Node<C> {
                     tail.from = bytes.len();
                     tail.before.clone_from(&tail.last);
                 }
-                tail.put(bytes, key, value)
+                tail.put(bytes, key, value, new)
             }
             Self::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let child = inner.nodes.len() - 1;
-                let split = inner.nodes[child].put_last(which, tail, key, value)?;
+                let split = inner.nodes[child].put_last(which, tail, key, value, new)?;
                 inner.add(child, split, Cut::End)
             }
         }
     }
-    /// Puts in what comes of what is there, if something does.
+    /// Puts in what comes of what is there, if something does. The leaf is made in `new`, whatever is in there.
     pub(super) fn change(
         &mut self,
         key: &C::Key,
         make: impl FnOnce(Option<&C::Value>) -> Option<C::Value>,
+        new: &mut Vec<u8>,
     ) -> Changed<C> {
         let leaf = match self {
             Self::Leaf(bytes) => bytes,
             Self::Inner(inner) => {
                 let inner = Arc::make_mut(inner);
                 let child = inner.child(key);
-                let mut changed = inner.nodes[child].change(key, make);
+                let mut changed = inner.nodes[child].change(key, make, new);
                 changed.in_last_leaf &= child + 1 == inner.nodes.len();
                 if let Some(split) = changed.split.take() {
                     changed.split = inner.add(child, split, Cut::Anywhere);
@@ -292,21 +300,21 @@ impl<C: Code> Node<C> {
         };
         changed.is = true;
         // The entry, and the one behind it, which is written anew.
-        let mut new = Vec::with_capacity(leaf.len() + 96);
+        new.clear();
         new.extend_from_slice(&leaf[..spot.from]);
-        C::put(&before, key, &value, &mut new);
+        C::put(&before, key, &value, new);
         let mut now = before.clone();
         C::take(&mut now, &mut Reader::new(&new[spot.from..]));
-        follow::<C>(leaf, spot.to, &was, &now, &mut new);
+        follow::<C>(leaf, spot.to, &was, &now, new);
         if new.len() <= C::LEAF_BYTES {
-            replace(leaf, &new);
+            replace(leaf, new);
             return changed;
         }
         let is_last = spot.to == leaf.len() && spot.from > 0;
         let (node, split) = if is_last {
-            split_at(&new, spot.from, &before)
+            split_at(new, spot.from, &before)
         } else {
-            leaf_or_two(&new)
+            leaf_or_two(new)
         };
         *self = node;
         changed.split = split;

@@ -1,7 +1,7 @@
 //! O6 for each kind of map: it has what a plain map has, whatever is done to it and in whatever order; and a
 //! clone keeps what it had.
 use super::*;
-use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, Version, WriteSeq};
+use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq};
 use crate::meta::key::{Key, Name};
 use crate::meta::state::{ChunkState, Inode, Node};
 use crate::rng::Rng;
@@ -124,6 +124,22 @@ impl Drawn for ChunkSet {
     fn value(_: &mut Rng) {}
 }
 
+impl Drawn for Writers {
+    fn key(rng: &mut Rng, of: usize) -> FileId {
+        FileId(id(rng, of))
+    }
+    fn value(rng: &mut Rng) -> SessionId {
+        SessionId(number(rng))
+    }
+}
+impl Drawn for Writing {
+    fn key(rng: &mut Rng, of: usize) -> (SessionId, FileId) {
+        let session = [3, 4, 1 << 40, (1 << 63) - 1][rng.below(4)];
+        (SessionId(session), FileId(id(rng, of)))
+    }
+    fn value(_: &mut Rng) {}
+}
+
 /// What grows, stays and shrinks, by turns.
 fn is_a_btree_map<C: Drawn>() {
     for seed in 1..=6 {
@@ -227,6 +243,11 @@ fn owners_are_a_btree_map() {
 #[test]
 fn sets_of_chunks_are_a_btree_map() {
     is_a_btree_map::<ChunkSet>();
+}
+#[test]
+fn writers_are_a_btree_map() {
+    is_a_btree_map::<Writers>();
+    is_a_btree_map::<Writing>();
 }
 
 #[test]
