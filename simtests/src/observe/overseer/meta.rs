@@ -77,7 +77,9 @@ impl MetaSeen {
     }
 
     pub(super) fn damaged(&mut self, at: Tick) {
-        let marked = |(then, _): &&(Tick, LogSeq)| *then + MARKED_AFTER <= at;
+        // Who is not there any more since it last did something marks nothing.
+        let lived = self.now.min(at);
+        let marked = |(then, _): &&(Tick, LogSeq)| *then + MARKED_AFTER <= lived;
         let durable = self.durable.iter().rev().find(marked);
         self.owed = match self.owed {
             Owed::Everything => Owed::UpTo(durable.map_or(LogSeq(0), |(_, seq)| *seq)),
