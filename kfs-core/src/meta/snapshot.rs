@@ -104,8 +104,8 @@ enum Step {
     OfWhom,
     ListCheckpoints,
     ListLog,
-    /// Files that do not change any more, and then whether the open segment is due.
-    Links(VecDeque<FileName>, Behind),
+    /// Files that do not change any more, from the one asked for on, and then whether the open segment is due.
+    Links(VecDeque<LogSeq>, Behind),
     Open,
     Keep,
     LookAgain,
@@ -170,10 +170,8 @@ impl Snapshot {
             (Step::ListCheckpoints, Answer::Names(names)) => {
                 let found = numbered(&names, checkpoint_seq);
                 self.newest = found.last().copied().unwrap_or(LogSeq(0));
-                let name = |seq: &LogSeq| {
-                    FileName::new(&format!("{CHECKPOINT}/{}", checkpoint_name(*seq)))
-                };
-                let links = found.iter().map(name).collect();
+                // The newest first: it is what is needed, and what the server keeps the longest.
+                let links = found.into_iter().rev().collect();
                 Ok(self.link(links, Behind::TheNextPart))
             }
             (Step::ListLog, Answer::Names(names)) => {
@@ -185,10 +183,17 @@ impl Snapshot {
                 if self.segments[0] > self.newest.next() {
                     return self.again();
                 }
-                let links = closed.iter().map(segment).collect();
+                let links = closed.iter().copied().collect();
                 Ok(self.link(links, Behind::TheOpenSegment))
             }
-            (Step::Links(links, behind), Answer::Done) => Ok(self.link(links, behind)),
+            (Step::Links(mut links, behind), Answer::Done) => {
+                links.pop_front();
+                Ok(self.link(links, behind))
+            }
+            (Step::Links(mut links, behind), Answer::Gone) => match links.pop_front() {
+                Some(of) if self.is_needed(of, behind) => self.again(),
+                Some(_) | None => Ok(self.link(links, behind)),
+            },
             (Step::Open, Answer::Bytes(bytes)) => {
                 let open = self.open();
                 let proven =
@@ -202,12 +207,13 @@ impl Snapshot {
                 let open = self.segments.last().copied();
                 let mut again = numbered(&names, segment_first);
                 again.retain(|first| Some(*first) <= open);
-                if again == self.segments {
+                // What the server let go of meanwhile was copied before.
+                if again.iter().all(|first| self.segments.contains(first)) {
                     return Ok(self.next());
                 }
                 self.again()
             }
-            (Step::Identity | Step::Links(..) | Step::Open, Answer::Gone) => self.again(),
+            (Step::Identity | Step::Open, Answer::Gone) => self.again(),
             (step, answer) => panic!("{answer:?} is no answer to {step:?}"),
         }
     }
@@ -227,9 +233,26 @@ impl Snapshot {
         ask
     }
 
-    fn link(&mut self, mut links: VecDeque<FileName>, behind: Behind) -> Ask {
-        match (links.pop_front(), behind) {
-            (Some(file), _) => {
+    /// Whether a start from the newest checkpoint reads this one of what is being linked.
+    fn is_needed(&self, of: LogSeq, behind: Behind) -> bool {
+        match behind {
+            Behind::TheNextPart => of == self.newest,
+            Behind::TheOpenSegment => {
+                let next = self.segments.iter().find(|first| **first > of);
+                next.is_none_or(|next| *next > self.newest.next())
+            }
+        }
+    }
+
+    fn link(&mut self, links: VecDeque<LogSeq>, behind: Behind) -> Ask {
+        match (links.front(), behind) {
+            (Some(seq), _) => {
+                let file = match behind {
+                    Behind::TheNextPart => {
+                        FileName::new(&format!("{CHECKPOINT}/{}", checkpoint_name(*seq)))
+                    }
+                    Behind::TheOpenSegment => segment(seq),
+                };
                 self.step = Step::Links(links, behind);
                 Ask::Link(file)
             }
@@ -297,6 +320,30 @@ mod tests {
         assert!(matches!(tell(Answer::Names(names)), Ask::Link(_)));
         assert_eq!(tell(Answer::Done), Ask::List(LOG));
         tell(Answer::Names(vec![segment_name(LogSeq(first))]))
+    }
+
+    #[test]
+    fn an_older_checkpoint_that_goes_meanwhile_is_not_missed() {
+        let mut snapshot = Snapshot::new();
+        let mut tell = |answer| snapshot.go_on(answer).expect("it goes on");
+        tell(Answer::Done);
+        tell(Answer::Done);
+        let identity = fill::identity().encode();
+        tell(Answer::Bytes(&identity));
+        let name = |seq| checkpoint_name(LogSeq(seq));
+        let link = |seq| Ask::Link(FileName::new(&format!("{CHECKPOINT}/{}", name(seq))));
+        assert_eq!(tell(Answer::Names(vec![name(42), name(43)])), link(43));
+        assert_eq!(tell(Answer::Done), link(42));
+        assert_eq!(tell(Answer::Gone), Ask::List(LOG));
+        let names = [40, 44, 50].map(|first| segment_name(LogSeq(first)));
+        let of = |seq| segment(&LogSeq(seq));
+        assert_eq!(tell(Answer::Names(names.into())), Ask::Link(of(40)));
+        assert_eq!(tell(Answer::Gone), Ask::Link(of(44)));
+        assert_eq!(
+            tell(Answer::Gone),
+            Ask::Clear,
+            "but what is behind the newest is"
+        );
     }
 
     #[test]
