@@ -6,8 +6,11 @@ use crate::running::{Exit, Running};
 use crate::telemetry;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// How often a start that takes longer says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What a process ended by a second signal exits with: what it had begun is not finished.
 const EXIT_AT_ONCE: i32 = 1;
 
@@ -83,7 +86,7 @@ fn live<S: Report + Clone>(
 
 /// Says when the server is ready; gives its end.
 async fn serve<S: Report + Clone>(running: &Running<S>) -> Exit {
-    if let Err(exit) = running.ready().await {
+    if let Err(exit) = ready(running).await {
         return exit;
     }
     let status = running.status().status;
@@ -102,6 +105,25 @@ async fn serve<S: Report + Clone>(running: &Running<S>) -> Exit {
     // With stdout gone there is nobody to tell; the server serves all the same.
     let _ = writeln!(out, "ready listen={}{http}{mode}", running.listen).and_then(|()| out.flush());
     running.wait().await
+}
+
+/// Waits until the server serves, and says how far it is if that takes long.
+async fn ready<S: Report + Clone>(running: &Running<S>) -> Result<(), Exit> {
+    let ready = running.ready();
+    tokio::pin!(ready);
+    loop {
+        tokio::select! {
+            biased;
+            ready = &mut ready => return ready,
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                if let Some(line) = running.progress() {
+                    let mut out = std::io::stdout();
+                    // With stdout gone there is nobody to tell.
+                    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+                }
+            }
+        }
+    }
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

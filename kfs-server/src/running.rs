@@ -33,10 +33,17 @@ pub struct Running<S> {
     /// Where its pages are.
     pub http: Option<SocketAddr>,
     data: PathBuf,
+    progress: Progress,
     view: watch::Receiver<View<S>>,
     order: watch::Sender<Order>,
     ended: watch::Receiver<Option<Exit>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How far a start has come.
+struct Progress {
+    startup: Startup,
+    counts: Arc<Counts>,
 }
 
 /// What is known of a server.
@@ -101,6 +108,13 @@ impl<S> Running<S> {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// A line that says how far its start has come; `None`: it has read what it reads.
+    #[must_use]
+    pub fn progress(&self) -> Option<String> {
+        let starts = matches!(self.view.borrow().phase, Phase::Starting);
+        starts.then(|| self.progress.startup.line(&self.progress.counts))
     }
 
     /// Waits until it serves.
@@ -236,10 +250,15 @@ pub(crate) fn start<M: Server>(
         .recv()
         .unwrap_or_else(|_| Err(StartError::new(Code::Panicked, "the server's thread broke")));
     match bound {
-        Ok(Bound { listen, http }) => Ok(Running {
+        Ok(Bound {
+            listen,
+            http,
+            progress,
+        }) => Ok(Running {
             listen,
             http,
             data,
+            progress,
             view: views,
             order,
             ended,
@@ -255,6 +274,7 @@ pub(crate) fn start<M: Server>(
 struct Bound {
     listen: SocketAddr,
     http: Option<SocketAddr>,
+    progress: Progress,
 }
 
 /// The life of a server's thread; `None` if it did not come so far as to begin.
@@ -334,8 +354,16 @@ fn run<M: Server>(
             }
         }
         let machine = Recorded::<M>::new(configure(entropy(), listen), record);
+        let progress = Progress {
+            startup,
+            counts: Arc::clone(&counts),
+        };
         let machine = Observed::new(machine, counts);
-        report(Ok(Bound { listen, http }));
+        report(Ok(Bound {
+            listen,
+            http,
+            progress,
+        }));
         tokio::spawn(publish(source, view, phases));
         let (finished, end) = oneshot::channel();
         tokio::spawn(async move {

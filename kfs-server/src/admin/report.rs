@@ -109,12 +109,30 @@ impl Startup {
     }
 
     pub(super) fn json(&self, counts: &Counts, phase: &Phase) -> Value {
-        let done = match (phase, self.unit) {
-            (Phase::Waiting { .. } | Phase::Ready { .. }, _) => self.total,
-            (Phase::Starting, Unit::Bytes) => counts.disk_bytes_read.get().min(self.total),
-            (Phase::Starting, Unit::Files | Unit::Count) => counts.disk_reads.get().min(self.total),
+        let done = match phase {
+            Phase::Waiting { .. } | Phase::Ready { .. } => self.total,
+            Phase::Starting => self.done(counts),
         };
         json!({ "reads": self.reads, "unit": self.unit.name(), "done": done, "total": self.total })
+    }
+
+    fn done(&self, counts: &Counts) -> u64 {
+        let done = match self.unit {
+            Unit::Bytes => counts.disk_bytes_read.get(),
+            Unit::Files | Unit::Count => counts.disk_reads.get(),
+        };
+        done.min(self.total)
+    }
+
+    /// How far a start is, for people and for programs that wait.
+    pub(crate) fn line(&self, counts: &Counts) -> String {
+        let (done, total, unit) = (self.done(counts), self.total, self.unit.name());
+        // What was read is not all applied: a hundred is said by the line that it is ready.
+        let percent = (done * 100 / total.max(1)).min(99);
+        format!(
+            "starting progress={percent}% read={done} of={total} unit={unit} from=\"{}\"",
+            self.reads
+        )
     }
 }
 
@@ -158,6 +176,29 @@ mod tests {
         assert_eq!(total(), 2_100);
         write(checkpoint::DIR, "other", 5);
         assert_eq!(total(), 2_100);
+    }
+
+    #[test]
+    fn a_start_is_not_said_to_be_done_before_it_is() {
+        let startup = Startup {
+            reads: "log",
+            unit: Unit::Bytes,
+            total: 200,
+        };
+        let counts = Counts::default();
+        let line = |percent, done| {
+            format!("starting progress={percent}% read={done} of=200 unit=bytes from=\"log\"")
+        };
+        assert_eq!(startup.line(&counts), line(0, 0));
+        counts.disk_bytes_read.add(50);
+        assert_eq!(startup.line(&counts), line(25, 50));
+        counts.disk_bytes_read.add(500);
+        assert_eq!(startup.line(&counts), line(99, 200));
+        let nothing = Startup {
+            total: 0,
+            ..startup
+        };
+        assert!(nothing.line(&counts).contains("progress=0% read=0 of=0"));
     }
 
     #[test]

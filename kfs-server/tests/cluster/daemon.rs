@@ -74,9 +74,12 @@ impl Daemon {
 
     /// Waits for the ready line, or the end of the process.
     pub(crate) fn try_ready(&self) -> Option<Ready> {
-        match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => Some(Ready::parse(&line)),
-            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => None,
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.starts_with("starting ") => {}
+                Ok(line) => return Some(Ready::parse(&line)),
+                Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => return None,
+            }
         }
     }
 

@@ -142,9 +142,15 @@ impl Daemon {
         let failed =
             |error: &io::Error| Failure::local(format!("cannot start {}", path.display()), error);
         let mut child = command.spawn().map_err(|error| failed(&error))?;
-        let mut line = String::new();
-        let read =
-            BufReader::new(child.stdout.take().expect("its output is a pipe")).read_line(&mut line);
+        let out = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        // Before it is ready it says how far it is.
+        let ready = |line: &io::Result<String>| {
+            line.as_ref()
+                .is_ok_and(|line| !line.starts_with("starting "))
+                || line.is_err()
+        };
+        let read = out.lines().find(ready).transpose();
+        let line = read.as_ref().ok().cloned().flatten().unwrap_or_default();
         let address = |key: &str| {
             line.split_whitespace()
                 .find_map(|word| word.strip_prefix(key)?.parse().ok())
