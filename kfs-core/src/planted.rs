@@ -111,6 +111,9 @@ bugs! {
     /// What a start has read may be in the page cache only: it is synced before anything is built on it.
     ReadTailUnsynced, "read-tail-unsynced", "N3",
         "the end of the log is read at a start and not made durable";
+    /// What looks like a torn write may have been read wrong.
+    TornTailReadOnce, "torn-tail-read-once", "N3",
+        "the end of the log is cut off as torn after it was read once";
     /// A sync that failed once may have dropped what it was to save; so what was read is written anew.
     ReadTailOnlySynced, "read-tail-only-synced", "N3",
         "the end of the log is read at a start and synced, though a sync of it may have failed before";

@@ -51,6 +51,8 @@ probes! {
     SegmentsJoined, "log-segments-joined";
     /// A start has found the tail of a write that was cut.
     TornTailCut, "log-torn-tail-cut";
+    /// A start has read the end of the log twice, and got two things.
+    TailUnsteady, "log-tail-unsteady";
     /// A start has repaired a copy of the log from the other one.
     LogRepaired, "log-repaired";
     /// A start has found the mirror behind, or new.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 77] = [
+pub const SHOWN: [(&str, Bug); 78] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -43,6 +43,7 @@ pub const SHOWN: [(&str, Bug); 77] = [
     ("rollback-accepted", Bug::AcceptedDeleted),
     ("disk-cloned", Bug::ClonedDiskAccepted),
     ("sync-fails-and-power-is-lost", Bug::ReadTailOnlySynced),
+    ("end-of-log-is-read-wrong", Bug::TornTailReadOnce),
     ("newest-checkpoint-rots", Bug::LogPrunedByNewest),
     ("newer-header-rots", Bug::ShortReplicaServed),
     ("block-rots-and-a-part-is-read", Bug::PartialReadUnverified),

@@ -183,7 +183,8 @@ impl Snapshot {
                 if self.segments[0] > self.newest.next() {
                     return self.again();
                 }
-                let links = closed.iter().copied().collect();
+                // The newest first, so that what was copied when an old one is gone has no gap.
+                let links = closed.iter().rev().copied().collect();
                 Ok(self.link(links, Behind::TheOpenSegment))
             }
             (Step::Links(mut links, behind), Answer::Done) => {
@@ -192,6 +193,9 @@ impl Snapshot {
             }
             (Step::Links(mut links, behind), Answer::Gone) => match links.pop_front() {
                 Some(of) if self.is_needed(of, behind) => self.again(),
+                Some(_) if behind == Behind::TheOpenSegment => {
+                    Ok(self.link(VecDeque::new(), behind))
+                }
                 Some(_) | None => Ok(self.link(links, behind)),
             },
             (Step::Open, Answer::Bytes(bytes)) => {
@@ -335,15 +339,18 @@ mod tests {
         assert_eq!(tell(Answer::Names(vec![name(42), name(43)])), link(43));
         assert_eq!(tell(Answer::Done), link(42));
         assert_eq!(tell(Answer::Gone), Ask::List(LOG));
-        let names = [40, 44, 50].map(|first| segment_name(LogSeq(first)));
+        let names = [30, 40, 44, 50].map(|first| segment_name(LogSeq(first)));
         let of = |seq| segment(&LogSeq(seq));
-        assert_eq!(tell(Answer::Names(names.into())), Ask::Link(of(40)));
-        assert_eq!(tell(Answer::Gone), Ask::Link(of(44)));
+        assert_eq!(tell(Answer::Names(names.into())), Ask::Link(of(44)));
+        let needed = snapshot.clone().go_on(Answer::Gone);
         assert_eq!(
-            tell(Answer::Gone),
-            Ask::Clear,
-            "but what is behind the newest is"
+            needed,
+            Ok(Ask::Clear),
+            "what is behind the newest is missed"
         );
+        let mut tell = |answer| snapshot.go_on(answer).expect("it goes on");
+        assert_eq!(tell(Answer::Done), Ask::Link(of(40)));
+        assert_eq!(tell(Answer::Gone), Ask::Read(of(50)), "there is no gap");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod beside;
 mod merge;
 mod pair;
 mod refusals;
+mod twice;
 mod work;
 
 use self::pair::{Pair, Paired, Two, Whole};
@@ -83,6 +84,8 @@ enum Step {
     CheckpointList(Found),
     Checkpoint(Box<Loading>),
     Segment(Box<Reading>),
+    /// Its last segment is read once more, from this part on, before its end is cut off.
+    Again(Box<Whole>, usize),
     /// Both copies of the log are read.
     Segments(Box<Pair>),
     /// All is read: this, in its order, puts the copies of the log in order and opens the new segment.
@@ -372,6 +375,7 @@ impl Recovery {
             }
             Step::Checkpoint(loading) => self.load_on(io, loading, result),
             Step::Segment(reading) => self.read_on(io, reading, result),
+            Step::Again(whole, nth) => self.compare(io, whole, nth, result),
             Step::Segments(pair) => {
                 let paired = pair.completed(io, result)?;
                 self.paired(io, paired)
@@ -694,6 +698,9 @@ impl Recovery {
             tail,
             torn,
         };
+        if (whole.torn.is_some() || whole.end.batches == 0) && !planted::is(Bug::TornTailReadOnce) {
+            return self.read_again(io, Box::new(whole), 0);
+        }
         self.read_all(io, whole)
     }
 

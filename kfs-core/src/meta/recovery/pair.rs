@@ -256,6 +256,7 @@ pub(super) enum Paired {
 }
 
 /// The log that was made of both copies.
+#[derive(Clone, Debug)]
 pub(super) struct Whole {
     pub(super) found: Found,
     pub(super) state: State,

@@ -9,7 +9,7 @@ use crate::workload::job::{Job, Look, ReadHow};
 use std::ops::Range;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 11] = [
+pub(super) const ALL: [Scenario; 12] = [
     Scenario {
         name: "rot-in-the-log",
         about: "a block of the log rots while the meta server is down, with acked records behind it",
@@ -119,6 +119,35 @@ pub(super) const ALL: [Scenario; 11] = [
                     power(1_200),
                     power(3_600),
                 ],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "end-of-log-is-read-wrong",
+        about: "power fails right after a change was answered, and the next starts get wrong bits whenever they read the log",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            // The shorter the log, the more often its last batch alone is read wrong.
+            let faults = [1, 2, 3, 5].into_iter().flat_map(|nth| {
+                let aim = Aim {
+                    at: DiskTarget::Under("log".into()),
+                    after: 0,
+                    times: Times::Always,
+                    seed: draws.bits(),
+                };
+                let answered = Trigger::AfterMessage("Mutated".into(), nth, 0);
+                let read = Fault::Disk(0, DiskFault::CorruptRead { bits: 60, aim });
+                [
+                    planned(answered.clone(), dark(&[0], &[], &mut draws), 50),
+                    planned(answered, read, 900),
+                ]
+            });
+            let faults = faults.collect();
+            let jobs = puts(0..6).chain([Job::Idle { ms: 1_500 }]);
+            Schedule {
+                clients: one(jobs.chain(puts(6..9)).collect()),
+                faults,
                 ..small(seed)
             }
         },

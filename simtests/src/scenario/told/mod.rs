@@ -24,6 +24,7 @@
 //! | rot in the log, and in its last acked batch | `rot-in-the-log`, `rot-in-the-last-batch` | `damage-passes-for-torn`, `mark-left-out` |
 //! | rot in the last acked batch of a log that has a mirror, or in both of them at different places | `mirror-has-the-last-batch`, `mirror-and-log-rot-apart` | `mirror-not-awaited`, `mirror-unread`, `mirror-unnamed`, `mirror-left-damaged` |
 //! | a sync of the log fails once, then power is lost | `sync-fails-and-power-is-lost` | `read-tail-only-synced` |
+//! | the end of the log is read wrong, and is no torn write | `end-of-log-is-read-wrong` | `torn-tail-read-once` |
 //! | the tail of the log is in the cache only, and power is lost, in the start too | `tail-in-cache`, `start-loses-power` | `read-tail-unsynced` |
 //! | a crash in the middle of a segment switch | `segment-switch-power` | `segment-header-unsynced` |
 //! | checkpoints without durable names, and the log that they stand for is gone | `first-checkpoints-lose-power` | `checkpoint-unnamed`, `checkpoint-dir-unnamed` |
