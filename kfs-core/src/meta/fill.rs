@@ -27,8 +27,8 @@ pub const CLUSTER: ClusterId = ClusterId(1);
 /// Of all records.
 pub const EPOCH: Epoch = Epoch(1);
 const SESSION: u64 = 1;
-/// Of each directory.
-const FILES: u64 = 1_000;
+/// Files of each directory.
+pub const FILES: u64 = 1_000;
 /// Between two files.
 const NANOS: u64 = 1_000_000;
 

@@ -1,6 +1,7 @@
 //! `kfs bench meta`: requests to a meta server from clients that are processes of their own, beside a plain echo
 //! server and a plain sync of the same disk; and what a start with many files takes, in time and in memory.
-use super::process::{Daemon, own_cpu_seconds, spawn_part};
+use super::checkpoint::{Beside, DISK_BYTES_A_SECOND, RATE};
+use super::process::{Daemon, own_cpu_seconds, run_part, spawn_part};
 use super::{directory, median, removed};
 use crate::cli::failure::Failure;
 use crate::cli::screen::Screen;
@@ -163,6 +164,41 @@ struct FillLine {
     replay_creates_random_per_s: f64,
 }
 
+/// A checkpoint beside creates, as JSON.
+#[derive(Serialize, Debug)]
+struct CheckpointLine {
+    case: &'static str,
+    files: u64,
+    creates_a_second: u64,
+    #[serde(flatten)]
+    beside: Beside,
+}
+
+impl CheckpointLine {
+    const fn of(files: u64, beside: Beside) -> Self {
+        Self {
+            case: "checkpoint",
+            files,
+            creates_a_second: RATE,
+            beside,
+        }
+    }
+    fn text(&self) -> String {
+        let beside = &self.beside;
+        format!(
+            "a checkpoint of them beside {RATE} creates a second (simulated time; a disk of {}/s): it took {:.1} s, and {:.1} % more memory;\n\
+             no call of the server took longer than {:.2} ms of CPU time ({:.2} ms without it), and one in a thousand longer than {:.2} ms ({:.2} ms)",
+            crate::cli::units::size(DISK_BYTES_A_SECOND),
+            beside.seconds,
+            beside.memory_percent,
+            beside.call_max_ms,
+            beside.call_max_ms_without,
+            beside.call_p999_ms,
+            beside.call_p999_ms_without,
+        )
+    }
+}
+
 /// Measures, and prints a table, or with `--json` a line per case.
 pub(super) fn run(asked: &Metadata, screen: &Screen, stop: &AtomicBool) -> Result<(), Failure> {
     let directory = directory(asked.dir.as_deref())?;
@@ -176,9 +212,10 @@ pub(super) fn run(asked: &Metadata, screen: &Screen, stop: &AtomicBool) -> Resul
         }
     }
     if asked.files > 0 {
-        let line = fill(asked.files, directory.path(), screen, stop)?;
+        let (line, beside) = fill(asked.files, directory.path(), screen, stop)?;
         screen.json(&line)?;
-        for line in fill_table(&line) {
+        screen.json(&beside)?;
+        for line in fill_table(&line).into_iter().chain([beside.text()]) {
             screen.line(line)?;
         }
     }
@@ -537,7 +574,12 @@ fn sync_seconds(dir: &Path) -> io::Result<f64> {
 }
 
 /// Starts a server with many files: from its log, and from a checkpoint.
-fn fill(files: u64, dir: &Path, screen: &Screen, stop: &AtomicBool) -> Result<FillLine, Failure> {
+fn fill(
+    files: u64,
+    dir: &Path,
+    screen: &Screen,
+    stop: &AtomicBool,
+) -> Result<(FillLine, CheckpointLine), Failure> {
     screen.note(format!("measuring a start with {files} files"));
     let bar = screen.activity();
     let step = |what: &str| {
@@ -583,9 +625,17 @@ fn fill(files: u64, dir: &Path, screen: &Screen, stop: &AtomicBool) -> Result<Fi
     let ready_s = begun.elapsed().as_secs_f64();
     let resident = meta.resident_bytes()?;
     meta.stop()?;
+    step("a checkpoint beside creates")?;
+    let directories = files.div_ceil(fill::FILES);
+    let arguments = [
+        "checkpoint-beside".to_owned(),
+        data.display().to_string(),
+        directories.to_string(),
+    ];
+    let beside: Beside = run_part(&arguments)?;
     bar.finish_and_clear();
     std::fs::remove_dir_all(&data).map_err(failed)?;
-    Ok(FillLine {
+    let fill = FillLine {
         case: "fill",
         files,
         bytes_per_file: (resident as f64 / files as f64 * 10.0).round() / 10.0,
@@ -596,7 +646,8 @@ fn fill(files: u64, dir: &Path, screen: &Screen, stop: &AtomicBool) -> Result<Fi
         replay_records_per_s: (records as f64 / replay_s).round(),
         replay_creates_per_s: sequence.round(),
         replay_creates_random_per_s: random.round(),
-    })
+    };
+    Ok((fill, CheckpointLine::of(files, beside)))
 }
 
 fn bytes_in(dir: &Path) -> io::Result<u64> {
@@ -618,7 +669,7 @@ fn replayed(data: &Path, records: impl Iterator<Item = Logged>) -> Result<f64, F
 }
 
 /// Makes the data directory of a meta server whose log has these records; gives how many.
-fn write_log(data: &Path, records: impl Iterator<Item = Logged>) -> io::Result<u64> {
+pub(super) fn write_log(data: &Path, records: impl Iterator<Item = Logged>) -> io::Result<u64> {
     let dir = data.join(oplog::DIR);
     std::fs::create_dir_all(&dir)?;
     std::fs::write(

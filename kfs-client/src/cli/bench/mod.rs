@@ -3,6 +3,7 @@
 //!
 //! Servers and clients are processes of their own. Rounds of the floor and of the file system alternate, so
 //! that what else happens on the machine hits both; each figure is the median of its rounds.
+mod checkpoint;
 mod client;
 mod floor;
 mod meta;
@@ -106,6 +107,10 @@ pub(crate) enum Part {
         depth: usize,
         begin_ms: u64,
         seconds: f64,
+    },
+    CheckpointBeside {
+        data: PathBuf,
+        directories: u64,
     },
     FloorEchoServer,
     FloorEchoClient {
@@ -230,6 +235,9 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
         } => {
             let asked = meta::ask(at, ask, &prefix, depth, begin_ms, seconds);
             return tell(&super::runtime()?.block_on(asked)?);
+        }
+        Part::CheckpointBeside { data, directories } => {
+            return tell(&checkpoint::beside(data, directories).map_err(failed)?);
         }
         Part::FloorEchoServer => {
             meta::echo_server().map_err(failed)?;
@@ -591,7 +599,7 @@ impl Run<'_> {
         };
         self.chunkservers.iter().try_for_each(Daemon::forget_peak)?;
         let (cpu_before, counted_before) = (self.cpu_seconds()?, self.counted(counter)?);
-        let mut measured = run_part(&part)?;
+        let mut measured: Measured = run_part(&part)?;
         measured.cpu_s += self.cpu_seconds()? - cpu_before;
         self.check_counter(case, counter, counted_before + moved)?;
         let peaks: Vec<u64> = self
@@ -662,7 +670,7 @@ impl Run<'_> {
     fn clear(&self) -> Result<(), Failure> {
         self.go_on()?;
         for case in [Case::WriteR1, Case::WriteR3] {
-            run_part(&[
+            run_part::<Measured>(&[
                 "client-remove".into(),
                 self.meta.listen.to_string(),
                 case.path(),

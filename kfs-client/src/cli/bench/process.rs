@@ -2,6 +2,7 @@
 use crate::cli::failure::Failure;
 use kfs_core::wire::Status;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -57,6 +58,11 @@ pub(super) fn own_peak_bytes() -> io::Result<u64> {
     peak_bytes(Path::new("/proc/self/status"))
 }
 
+/// The resident memory that this process has now.
+pub(super) fn own_resident_bytes() -> io::Result<u64> {
+    kibibytes(Path::new("/proc/self/status"), "VmRSS:")
+}
+
 fn peak_bytes(status: &Path) -> io::Result<u64> {
     kibibytes(status, "VmHWM:")
 }
@@ -84,7 +90,7 @@ pub(super) fn spawn_part(arguments: &[String]) -> io::Result<Child> {
 }
 
 /// Runs a part of the benchmark to its end.
-pub(super) fn run_part(arguments: &[String]) -> Result<Measured, Failure> {
+pub(super) fn run_part<T: DeserializeOwned>(arguments: &[String]) -> Result<T, Failure> {
     let name = &arguments[0];
     let failed = |error: &io::Error| {
         Failure::local(
