@@ -501,11 +501,11 @@ fn the_page_lays_a_checkpoint_out_as_it_is_written() {
     assert_eq!(field(&fields, &bytes, "hash of all"), before);
     let sum = crc(&bytes[..checkpoint::BLOCK_CRC_AT]).to_le_bytes();
     assert_eq!(field(&fields, &bytes, "CRC-32 of bytes 0..31"), sum);
-    for bound in ["262,144", "1,048,576"] {
+    for bound in ["65,536", "1,048,576"] {
         assert!(page.contains(bound));
     }
     let bounds = (checkpoint::BLOCK_PAYLOAD_DUE, checkpoint::BLOCK_PAYLOAD_MAX);
-    assert_eq!(bounds, (262_144, 1_048_576));
+    assert_eq!(bounds, (65_536, 1_048_576));
 
     let mut sections: Vec<(u16, String)> = Vec::new();
     for cells in rows(&page, "## Sections") {

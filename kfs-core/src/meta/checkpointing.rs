@@ -30,8 +30,10 @@ const KEPT: usize = 2;
 const SEGMENTS_DUE: usize = 16;
 /// After one that failed, the next is tried.
 const RETRY: Duration = Duration::from_secs(60);
-/// Bytes that are read back at once.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes that are read back at once: nobody is answered while they are looked at.
+const READ_BYTES: usize = 128 << 10;
+/// Nodes of the state that was written that are let go of with each of them: it is gone before all is read back.
+const SHED_AT_ONCE: usize = 32;
 
 /// Who makes them. What is not finished has a name of each of the two, so that neither takes the file away that the
 /// other one is writing.
@@ -89,11 +91,14 @@ enum Step {
     },
     Syncing {
         hash: u64,
+        old: State,
     },
     Reading {
         hash: u64,
         reader: Reader,
         at: u64,
+        /// What was written. What is nobody else's any more is let go of bit by bit.
+        old: State,
     },
     /// Until the log is durable that far.
     Waiting(Summary),
@@ -274,7 +279,7 @@ impl Checkpoints {
             Step::NamingDir(writer) => (DiskOp::Create { file, zeroed: 0 }, Step::Creating(writer)),
             Step::Creating(writer) => write(file, writer, 0),
             Step::Writing { writer, at } => write(file, writer, at),
-            Step::Syncing { hash } => {
+            Step::Syncing { hash, old } => {
                 let reader = Reader::new(finished(seq).to_string(), self.cluster);
                 (
                     read(file, 0),
@@ -282,6 +287,7 @@ impl Checkpoints {
                         hash,
                         reader,
                         at: 0,
+                        old,
                     },
                 )
             }
@@ -289,6 +295,7 @@ impl Checkpoints {
                 hash,
                 mut reader,
                 at,
+                mut old,
             } => {
                 let DiskDone::Data(bytes) = done else {
                     panic!("a read gives data")
@@ -306,7 +313,14 @@ impl Checkpoints {
                 match summary {
                     None => {
                         let at = at + bytes.len() as u64;
-                        (read(file, at), Step::Reading { hash, reader, at })
+                        old.shed(SHED_AT_ONCE);
+                        let step = Step::Reading {
+                            hash,
+                            reader,
+                            at,
+                            old,
+                        };
+                        (read(file, at), step)
                     }
                     Some(summary) if summary.hash == hash => {
                         self.making = Some(Making {
@@ -398,10 +412,11 @@ fn synced(dir: FileName, bug: Bug) -> DiskOp {
 fn write(file: FileName, mut writer: Writer, at: u64) -> (DiskOp, Step) {
     let Some(bytes) = writer.next_bytes() else {
         let hash = writer.hash();
+        let old = writer.into_state();
         if planted::is(Bug::CheckpointUnsynced) {
-            return (DiskOp::Space, Step::Syncing { hash });
+            return (DiskOp::Space, Step::Syncing { hash, old });
         }
-        return (DiskOp::Sync { file }, Step::Syncing { hash });
+        return (DiskOp::Sync { file }, Step::Syncing { hash, old });
     };
     let len = bytes.len() as u64;
     let op = DiskOp::Write {

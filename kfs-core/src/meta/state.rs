@@ -725,6 +725,16 @@ impl State {
         let of_session = (session, FileId(0))..=(session, FileId(u64::MAX));
         self.writing.range(of_session).next().is_some()
     }
+    /// Lets go of a part of a state that is of no use any more, so that this does not take long at once; whether there
+    /// is more. Nothing else may be done with it afterwards.
+    pub(crate) fn shed(&mut self, mut most: usize) -> bool {
+        self.tree.shed(&mut most)
+            || self.inodes.shed(&mut most)
+            || self.chunks.shed(&mut most)
+            || self.owners.shed(&mut most)
+            || self.writers.shed(&mut most)
+            || self.writing.shed(&mut most)
+    }
     /// How many files there are, those without names among them.
     pub(crate) fn files(&self) -> u64 {
         self.inodes.len() as u64 - self.directories

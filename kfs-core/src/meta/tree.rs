@@ -13,6 +13,10 @@ use core::ops::Bound;
 pub(crate) struct Tree(Map<Names>);
 
 impl Tree {
+    /// See [`Map::shed`].
+    pub(crate) fn shed(&mut self, most: &mut usize) -> bool {
+        self.0.shed(most)
+    }
     /// What a name stands for.
     pub(crate) fn get(&self, key: &Key) -> Option<FileId> {
         self.0.get(key)

@@ -32,8 +32,9 @@ pub const BLOCK_HEADER_BYTES: usize = 36;
 pub const BLOCK_CRC_AT: usize = BLOCK_HEADER_BYTES - 4;
 /// The most bytes of a block's entries.
 pub const BLOCK_PAYLOAD_MAX: usize = 1 << 20;
-/// A block is closed when it has so many bytes of entries, so that none is longer than may be.
-pub const BLOCK_PAYLOAD_DUE: usize = 256 << 10;
+/// A block is closed when it has so many bytes of entries, so that none is longer than may be; and each is made in
+/// one call of a server that answers nobody meanwhile: a millisecond or less.
+pub const BLOCK_PAYLOAD_DUE: usize = 64 << 10;
 
 /// The name of the checkpoint that ends with this record.
 #[must_use]

@@ -51,6 +51,11 @@ impl Writer {
     pub const fn state(&self) -> &State {
         &self.state
     }
+    /// The state, when nothing is left to be given.
+    #[must_use]
+    pub fn into_state(self) -> State {
+        self.state
+    }
     /// The hash of all that was given so far; when nothing is left, of the state.
     #[must_use]
     pub const fn hash(&self) -> u64 {

@@ -267,6 +267,11 @@ impl<C: Code> Map<C> {
         self.len -= 1;
         Some(before)
     }
+    /// Lets go of a part of a map that is of no use any more, so that this does not take long at once; whether there
+    /// is more. Nothing else may be done with it afterwards.
+    pub(crate) fn shed(&mut self, most: &mut usize) -> bool {
+        self.root.shed(most)
+    }
     /// The last entry.
     pub(crate) fn last(&self) -> Option<(C::Key, C::Value)> {
         let (key, value) = match &self.tail {

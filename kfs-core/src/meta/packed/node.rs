@@ -341,6 +341,30 @@ impl<C: Code> Node<C> {
             }
         }
     }
+    /// Lets go of its last children, of so many of the lowest inner nodes at most; whether something is left. What
+    /// somebody else has too costs nothing to let go of.
+    pub(super) fn shed(&mut self, most: &mut usize) -> bool {
+        let own = match self {
+            Self::Leaf(_) => None,
+            Self::Inner(inner) => Arc::get_mut(inner),
+        };
+        let Some(own) = own else {
+            *self = Self::default();
+            *most = most.saturating_sub(1);
+            return false;
+        };
+        while *most > 0
+            && let Some(last) = own.nodes.last_mut()
+        {
+            if matches!(last, Self::Leaf(_)) {
+                own.nodes.clear();
+                *most -= 1;
+            } else if !last.shed(most) {
+                own.nodes.pop();
+            }
+        }
+        !own.nodes.is_empty()
+    }
     /// Whether it should be joined with another.
     fn is_short(&self) -> bool {
         match self {

@@ -251,6 +251,33 @@ fn writers_are_a_btree_map() {
 }
 
 #[test]
+fn a_map_is_let_go_of_in_parts_and_its_clones_keep_what_they_have() {
+    let mut map = Map::<Owners>::default();
+    for chunk in 0..100_000 {
+        map.insert(ChunkId(chunk), (FileId(chunk / 3), chunk % 3));
+    }
+    let mut old = map.clone();
+    for chunk in (0..100_000).step_by(97) {
+        map.insert(ChunkId(chunk), (FileId(chunk), 7));
+    }
+    let all: Vec<_> = map.iter().collect();
+    let mut parts = 0;
+    loop {
+        parts += 1;
+        let mut most = 4;
+        if !old.shed(&mut most) {
+            break;
+        }
+        assert_eq!(most, 0, "it goes on as long as it may");
+    }
+    // A leaf has some fifteen of them, an inner node 48 leaves; no more than one in a hundred is its own.
+    assert!((10..100).contains(&parts), "{parts} parts");
+    drop(old);
+    map.check();
+    assert!(map.iter().eq(all), "what is still used is there");
+}
+
+#[test]
 fn what_comes_in_order_fills_leaves_and_costs_what_it_is() {
     let mut map = Map::<Owners>::default();
     for nth in 0..100_000 {
