@@ -31,7 +31,7 @@ const SEGMENTS_DUE: usize = 16;
 /// After one that failed, the next is tried.
 const RETRY: Duration = Duration::from_secs(60);
 /// Bytes that are read back at once: nobody is answered while they are looked at.
-const READ_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Nodes of the state that was written that are let go of with each of them: it is gone before all is read back.
 const SHED_AT_ONCE: usize = 32;
 
