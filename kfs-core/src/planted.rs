@@ -120,6 +120,9 @@ bugs! {
     /// A copy of the data directory has the identity first: the log that is copied then reaches its epoch.
     SnapshotIdentityLast, "snapshot-identity-last", "N3",
         "a copy of a data directory takes the identity last, which may name an epoch that the copied log lacks";
+    /// A segment whose end is not whole may have been read wrong.
+    SnapshotReadOnce, "snapshot-read-once", "N3",
+        "a copy of a data directory ends where the open segment was read wrong";
     /// It has the checkpoints before the log, which then reaches them.
     SnapshotLogFirst, "snapshot-log-first", "N3",
         "a copy of a data directory takes the log first, and then checkpoints that may be ahead of it";

@@ -51,6 +51,8 @@ probes! {
     SegmentsJoined, "log-segments-joined";
     /// A start has found the tail of a write that was cut.
     TornTailCut, "log-torn-tail-cut";
+    /// A copy of a data directory has read the open segment again, as its end was not whole.
+    SnapshotReadAgain, "snapshot-read-again";
     /// A start has read the end of the log twice, and got two things.
     TailUnsteady, "log-tail-unsteady";
     /// A start has repaired a copy of the log from the other one.

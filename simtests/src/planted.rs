@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 78] = [
+pub const SHOWN: [(&str, Bug); 79] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -20,6 +20,7 @@ pub const SHOWN: [(&str, Bug); 78] = [
     ("compactor-beside-server", Bug::CompactorLeavesRest),
     ("backups-beside-server", Bug::SnapshotLogFirst),
     ("backups-beside-server", Bug::SnapshotIdentityLast),
+    ("backup-reads-wrong", Bug::SnapshotReadOnce),
     ("backup-restored", Bug::LostTailIgnored),
     ("backup-restored", Bug::AcceptedDeleted),
     ("first-checkpoints-lose-power", Bug::CheckpointUnnamed),

@@ -379,6 +379,19 @@ pub struct Proven {
     pub bytes: usize,
     /// The last record in them.
     pub last: LogSeq,
+    /// What stands behind the last batch that can be read.
+    pub behind: Behind,
+}
+
+/// What stands behind the last batch of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behind {
+    /// Zeros.
+    Nothing,
+    /// Something that is no batch: one was read while it was written, or was read wrong.
+    Something,
+    /// A whole batch, behind one that is not; the place of that one in the segment, in bytes.
+    Batch(usize),
 }
 
 /// Finds how far the bytes of a segment were durable when they were read, while somebody may be writing to it.
@@ -397,6 +410,7 @@ pub fn proven(segment: &[u8], durable: LogSeq) -> Result<Proven, Mismatch> {
     let mut proven = Proven {
         bytes: SEGMENT_HEADER_BYTES,
         last: LogSeq(header.first.0 - 1),
+        behind: Behind::Nothing,
     };
     let mut newest = proven;
     while let Found::Batch { header, padded, .. } =
@@ -412,7 +426,23 @@ pub fn proven(segment: &[u8], durable: LogSeq) -> Result<Proven, Mismatch> {
             proven = newest;
         }
     }
+    proven.behind = behind(segment, newest.bytes, header.salt);
     Ok(proven)
+}
+
+fn behind(segment: &[u8], end: usize, salt: u64) -> Behind {
+    let rest = &segment[end.min(segment.len())..];
+    let pages = || rest.chunks(SEGMENT_HEADER_BYTES);
+    if pages().all(|page| page.iter().all(|byte| *byte == 0)) {
+        return Behind::Nothing;
+    }
+    let begins = (0..rest.len()).step_by(SEGMENT_HEADER_BYTES);
+    let whole = |at: usize| matches!(find_batch(&rest[at..], salt), Found::Batch { .. });
+    if begins.into_iter().any(whole) {
+        Behind::Batch(end)
+    } else {
+        Behind::Something
+    }
 }
 
 /// Whether another segment follows.
@@ -860,6 +890,12 @@ mod tests {
         let mut torn = bytes.clone();
         torn[2 * page + 100..3 * page].fill(0);
         assert_eq!(proven_of(&torn, 0), (page, 0));
+        let behind_of = |bytes: &[u8]| proven(bytes, LogSeq(0)).unwrap().behind;
+        assert_eq!(behind_of(&torn), Behind::Batch(2 * page));
+        assert_eq!(behind_of(&bytes), Behind::Nothing);
+        let longer = [&bytes, &[0; 8_192][..]].concat();
+        assert_eq!(behind_of(&longer), Behind::Nothing);
+        assert_eq!(behind_of(&bytes[..3 * page + 50]), Behind::Something);
         let (seqs, end) = read(&torn[..page], 1 << 20, Follows::Nothing).unwrap();
         assert_eq!((seqs.len(), end.torn), (0, false));
         assert!(read(&torn, 1 << 20, Follows::Nothing).is_err());

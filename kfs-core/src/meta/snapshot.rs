@@ -6,7 +6,10 @@
 //!
 //! It says what is to be done and is told how it went; it does nothing itself, and knows nothing of time.
 use super::checkpoint::format::{DIR as CHECKPOINT, checkpoint_name, checkpoint_seq};
-use super::oplog::{DIR as LOG, Mismatch, proven, segment_first, segment_name};
+use super::oplog::{
+    Behind as BehindBatches, DIR as LOG, Mismatch, proven, segment_first, segment_name,
+};
+use crate::block::crc;
 use crate::identity::{self, Identity, Owner};
 use crate::ids::{ClusterId, LogSeq};
 use crate::machine::FileName;
@@ -67,7 +70,7 @@ pub enum Wrong {
     Owner,
     /// There is no segment.
     NoLog,
-    /// The open segment has no whole header.
+    /// The open segment has no whole header, or is damaged.
     Segment(FileName, Mismatch),
     /// Files went so many times before they were copied.
     Changes(u32),
@@ -83,6 +86,8 @@ pub struct Snapshot {
     newest: LogSeq,
     segments: Vec<LogSeq>,
     record: LogSeq,
+    /// The sum of the open segment as it was last read, if something stands behind its last batch.
+    read: Option<u32>,
 }
 
 /// What a copy is made of.
@@ -137,6 +142,7 @@ impl Snapshot {
             newest: LogSeq(0),
             segments: Vec::new(),
             record: LogSeq(0),
+            read: None,
         }
     }
 
@@ -202,6 +208,24 @@ impl Snapshot {
                 let open = self.open();
                 let proven =
                     proven(bytes, self.newest).map_err(|why| Wrong::Segment(open.clone(), why))?;
+                if proven.behind != BehindBatches::Nothing && !planted::is(Bug::SnapshotReadOnce) {
+                    // It was being written, or was read wrong: the next time it is another one.
+                    let sum = crc(bytes);
+                    if self.read.replace(sum) != Some(sum) {
+                        probe::hit(Probe::SnapshotReadAgain);
+                        self.tries += 1;
+                        if self.tries == TRIES {
+                            return Err(Wrong::Changes(TRIES));
+                        }
+                        self.step = Step::Open;
+                        return Ok(Ask::Read(open));
+                    }
+                    if let BehindBatches::Batch(at) = proven.behind {
+                        let expected = format!("a batch at offset {at}");
+                        let found = "something else, and a whole batch behind it";
+                        return Err(Wrong::Segment(open, Mismatch::new(expected, found)));
+                    }
+                }
                 self.record = proven.last;
                 self.step = Step::Keep;
                 Ok(Ask::Keep(open, proven.bytes))
@@ -351,6 +375,61 @@ mod tests {
         let mut tell = |answer| snapshot.go_on(answer).expect("it goes on");
         assert_eq!(tell(Answer::Done), Ask::Link(of(40)));
         assert_eq!(tell(Answer::Gone), Ask::Read(of(50)), "there is no gap");
+    }
+
+    #[test]
+    fn an_open_segment_whose_end_is_not_whole_is_read_until_it_is_the_same_twice() {
+        let mut log = fill::Log::new(fill::CLUSTER);
+        for logged in fill::Records::new(40_000, fill::Order::Sequence).take(40_000) {
+            assert!(log.push(logged.by, logged.record).is_none());
+        }
+        let (_, whole) = log.finish();
+        let copy = |reads: &[&[u8]]| {
+            let mut snapshot = Snapshot::new();
+            let mut tell = |answer| snapshot.go_on(answer);
+            tell(Answer::Done).unwrap();
+            tell(Answer::Done).unwrap();
+            let identity = fill::identity().encode();
+            tell(Answer::Bytes(&identity)).unwrap();
+            tell(Answer::Names(vec![])).unwrap();
+            let names = vec![segment_name(LogSeq(1))];
+            assert!(matches!(tell(Answer::Names(names)), Ok(Ask::Read(_))));
+            let mut said = Vec::new();
+            for read in reads {
+                said.push(tell(Answer::Bytes(read)));
+            }
+            said
+        };
+        let kept = |asked: &Result<Ask, Wrong>| match asked {
+            Ok(Ask::Keep(_, bytes)) => Some(*bytes),
+            _ => None,
+        };
+        let all = kept(&copy(&[&whole])[0]).unwrap();
+        let mut early = whole.clone();
+        early[5_000] ^= 1;
+        let mut late = whole.clone();
+        late.extend([7; 100]);
+        let said = copy(&[&early, &whole]);
+        assert!(
+            matches!(said[0], Ok(Ask::Read(_))),
+            "it may have been read wrong"
+        );
+        assert_eq!(kept(&said[1]), Some(all));
+        let damaged = copy(&[&early, &early]).pop();
+        assert!(
+            matches!(damaged, Some(Err(Wrong::Segment(..)))),
+            "it is so on the disk"
+        );
+        let torn = copy(&[&late, &late]).pop().unwrap();
+        assert_eq!(kept(&torn), Some(all), "a write that was cut is left out");
+        let mut other = early.clone();
+        let mut reads = Vec::new();
+        for nth in 0..8 {
+            other[5_001] = nth;
+            reads.push(other.clone());
+        }
+        let reads: Vec<&[u8]> = reads.iter().map(|read| &read[..]).collect();
+        assert!(matches!(copy(&reads).pop(), Some(Err(Wrong::Changes(8)))));
     }
 
     #[test]

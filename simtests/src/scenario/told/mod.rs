@@ -30,6 +30,7 @@
 //! | checkpoints without durable names, and the log that they stand for is gone | `first-checkpoints-lose-power` | `checkpoint-unnamed`, `checkpoint-dir-unnamed` |
 //! | the off-line compactor beside a server, either killed at any point | `compactor-beside-server` | `compactor-leaves-rest` |
 //! | a data directory is copied while its server lets go of files and starts again | `backups-beside-server` | `snapshot-log-first`, `snapshot-identity-last` |
+//! | a copy of a data directory is read wrong | `backup-reads-wrong` | `snapshot-read-once` |
 //! | a backup is restored; what is missing is said, accepted, and found | `backup-restored` | `lost-tail-ignored`, `accepted-deleted` |
 //! | the newest checkpoint rots | `newest-checkpoint-rots` | `log-pruned-by-newest` |
 //! | an old copy of the meta server's disk comes back; epochs are lived twice | `meta-set-back` | `epoch-lived-twice`, `unknown-deleted`, `lost-tail-ignored` |

@@ -1,6 +1,7 @@
 //! What an operator does to the data directory of a meta server: compacts it, backs it up, restores it.
 use super::{dark, draws_of, mkdir, one, planned, put, read, small};
 use crate::disk::Policy;
+use crate::disk::faults::{Aim, DiskFault, Target as DiskTarget, Times};
 use crate::fault::{Fault, Planned, Site, Trigger};
 use crate::keyed::Keyed;
 use crate::scenario::Scenario;
@@ -8,7 +9,7 @@ use crate::schedule::{Class, Schedule};
 use crate::workload::job::Job;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 4] = [
+pub(super) const ALL: [Scenario; 5] = [
     Scenario {
         name: "compactor-beside-server",
         about: "compactors run beside a meta server that makes checkpoints too, and either is killed or loses power at any point",
@@ -52,6 +53,34 @@ pub(super) const ALL: [Scenario; 4] = [
             faults.extend(server_falls(&mut draws));
             Schedule {
                 checkpoint_ms: draws.pick(&[0, 20, 40, 150]),
+                clients: one(grows()),
+                faults,
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "backup-reads-wrong",
+        about: "a data directory is backed up while its disk gives wrong bits of the log now and then",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            // While the log has one segment, which is what is read wrong.
+            let faults = (0..5).flat_map(|nth| {
+                let at = Trigger::At(20 + 15 * nth + draws.below(10));
+                let aim = Aim {
+                    at: DiskTarget::Under("log".into()),
+                    after: 0,
+                    times: Times::Once,
+                    seed: draws.bits(),
+                };
+                let wrong = DiskFault::CorruptRead { bits: 10, aim };
+                [
+                    planned(at.clone(), Fault::Disk(0, wrong), 8),
+                    planned(at, Fault::Backup(1), 5_000),
+                ]
+            });
+            let faults = faults.collect();
+            Schedule {
                 clients: one(grows()),
                 faults,
                 ..small(seed)
