@@ -28,6 +28,8 @@ const LOOKED: Duration = Duration::from_secs(3);
 const COPIES_MAX: Duration = Duration::from_secs(120);
 /// After so long nothing is on its way any more, if nothing fails.
 const SETTLES: Duration = Duration::from_secs(2);
+/// How often it is waited for that.
+const STILL_MAX: usize = 30;
 /// How long it may take if what is lost is asked for until the call's time is up.
 const AUDIT_OF_LOSSES_MAX: Duration = Duration::from_secs(1_200);
 
@@ -110,9 +112,28 @@ fn members_are_there(sim: &Sim) -> Result<(), Violation> {
     equal::members_are_there(&logged, &shelves, |server| hurt.contains(server))
 }
 
+/// Waits until nothing was decided about replicas for a while: what was decided then is on disks, and done.
+fn still(sim: &mut Sim) {
+    let decided = |sim: &Sim| {
+        let status = sim.meta().and_then(Meta::status);
+        status.map(|status| (status.log_seq, status.replication_work))
+    };
+    for _ in 0..STILL_MAX {
+        let before = decided(sim);
+        sim.run_until(SETTLES, |_| false);
+        if decided(sim) == before {
+            return;
+        }
+    }
+}
+
 /// Waits until copies are made where they are missing, and trimmed where there are too many.
 fn copies(sim: &mut Sim) -> Result<(), Violation> {
-    if sim.hurt.contains(&0) || sim.meta().is_none_or(|meta| meta.copies_uneven() == 0) {
+    if sim.hurt.contains(&0) {
+        return Ok(());
+    }
+    still(sim);
+    if sim.meta().is_none_or(|meta| meta.copies_uneven() == 0) {
         return Ok(());
     }
     let since = sim.now();
@@ -124,7 +145,7 @@ fn copies(sim: &mut Sim) -> Result<(), Violation> {
     };
     let looked = u64::try_from(LOOKED.as_nanos()).expect("a few seconds");
     sim.run_until(COPIES_MAX, |sim| sim.now() >= since + looked && !busy(sim));
-    sim.run_until(SETTLES, |_| false);
+    still(sim);
     let status = sim.meta().and_then(Meta::status);
     let judged = sim.hurt.is_empty() && sim.schedule.class != Class::Safe;
     let Some(status) = status.filter(|status| judged && status.read_only.is_none()) else {
