@@ -44,6 +44,9 @@ pub(super) enum Start {
     Boot,
     /// `trash/` is being listed.
     Trash,
+    /// The names in `chunks/` are made durable: a process that was killed may have left one that is not, and what is
+    /// reported is relied on.
+    Names,
     /// `chunks/` is being listed.
     Chunks,
     /// Headers are being read.
@@ -102,8 +105,9 @@ impl Chunk {
             }
             (Start::Trash, Ok(DiskDone::Entries(entries))) => self.trash_listed(entries),
             (Start::Trash, Err(DiskError::NotFound)) => self.trash_missing(),
+            (Start::Names, Ok(DiskDone::Done)) => self.list_chunks(),
             (Start::Chunks, Ok(DiskDone::Entries(entries))) => self.chunks_listed(entries),
-            (Start::Chunks, Err(DiskError::NotFound)) => {
+            (Start::Names | Start::Chunks, Err(DiskError::NotFound)) => {
                 let help = Some(
                     "is a disk not mounted? An empty directory to begin anew is formatted".into(),
                 );
@@ -309,7 +313,7 @@ impl Chunk {
                 None => self.foreign(TRASH, &entry.name),
             }
         }
-        self.list_chunks();
+        self.sync_names();
     }
 
     /// Somebody threw the trash away, which is theirs to do.
@@ -326,7 +330,17 @@ impl Chunk {
                 dir: FileName::new(""),
             },
         );
-        self.list_chunks();
+        self.sync_names();
+    }
+
+    fn sync_names(&mut self) {
+        self.start = Start::Names;
+        self.disk(
+            Job::Start,
+            DiskOp::SyncDir {
+                dir: FileName::new(CHUNKS),
+            },
+        );
     }
 
     fn list_chunks(&mut self) {
@@ -461,6 +475,7 @@ impl Start {
             Self::Format => "formatting it",
             Self::Reading { .. } | Self::Boot => "its identity file",
             Self::Trash => "listing trash/",
+            Self::Names => "making the names in chunks/ durable",
             Self::Chunks | Self::Scan { .. } => "listing chunks/",
         }
     }

@@ -105,6 +105,10 @@ impl Disk {
         self.names.remove(path);
         self.durable_names.remove(path);
     }
+    /// A name that was given, and not made durable: it goes with the power.
+    pub fn forget_name(&mut self, path: &str) {
+        self.durable_names.remove(path);
+    }
     pub fn remove_dir(&mut self, dir: &str) {
         self.dirs.remove(dir);
     }
