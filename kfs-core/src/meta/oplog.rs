@@ -397,11 +397,12 @@ pub enum Behind {
 /// Finds how far the bytes of a segment were durable when they were read, while somebody may be writing to it.
 /// One batch is in flight at a time, and a later one says how far the log was durable when it was formed: so the
 /// last batch found may not be durable yet, nor whole, and what stands behind a batch that was read half-written
-/// may be whole. All of that is left out. `durable` is how far the log is known to be durable anyway.
+/// may be whole. All of that is left out. `durable` is how far the log is known to be durable anyway, and `read` up
+/// to which epoch a start has read it: it made that durable, and nobody writes to those segments any more.
 ///
 /// # Errors
 /// If the segment has no whole header.
-pub fn proven(segment: &[u8], durable: LogSeq) -> Result<Proven, Mismatch> {
+pub fn proven(segment: &[u8], durable: LogSeq, read: Epoch) -> Result<Proven, Mismatch> {
     let Some(page) = segment.first_chunk() else {
         let found = format!("the end of the file after {} bytes", segment.len());
         return Err(Mismatch::new("a segment's header", found));
@@ -411,6 +412,11 @@ pub fn proven(segment: &[u8], durable: LogSeq) -> Result<Proven, Mismatch> {
         bytes: SEGMENT_HEADER_BYTES,
         last: LogSeq(header.first.0 - 1),
         behind: Behind::Nothing,
+    };
+    let durable = if header.epoch <= read {
+        LogSeq(u64::MAX)
+    } else {
+        durable
     };
     let mut newest = proven;
     while let Found::Batch { header, padded, .. } =
@@ -873,7 +879,7 @@ mod tests {
     #[test]
     fn of_a_segment_that_is_being_written_only_what_a_later_batch_proves_is_taken() {
         let proven_of = |bytes: &[u8], durable: u64| {
-            let proven = proven(bytes, LogSeq(durable)).unwrap();
+            let proven = proven(bytes, LogSeq(durable), Epoch(0)).unwrap();
             (proven.bytes, proven.last.0)
         };
         let (bytes, _) = segment(&[3, 2, 1]);
@@ -890,7 +896,7 @@ mod tests {
         let mut torn = bytes.clone();
         torn[2 * page + 100..3 * page].fill(0);
         assert_eq!(proven_of(&torn, 0), (page, 0));
-        let behind_of = |bytes: &[u8]| proven(bytes, LogSeq(0)).unwrap().behind;
+        let behind_of = |bytes: &[u8]| proven(bytes, LogSeq(0), Epoch(0)).unwrap().behind;
         assert_eq!(behind_of(&torn), Behind::Batch(2 * page));
         assert_eq!(behind_of(&bytes), Behind::Nothing);
         let longer = [&bytes, &[0; 8_192][..]].concat();
@@ -899,7 +905,10 @@ mod tests {
         let (seqs, end) = read(&torn[..page], 1 << 20, Follows::Nothing).unwrap();
         assert_eq!((seqs.len(), end.torn), (0, false));
         assert!(read(&torn, 1 << 20, Follows::Nothing).is_err());
-        assert!(proven(&bytes[..100], LogSeq(0)).is_err());
+        assert!(proven(&bytes[..100], LogSeq(0), Epoch(0)).is_err());
+        // A start has read it, and said so.
+        let read = proven(&bytes, LogSeq(0), Epoch(u32::MAX)).unwrap();
+        assert_eq!((read.bytes, read.last.0), (4 * page, 6));
     }
 
     #[test]

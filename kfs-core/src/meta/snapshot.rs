@@ -11,7 +11,7 @@ use super::oplog::{
 };
 use crate::block::crc;
 use crate::identity::{self, Identity, Owner};
-use crate::ids::{ClusterId, LogSeq};
+use crate::ids::{ClusterId, Epoch, LogSeq};
 use crate::machine::FileName;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -83,6 +83,8 @@ pub struct Snapshot {
     step: Step,
     todo: VecDeque<Part>,
     cluster: ClusterId,
+    /// The last epoch that the copied identity says was read.
+    seen: Epoch,
     newest: LogSeq,
     segments: Vec<LogSeq>,
     record: LogSeq,
@@ -139,6 +141,7 @@ impl Snapshot {
             step: Step::Begins,
             todo: VecDeque::new(),
             cluster: ClusterId(0),
+            seen: Epoch(0),
             newest: LogSeq(0),
             segments: Vec::new(),
             record: LogSeq(0),
@@ -171,6 +174,7 @@ impl Snapshot {
                     return Err(Wrong::Owner);
                 }
                 self.cluster = identity.cluster;
+                self.seen = identity.seen.0;
                 Ok(self.next())
             }
             (Step::ListCheckpoints, Answer::Names(names)) => {
@@ -206,8 +210,8 @@ impl Snapshot {
             },
             (Step::Open, Answer::Bytes(bytes)) => {
                 let open = self.open();
-                let proven =
-                    proven(bytes, self.newest).map_err(|why| Wrong::Segment(open.clone(), why))?;
+                let proven = proven(bytes, self.newest, self.seen)
+                    .map_err(|why| Wrong::Segment(open.clone(), why))?;
                 if proven.behind != BehindBatches::Nothing && !planted::is(Bug::SnapshotReadOnce) {
                     // It was being written, or was read wrong: the next time it is another one.
                     let sum = crc(bytes);
