@@ -2,7 +2,7 @@
 use super::{dark, draws_of, one, plan, planned, put, read, small, write};
 use crate::disk::faults::Damage;
 use crate::fault::spot::{Spot, Which};
-use crate::fault::{Fault, Party, Trigger};
+use crate::fault::{Fault, Party, Planned, Trigger};
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::workload::job::Job;
@@ -14,13 +14,7 @@ pub(super) const ALL: [Scenario; 5] = [
         about: "a chunkserver is gone and does not come back: what it had is copied to others; when it is back, it has too much",
         draw: |seed| {
             let mut draws = draws_of(seed);
-            let gone = 1 + draws.index(3);
-            Schedule {
-                replication: 2,
-                clients: one(gone_jobs()),
-                faults: vec![planned(Trigger::At(1_500), Fault::Isolate(gone), 9_000)],
-                ..small(seed)
-            }
+            while_gone(seed, 1 + draws.index(3), 9_000, Vec::new())
         },
     },
     Scenario {
@@ -39,18 +33,12 @@ pub(super) const ALL: [Scenario; 5] = [
                 };
                 planned(when, dark(&servers, &[], &mut draws), 30)
             };
-            let mut faults = vec![
+            let faults = vec![
                 lost("CopyChunk", 1),
                 lost("ChunkCopied", 2),
                 lost("ChunkCopied", 5),
             ];
-            faults.push(planned(Trigger::At(1_500), Fault::Isolate(gone), 14_000));
-            Schedule {
-                replication: 2,
-                clients: one(gone_jobs()),
-                faults,
-                ..small(seed)
-            }
+            while_gone(seed, gone, 14_000, faults)
         },
     },
     Scenario {
@@ -64,14 +52,7 @@ pub(super) const ALL: [Scenario; 5] = [
                 let flip = Fault::FlipBodies(Party::Server(server), 2);
                 planned(Trigger::At(2_500 + 40 * nth), flip, 500)
             };
-            let mut faults: Vec<_> = (0..60).map(flips).collect();
-            faults.push(planned(Trigger::At(1_500), Fault::Isolate(gone), 14_000));
-            Schedule {
-                replication: 2,
-                clients: one(gone_jobs()),
-                faults,
-                ..small(seed)
-            }
+            while_gone(seed, gone, 14_000, (0..60).map(flips).collect())
         },
     },
     Scenario {
@@ -128,6 +109,17 @@ pub(super) const ALL: [Scenario; 5] = [
         },
     },
 ];
+
+/// A chunkserver is gone for so long while copies are made of what it had, and this happens meanwhile.
+fn while_gone(seed: u64, gone: usize, lasts_ms: u64, mut faults: Vec<Planned>) -> Schedule {
+    faults.push(planned(Trigger::At(1_500), Fault::Isolate(gone), lasts_ms));
+    Schedule {
+        replication: 2,
+        clients: one(gone_jobs()),
+        faults,
+        ..small(seed)
+    }
+}
 
 /// Files of several chunks, one of them with a hole; then every copy has to be there, whoever is gone.
 fn gone_jobs() -> Vec<Job> {
