@@ -7,7 +7,7 @@
 //! It says what is to be done and is told how it went; it does nothing itself, and knows nothing of time.
 use super::checkpoint::format::{DIR as CHECKPOINT, checkpoint_name, checkpoint_seq};
 use super::oplog::{
-    Behind as BehindBatches, DIR as LOG, Mismatch, proven, segment_first, segment_name,
+    Behind as BehindBatches, DIR as LOG, Mismatch, Proven, proven, segment_first, segment_name,
 };
 use crate::block::crc;
 use crate::identity::{self, Identity, Owner};
@@ -19,6 +19,11 @@ use std::collections::VecDeque;
 
 /// How often it is begun again because the server removed what was about to be copied.
 pub const TRIES: u32 = 8;
+/// How often the open segment is read at most.
+pub const READS_MAX: u32 = 64;
+/// After so many reads that all differ the farthest one is taken: a server that never rests writes behind each of
+/// them, and not all of them were read wrong.
+const READS_ENOUGH: u32 = 4;
 
 /// What is to be done next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +77,7 @@ pub enum Wrong {
     NoLog,
     /// The open segment has no whole header, or is damaged.
     Segment(FileName, Mismatch),
-    /// Files went so many times before they were copied.
+    /// Files went so many times before they were copied, or the open segment was read so often and never made sense.
     Changes(u32),
 }
 
@@ -88,8 +93,31 @@ pub struct Snapshot {
     newest: LogSeq,
     segments: Vec<LogSeq>,
     record: LogSeq,
-    /// The sum of the open segment as it was last read, if something stands behind its last batch.
-    read: Option<u32>,
+    read: OpenRead,
+}
+
+/// How the open segment was read so far, as something stood behind its last batch.
+#[derive(Clone, Copy, Default, Debug)]
+struct OpenRead {
+    times: u32,
+    /// Its sum, as it was read last.
+    sum: Option<u32>,
+    /// The farthest record found.
+    last: LogSeq,
+}
+
+impl OpenRead {
+    /// Notes a read; whether it says enough. Twice the same: nobody wrote meanwhile, and it was read right. Else what
+    /// stands behind was being written, unless it was read wrong: then another read found more.
+    fn is_enough(&mut self, bytes: &[u8], proven: &Proven) -> bool {
+        let sum = crc(bytes);
+        let same = self.sum.replace(sum) == Some(sum);
+        self.times += 1;
+        let farthest = proven.last >= self.last;
+        self.last = self.last.max(proven.last);
+        let moves = proven.behind == BehindBatches::Something && self.times >= READS_ENOUGH;
+        same || (moves && farthest)
+    }
 }
 
 /// What a copy is made of.
@@ -145,7 +173,7 @@ impl Snapshot {
             newest: LogSeq(0),
             segments: Vec::new(),
             record: LogSeq(0),
-            read: None,
+            read: OpenRead::default(),
         }
     }
 
@@ -161,6 +189,7 @@ impl Snapshot {
             (Step::Begins | Step::Clear, Answer::Done) => {
                 self.todo = parts().into();
                 self.newest = LogSeq(0);
+                self.read = OpenRead::default();
                 Ok(self.next())
             }
             (Step::Identity, Answer::Done) => {
@@ -214,12 +243,10 @@ impl Snapshot {
                     .map_err(|why| Wrong::Segment(open.clone(), why))?;
                 if proven.behind != BehindBatches::Nothing && !planted::is(Bug::SnapshotReadOnce) {
                     // It was being written, or was read wrong: the next time it is another one.
-                    let sum = crc(bytes);
-                    if self.read.replace(sum) != Some(sum) {
+                    if !self.read.is_enough(bytes, &proven) {
                         probe::hit(Probe::SnapshotReadAgain);
-                        self.tries += 1;
-                        if self.tries == TRIES {
-                            return Err(Wrong::Changes(TRIES));
+                        if self.read.times == READS_MAX {
+                            return Err(Wrong::Changes(READS_MAX));
                         }
                         self.step = Step::Open;
                         return Ok(Ask::Read(open));
@@ -426,14 +453,36 @@ mod tests {
         );
         let torn = copy(&[&late, &late]).pop().unwrap();
         assert_eq!(kept(&torn), Some(all), "a write that was cut is left out");
-        let mut other = early.clone();
-        let mut reads = Vec::new();
-        for nth in 0..8 {
-            other[5_001] = nth;
-            reads.push(other.clone());
-        }
-        let reads: Vec<&[u8]> = reads.iter().map(|read| &read[..]).collect();
-        assert!(matches!(copy(&reads).pop(), Some(Err(Wrong::Changes(8)))));
+        let many = |of: &[u8], at: usize, times: u32| -> Vec<Vec<u8>> {
+            let nth = |nth: u32| {
+                let mut read = of.to_vec();
+                read[at] = u8::try_from(nth).unwrap();
+                read
+            };
+            (1..=times).map(nth).collect()
+        };
+        let said =
+            |reads: &[Vec<u8>]| copy(&reads.iter().map(|read| &read[..]).collect::<Vec<_>>());
+        let never = said(&many(&early, 5_001, READS_MAX)).pop();
+        assert!(
+            matches!(never, Some(Err(Wrong::Changes(READS_MAX)))),
+            "what is damaged before its end never makes sense"
+        );
+        let busy = many(&late, whole.len() + 9, 4);
+        let kept_of = said(&busy).iter().map(kept).collect::<Vec<_>>();
+        assert_eq!(
+            kept_of,
+            [None, None, None, Some(all)],
+            "a server that never rests is copied too"
+        );
+        let short = &early[..whole.len() / 2];
+        let mut reads = busy[..3].to_vec();
+        reads.push(short.to_vec());
+        let last = said(&reads).pop().unwrap();
+        assert!(
+            matches!(last, Ok(Ask::Read(_))),
+            "one that was read wrong is not taken for the farthest"
+        );
     }
 
     #[test]
