@@ -80,6 +80,11 @@ number!(
     PieceNumber
 );
 number!(
+    /// Which chain of a chunk's version a message is of. The first one's is 0; each later one draws its own, so a
+    /// message of an earlier chain that is late is none of a later one.
+    ChainId
+);
+number!(
     /// A write within a chunk, from 1, given by the head of its chain; every replica applies them in order.
     WriteSeq
 );

@@ -241,6 +241,11 @@ pub enum DiskOp {
     },
     /// How much room the file system has.
     Space,
+    /// Makes durable all that was written to any file in this directory, by whomever, and the names in it (`syncfs`).
+    SyncAll {
+        /// "" is the data directory itself.
+        dir: FileName,
+    },
 }
 
 /// Whether a write is made durable before its completion.

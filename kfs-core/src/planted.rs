@@ -111,6 +111,27 @@ bugs! {
     /// What a start has read may be in the page cache only: it is synced before anything is built on it.
     ReadTailUnsynced, "read-tail-unsynced", "N3",
         "the end of the log is read at a start and not made durable";
+    /// A head that its client cannot reach is none.
+    RechainKeepsHead, "rechain-keeps-head", "L",
+        "a new chain has the head again that its client could not reach";
+    /// Members that cannot reach one another are not both in a chain.
+    RechainKeepsBoth, "rechain-keeps-both", "L",
+        "a new chain has a member again that the one before it could not reach";
+    /// A chunk is written by as many as are wanted at least.
+    RechainTakesFew, "rechain-takes-few", "D2",
+        "a new chain is made of whoever is left, however few";
+    /// What a start finds may be in the page cache only.
+    FoundUnsynced, "found-unsynced", "D2",
+        "a chunkserver reports what it finds at its start, and does not make it durable before";
+    /// All members of a new chain begin at one write.
+    ResumedAtOwnWrite, "resumed-at-own-write", "L",
+        "a member begins in a new chain at its own last write, not at the one that all have";
+    /// What a member lacks is sent again.
+    RechainFromFarthest, "rechain-from-farthest", "L",
+        "a new chain begins behind what the member has that has most, not what all have";
+    /// A member of a new chain has what was synced in the old one.
+    RechainForgetsSynced, "rechain-forgets-synced", "D2",
+        "a member that lacks what was synced is taken into a new chain";
     /// What looks like a torn write may have been read wrong.
     TornTailReadOnce, "torn-tail-read-once", "N3",
         "the end of the log is cut off as torn after it was read once";

@@ -129,6 +129,34 @@ probes! {
     StrayTaken, "stray-taken";
     /// A replica of a server that is no member was not needed.
     StrayNotWanted, "stray-not-wanted";
+    /// A client asked for another chain.
+    RechainAsked, "rechain-asked";
+    /// A chunk was given another chain.
+    Rechained, "rechain-done";
+    /// Members did not say in time how far they are.
+    RechainOverdue, "rechain-overdue";
+    /// A member was lost while a new chain was made, and it was begun again.
+    RechainNextRound, "rechain-next-round";
+    /// Nothing was synced of a chunk: it was made anew by others.
+    RechainMadeAnew, "rechain-made-anew";
+    /// Another server got a copy to go on writing to.
+    RechainCopies, "rechain-copies";
+    /// The head went to the end of the chain, as its client could not reach it.
+    RechainTurned, "rechain-turned";
+    /// A member that another could not reach was left out.
+    RechainLeftOut, "rechain-left-out";
+    /// There were too few members to go on, and the client asked again.
+    RechainWaits, "rechain-waits";
+    /// A replica took pieces again.
+    Resumed, "resumed";
+    /// A replica took pieces again that had more than others.
+    ResumedAhead, "resumed-ahead";
+    /// A piece came that was written in an earlier chain.
+    PieceHadBefore, "piece-had-before";
+    /// Something came of a chain that is over.
+    ChainOver, "chain-over";
+    /// A client was given another chain for a chunk.
+    ClientRechained, "client-rechained";
     /// A replica that is to be copied was synced first.
     SealSyncs, "seal-syncs";
     /// A server began to make a copy.

@@ -350,6 +350,7 @@ fn strangers_do_not_wake_a_chunk_at_rest_nor_fill_rooms_through_it() {
             unreachable!("it is a piece");
         };
         let head = ChainPiece {
+            chain: ChainId(0),
             chunk,
             version: VERSION,
             position,

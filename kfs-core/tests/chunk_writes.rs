@@ -751,6 +751,7 @@ fn a_write_sequence_that_skips_or_comes_over_another_link_breaks_the_chain() {
             unreachable!()
         };
         let head = ChainPiece {
+            chain: ChainId(0),
             chunk: C,
             version: VERSION,
             position: 1,
@@ -789,6 +790,7 @@ fn a_piece_of_another_session_or_number_breaks_the_chain_at_the_replica() {
             unreachable!()
         };
         let head = ChainPiece {
+            chain: ChainId(0),
             chunk: C,
             version: VERSION,
             position: 1,
@@ -1021,11 +1023,12 @@ fn a_chunk_that_cannot_be_made_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_stop_makes_durable_what_was_taken() {
+fn a_stop_ends_the_chains_and_lets_a_sync_that_is_at_work_end() {
     let (mut world, link) = written_by_client(2);
-    world.write(0, link, C, 1, 0, &bytes(300, 1));
-    world.run();
     world.rules.hold_disk.push((1, "sync chunks/".into()));
+    world.write(0, link, C, 1, 0, &bytes(300, 1));
+    world.sync(0, link, C, 1);
+    world.run();
     world.call(1, 1, Call::Stop);
     world.run();
     let stopped = |world: &World| {
@@ -1034,7 +1037,7 @@ fn a_stop_makes_durable_what_was_taken() {
             .iter()
             .any(|(id, event)| *id == CallId(1) && matches!(event, kfs_core::chunk::Event::Stopped))
     };
-    assert!(!stopped(&world));
+    assert!(!stopped(&world), "a client may be about to hear of it");
     world.let_go("sync chunks/");
     assert!(stopped(&world));
     world.servers[1].disk.power_loss();
@@ -1056,6 +1059,7 @@ fn nonsense_closes_the_link_it_came_on_and_nothing_else() {
         Msg::new(
             1,
             ChainSync {
+                chain: ChainId(0),
                 chunk: C,
                 version: VERSION,
                 position: 0,
@@ -1085,6 +1089,7 @@ fn nonsense_closes_the_link_it_came_on_and_nothing_else() {
         },
     );
     let later = ChainDone {
+        chain: ChainId(0),
         chunk: C,
         version: VERSION,
         wseq: WriteSeq(9),

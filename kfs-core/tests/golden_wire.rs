@@ -49,7 +49,10 @@ variants! {
         Remove MutateOp::Remove { .. }, Rmdir MutateOp::Rmdir { .. }, Allocate MutateOp::Allocate { .. },
         SetSize MutateOp::SetSize { .. }, EndSession MutateOp::EndSession,
         AcceptRollback MutateOp::AcceptRollback, RemoveTree MutateOp::RemoveTree { .. },
+        Rechain MutateOp::Rechain { .. },
     }
+    head_seen HEAD_SEEN HeadSeen { Reached HeadSeen::Reached, Lost HeadSeen::Lost }
+    unsynced UNSYNCED Unsynced { Kept Unsynced::Kept, Dropped Unsynced::Dropped }
     parents PARENTS Parents { MustExist Parents::MustExist, Make Parents::Make }
     keep KEEP Keep { Always Keep::Always, UntilSessionEnds Keep::UntilSessionEnds }
     rename RENAME RenameMode { Replace RenameMode::Replace, NoReplace RenameMode::NoReplace }
@@ -86,6 +89,7 @@ fn shows(head: &Head) -> Vec<String> {
                 MutateOp::Create { keep: k, .. } => see(keep(k)),
                 MutateOp::Rename { mode, .. } => see(rename(mode)),
                 MutateOp::SetSize { writer: w, .. } => see(writer(w)),
+                MutateOp::Rechain { head, .. } => see(head_seen(head)),
                 MutateOp::Remove { .. }
                 | MutateOp::Rmdir { .. }
                 | MutateOp::Allocate { .. }
@@ -113,6 +117,7 @@ fn shows(head: &Head) -> Vec<String> {
             }
             Err(_) => see("refused"),
         },
+        Head::SealChunk(m) => see(unsynced(&m.unsynced)),
         Head::Inventory(m) => m.items.iter().for_each(|item| see(replica(&item.state))),
         Head::Verdicts(m) => m.verdicts.iter().for_each(|(_, _, v)| see(verdict(v))),
         _ => {}
@@ -123,6 +128,7 @@ fn shows(head: &Head) -> Vec<String> {
 const SESSION: SessionId = SessionId(3 << 40 | 77);
 const CHUNK: ChunkId = ChunkId(3 << 40 | 5);
 const VERSION: Version = Version(3 << 40 | 6);
+const CHAIN: ChainId = ChainId(0xC4A1);
 const FILE: FileId = FileId(3 << 40 | 4);
 const TERM: Term = Term {
     epoch: Epoch(3),
@@ -284,6 +290,15 @@ fn samples() -> Vec<(String, Msg)> {
         basis: vec![synced],
         writer,
     };
+    let rechain = |head| MutateOp::Rechain {
+        file: FILE,
+        index: 2,
+        chunk: CHUNK,
+        version: VERSION,
+        synced: DURABLE,
+        head,
+        broken: 1,
+    };
     let create = |keep| MutateOp::Create {
         at: at("d/f"),
         owner: owner(),
@@ -333,6 +348,8 @@ fn samples() -> Vec<(String, Msg)> {
         ("end_session", MutateOp::EndSession),
         ("accept_rollback", MutateOp::AcceptRollback),
         ("remove_tree", MutateOp::RemoveTree { at: at("x") }),
+        ("rechain", rechain(HeadSeen::Reached)),
+        ("rechain_head_lost", rechain(HeadSeen::Lost)),
     ] {
         let (number, lowest_unanswered) = (RequestNumber(130), RequestNumber(128));
         add(
@@ -352,6 +369,8 @@ fn samples() -> Vec<(String, Msg)> {
         chunk: CHUNK,
         version: VERSION,
         chain: vec![place(1), place(2)],
+        from: PieceNumber(3),
+        to: PieceNumber(5),
     };
     for (case, did) in [
         ("ok", Done::Ok),
@@ -712,12 +731,39 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         none(),
     );
     let (term, chunk, version) = (TERM, CHUNK, VERSION);
-    let order = SealChunk {
+    for (case, unsynced) in [("kept", Unsynced::Kept), ("dropped", Unsynced::Dropped)] {
+        let order = SealChunk {
+            term,
+            chunk,
+            version,
+            unsynced,
+        };
+        add(case, order.into(), none());
+    }
+    let resume = ResumeChunk {
         term,
         chunk,
         version,
+        chain: CHAIN,
+        members: vec![place(1), place(2)],
+        session: SESSION,
+        from: WriteSeq(3),
+        to: WriteSeq(5),
     };
-    add("", order.into(), none());
+    add("", resume.into(), none());
+    let resumed = |outcome| ChunkResumed {
+        term,
+        chunk,
+        version,
+        chain: CHAIN,
+        outcome,
+    };
+    add("ok", resumed(Ok(())).into(), none());
+    add(
+        "refused",
+        resumed(Err(refusal(Status::Busy))).into(),
+        none(),
+    );
     let has = Durable {
         len: 70_000,
         wseq: WriteSeq(9),
@@ -727,6 +773,7 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         chunk,
         version,
         outcome,
+        next_lost: true,
     };
     add("ok", sealed(Ok(has)).into(), none());
     add("refused", sealed(Err(refusal(Status::Busy))).into(), none());
@@ -795,6 +842,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
     let along = ChainPiece {
         chunk,
         version,
+        chain: CHAIN,
         position,
         wseq,
         session,
@@ -808,6 +856,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         ChainDone {
             chunk,
             version,
+            chain: CHAIN,
             wseq,
             outcome: Ok(()),
         }
@@ -820,6 +869,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         ChainDone {
             chunk,
             version,
+            chain: CHAIN,
             wseq,
             outcome: Err(broken.clone()),
         }
@@ -860,6 +910,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         ChainSync {
             chunk,
             version,
+            chain: CHAIN,
             position,
             wseq,
         }
@@ -871,6 +922,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         ChainSynced {
             chunk,
             version,
+            chain: CHAIN,
             wseq,
             outcome: Ok(65_537),
         }
@@ -882,6 +934,7 @@ fn client_chunk(add: &mut impl FnMut(&str, Head, Bytes)) {
         ChainSynced {
             chunk,
             version,
+            chain: CHAIN,
             wseq,
             outcome: Err(broken),
         }
@@ -1012,8 +1065,8 @@ fn every_message_and_every_nested_variant_has_a_sample() {
         .flat_map(|(_, msg)| shows(&msg.head))
         .collect();
     let nested = [
-        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, DONE, QUERY, ANSWER, KIND, SERVER, REPLICA,
-        VERDICT,
+        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, UNSYNCED, DONE, QUERY, ANSWER,
+        KIND, SERVER, REPLICA, VERDICT,
     ];
     for name in nested.into_iter().flatten() {
         assert!(shown.contains(*name), "no sample shows {name}");

@@ -208,7 +208,7 @@ fn when_nobody_can_make_it_the_refusal_says_who_and_why() {
         }
     }
     let mutated = rig.mutated(client.link, request).unwrap();
-    let why = refused(mutated.outcome, Status::ChainBroken);
+    let why = refused(mutated.outcome, Status::Busy);
     assert!(
         why.contains("127.0.0.1:2200") && why.contains("no wish"),
         "{why}"

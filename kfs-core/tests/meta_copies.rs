@@ -92,6 +92,7 @@ fn sealed(order: &SealChunk) -> ChunkSealed {
         chunk: order.chunk,
         version: order.version,
         outcome: Ok(durable(LEN)),
+        next_lost: false,
     }
 }
 fn copied(order: &CopyChunk, outcome: Result<Durable, Refusal>) -> ChunkCopied {

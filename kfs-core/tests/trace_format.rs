@@ -382,6 +382,7 @@ fn outputs() -> Vec<(&'static str, Output<chunk::Event>)> {
         ("read_len", read(0, 6)),
         ("sync", disk(DiskOp::Sync { file: name("a") })),
         ("sync_dir", disk(DiskOp::SyncDir { dir: name("a") })),
+        ("sync_all", disk(DiskOp::SyncAll { dir: name("a") })),
         (
             "rename",
             disk(DiskOp::Rename {
@@ -664,6 +665,7 @@ fn answer(op: &DiskOp) -> DiskResult {
         | DiskOp::Write { .. }
         | DiskOp::Sync { .. }
         | DiskOp::SyncDir { .. }
+        | DiskOp::SyncAll { .. }
         | DiskOp::Rename { .. }
         | DiskOp::Remove { .. }
         | DiskOp::Truncate { .. } => Ok(DiskDone::Done),

@@ -138,7 +138,7 @@ impl Counts {
                 self.disk_syncs.add(usize::from(*sync == SyncMode::Now));
             }
             Output::Disk {
-                op: DiskOp::Sync { .. } | DiskOp::SyncDir { .. },
+                op: DiskOp::Sync { .. } | DiskOp::SyncDir { .. } | DiskOp::SyncAll { .. },
                 ..
             } => self.disk_syncs.add(1),
             _ => {}

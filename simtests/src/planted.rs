@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 79] = [
+pub const SHOWN: [(&str, Bug); 88] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -75,6 +75,18 @@ pub const SHOWN: [(&str, Bug); 79] = [
     ("many-writers-one-head", Bug::FullRoomTaken),
     ("many-writers-one-head", Bug::LateLinkUnpaused),
     ("chunk-allocated-power-lost", Bug::UnreadReplicaStale),
+    ("member-dies-under-writer", Bug::FoundUnsynced),
+    ("sync-reaches-some-members", Bug::RechainFromFarthest),
+    ("sync-reaches-some-members", Bug::ResumedAtOwnWrite),
+    ("all-members-restart-under-writer", Bug::RechainFromFarthest),
+    ("header-rots-under-writer", Bug::RechainForgetsSynced),
+    ("head-out-of-reach", Bug::RechainKeepsHead),
+    ("members-out-of-reach", Bug::RechainKeepsBoth),
+    ("one-of-two-members-dies", Bug::RechainTakesFew),
+    (
+        "power-fails-while-a-chain-is-made",
+        Bug::RechainFromFarthest,
+    ),
     ("heartbeats-pass-one-way", Bug::SilenceForgiven),
     ("host-sleeps-and-wakes", Bug::SilenceForgiven),
     ("removed-while-created-below", Bug::FullDirectoryRemoved),

@@ -9,6 +9,9 @@ use kfs_core::limits::{Geometry, Limits, Timing};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// A chunk is written to by so many servers at least, or by as many as are wanted.
+pub const MIN_REPLICAS: u8 = 2;
+
 /// Everything about a run that is decided before it begins.
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
 pub struct Schedule {

@@ -94,6 +94,15 @@ fn stored() -> (TempDir, PathBuf, PathBuf) {
     (dir, data.join("meta"), target)
 }
 
+/// Dropped, it says that something has ended.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_copy_taken_while_batches_are_written_and_files_pruned_has_all_that_was_acked_before() {
     let cluster = Cluster::new();
@@ -118,6 +127,8 @@ fn a_copy_taken_while_batches_are_written_and_files_pruned_has_all_that_was_acke
                 cluster.ok(&["checkpoint"]);
             }
         });
+        // Those who are busy end also when this fails.
+        let _ends = Ends(&stop);
         for round in 0..4 {
             cluster.store(&format!("/acked-{round}"), &content(10_000));
             let said = done(&mut script("backup", &[text(&source), text(&target)]));
@@ -134,7 +145,6 @@ fn a_copy_taken_while_batches_are_written_and_files_pruned_has_all_that_was_acke
                 assert!(names.contains(&format!("acked-{acked}")), "{names:?}");
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(sets(&target).len(), 4);
     assert!(!source.join(".backup-stage").exists());

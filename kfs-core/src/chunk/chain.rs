@@ -8,7 +8,7 @@ use super::link::{HoldId, Link, Purpose};
 use super::name::ReplicaId;
 use super::write::{Incoming, piece_done};
 use super::{Chunk, Stopping};
-use crate::ids::{LinkId, WriteSeq};
+use crate::ids::{ChainId, LinkId, WriteSeq};
 use crate::machine::{CloseReason, Output};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -26,6 +26,7 @@ impl Chunk {
         let head = ChainPiece {
             chunk: id.chunk,
             version: id.version,
+            chain: writing.chain_id,
             position: writing.position + 1,
             wseq,
             session: piece.session,
@@ -97,6 +98,9 @@ impl Chunk {
             return;
         }
         let wseq = head.wseq;
+        if self.is_of_another_chain(id, head.chain) {
+            return self.refuse_late(id, link, head.chain, wseq);
+        }
         match self.may_take(id, link, &head, &body) {
             Ok(()) => {
                 let ChainPiece {
@@ -124,9 +128,30 @@ impl Chunk {
                     probe::hit(Probe::PieceCorrupt);
                     self.counts.pieces_bad += 1;
                 }
-                self.refuse_up(id, link, wseq, &refusal);
+                self.refuse_up(id, link, head.chain, wseq, &refusal);
             }
         }
+    }
+
+    /// Whether a message is of another chain than the one that is written in here.
+    pub(super) fn is_of_another_chain(&self, id: ReplicaId, chain: ChainId) -> bool {
+        let parked = self.parked.get(&id).map(|parked| &parked.writing);
+        let writing = self.writing.get(&id).or(parked);
+        writing.is_some_and(|writing| writing.chain_id != chain)
+    }
+
+    /// Answers what comes late from an earlier chain: it is over, and the one there is now goes on.
+    pub(super) fn refuse_late(
+        &mut self,
+        id: ReplicaId,
+        link: LinkId,
+        chain: ChainId,
+        wseq: WriteSeq,
+    ) {
+        probe::hit(Probe::ChainOver);
+        let why = format!("{id} is written in another chain on {}", self.who());
+        let refusal = Refusal::new(Status::ChainBroken, why);
+        self.send(link, chain_done(id, chain, wseq, Err(refusal)));
     }
 
     /// A link that pieces of this position may come on; position 0 is for clients.
@@ -181,7 +206,9 @@ impl Chunk {
                 format!("write {wseq} of {id} did not match its sums at {who}"),
             );
         }
-        if let Err(covered) = writing.table.may_write(head.offset, body.len() as u64) {
+        if wseq > writing.had
+            && let Err(covered) = writing.table.may_write(head.offset, body.len() as u64)
+        {
             let why = format!(
                 "write {wseq} of {id} reaches below {} in block {} at {who}",
                 covered.from, covered.block
@@ -226,6 +253,7 @@ impl Chunk {
         &mut self,
         id: ReplicaId,
         link: LinkId,
+        chain: ChainId,
         wseq: WriteSeq,
         refusal: &Refusal,
     ) {
@@ -238,7 +266,7 @@ impl Chunk {
             }
             broken.told = Some(link);
         }
-        self.send(link, chain_done(id, wseq, Err(refusal.clone())));
+        self.send(link, chain_done(id, chain, wseq, Err(refusal.clone())));
     }
 
     /// The next server speaks of writes; or the one before says that the chain is broken.
@@ -251,6 +279,9 @@ impl Chunk {
         let Some(writing) = self.writing.get_mut(&id).or(parked) else {
             return;
         };
+        if writing.chain_id != head.chain {
+            return probe::hit(Probe::ChainOver);
+        }
         let from_below = writing.downstream == Some(link);
         match head.outcome {
             _ if !from_below && writing.upstream != Some(link) => {}
@@ -297,12 +328,13 @@ impl Chunk {
         let Some(wseq) = done else { return };
         assert!(wseq <= writing.applied, "what is done was taken");
         let (upstream, reads) = (writing.upstream, core::mem::take(&mut writing.reads));
+        let chain = writing.chain_id;
         let over = writing.pieces.is_empty();
         for (link, request, number) in answers {
             self.send(link, piece_done(request, (id.chunk, number), Ok(())));
         }
         if let Some(link) = upstream {
-            self.send(link, chain_done(id, wseq, Ok(())));
+            self.send(link, chain_done(id, chain, wseq, Ok(())));
         }
         self.reads.again(reads);
         if over && planted::is(Bug::SyncAckedWhenWritten) {
@@ -338,6 +370,7 @@ impl Chunk {
         }
         let refusal = Refusal::new(Status::ChainBroken, why);
         let made = writing.take_made();
+        let next_lost = writing.next().is_some() && writing.below < writing.applied;
         self.answer_created(id, &made, Some(refusal.clone()));
         for piece in writing.pieces {
             let number = piece.number();
@@ -357,7 +390,8 @@ impl Chunk {
         }
         // Up, so that the client hears it; down, so that nobody holds on to a chunk that gets no more.
         for link in [writing.upstream, writing.downstream].into_iter().flatten() {
-            self.send(link, chain_done(id, wseq, Err(refusal.clone())));
+            let done = chain_done(id, writing.chain_id, wseq, Err(refusal.clone()));
+            self.send(link, done);
         }
         assert!(
             !self.writing.contains_key(&id) && !self.parked.contains_key(&id),
@@ -370,6 +404,7 @@ impl Chunk {
             replica.broken = Some(Box::new(Broken {
                 why: why.into(),
                 told: writing.upstream,
+                next_lost,
             }));
         }
         self.reads.again(writing.reads);
@@ -401,17 +436,23 @@ impl Chunk {
             if let Some(writing) = self.writing.get(id).or(parked) {
                 let wseq = writing.below.next();
                 self.break_chain(*id, wseq, &why);
+                if let Some(replica) = self.inventory.replicas.get_mut(id)
+                    && let Some(broken) = &mut replica.broken
+                {
+                    broken.next_lost |= next;
+                }
             }
         }
     }
 }
 
-fn chain_done(id: ReplicaId, wseq: WriteSeq, outcome: Result<(), Refusal>) -> Msg {
+fn chain_done(id: ReplicaId, chain: ChainId, wseq: WriteSeq, outcome: Result<(), Refusal>) -> Msg {
     Msg::new(
         0,
         ChainDone {
             chunk: id.chunk,
             version: id.version,
+            chain,
             wseq,
             outcome,
         },

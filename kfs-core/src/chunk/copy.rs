@@ -20,7 +20,7 @@ use crate::machine::{CloseReason, DiskError, DiskOp, DiskResult, FileName, Outpu
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::chunk_meta::{ChunkCopied, ChunkSealed, CopyChunk, SealChunk};
+use crate::wire::chunk_meta::{ChunkCopied, ChunkSealed, CopyChunk, SealChunk, Unsynced};
 use crate::wire::client_chunk::{Durable, RangeRead, ReadRange};
 use crate::wire::{Msg, Refusal, Role, Status};
 use bytes::Bytes;
@@ -31,6 +31,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Copies that are made here at once.
 pub const COPIES_MAX: usize = 4;
+/// Replicas that are sealed here at once to be written in another chain.
+const SEALS_MAX: usize = 64;
 /// Ranges of one copy that are asked for or being written.
 pub const RANGES_MAX: usize = 2;
 
@@ -85,6 +87,14 @@ pub(super) struct Seal {
     id: ReplicaId,
     term: Term,
     from: (LinkId, u64),
+    unsynced: Unsynced,
+    next_lost: bool,
+}
+
+impl Seal {
+    pub(super) const fn id(&self) -> ReplicaId {
+        self.id
+    }
 }
 
 /// What is done before it may be.
@@ -104,12 +114,17 @@ impl Chunk {
             chunk: order.chunk,
             version: order.version,
         };
+        let sealed = self.sealed(id, order.unsynced);
+        let replica = self.inventory.replicas.get(&id);
+        let broken = replica.and_then(|replica| replica.broken.as_ref());
         let seal = Seal {
             id,
             term: order.term,
             from: (link, request),
+            unsynced: order.unsynced,
+            next_lost: broken.is_some_and(|broken| broken.next_lost),
         };
-        match self.sealed(id) {
+        match sealed {
             Ok(file) => self.disk(Job::Seal(seal, SealStep::Sync), DiskOp::Sync { file }),
             Err(refusal) => self.say_sealed(seal, Err(refusal)),
         }
@@ -121,6 +136,7 @@ impl Chunk {
             chunk: seal.id.chunk,
             version: seal.id.version,
             outcome,
+            next_lost: seal.next_lost,
         };
         self.send(seal.from.0, Msg::new(seal.from.1, sealed));
     }
@@ -166,7 +182,7 @@ impl Chunk {
 
     /// Ends the chain of a replica that is durable, and gives its file; one that is not is synced, and who asks asks
     /// again.
-    fn sealed(&mut self, id: ReplicaId) -> Result<FileName, Refusal> {
+    fn sealed(&mut self, id: ReplicaId, unsynced: Unsynced) -> Result<FileName, Refusal> {
         let who = self.who();
         let replica = self.inventory.replicas.get(&id);
         let Some(replica) = replica.filter(|replica| replica.standing == Standing::Served) else {
@@ -176,6 +192,7 @@ impl Chunk {
         let durable = replica.durable();
         if let Some(writing) = self.writing.get(&id)
             && writing.applied > durable.wseq
+            && unsynced == Unsynced::Kept
         {
             probe::hit(Probe::SealSyncs);
             if writing.syncs.is_empty() {
@@ -184,14 +201,18 @@ impl Chunk {
             let why = format!("{id} is being synced on {who}");
             return Err(Refusal::new(Status::Busy, why));
         }
-        let why = format!("{id} is copied from {who}: it takes no more pieces");
-        self.break_chain(id, WriteSeq(0), &why);
-        let of_it = |job: &Job| match job {
-            Job::Piece { id: of, .. } | Job::Sync(of) => *of == id,
-            Job::Seal(seal, _) => seal.id == id,
-            _ => false,
+        let why = match unsynced {
+            Unsynced::Kept => format!("{id} is copied from {who}: it takes no more pieces"),
+            Unsynced::Dropped => {
+                format!("{id} is to be written in another chain: it takes no more pieces on {who}")
+            }
         };
-        if self.jobs.values().any(of_it) || self.copies_held().0 >= COPIES_MAX {
+        self.break_chain(id, WriteSeq(0), &why);
+        let too_many = match unsynced {
+            Unsynced::Kept => self.copies_held().0 >= COPIES_MAX,
+            Unsynced::Dropped => self.seals_dropping() >= SEALS_MAX,
+        };
+        if self.is_at_work_on(id) || too_many {
             let why = format!("{who} is still at work on {id}");
             return Err(Refusal::new(Status::Busy, why));
         }
@@ -275,12 +296,19 @@ impl Chunk {
     pub(super) fn copies_held(&self) -> (usize, usize) {
         let of = |job: &Job| match job {
             Job::Copy(id, ..) => Some(*id),
-            Job::Seal(seal, _) => Some(seal.id),
+            Job::Seal(seal, _) if seal.unsynced == Unsynced::Kept => Some(seal.id),
             _ => None,
         };
         let jobs: Vec<ReplicaId> = self.jobs.values().filter_map(of).collect();
         let ids: BTreeSet<_> = self.copies.keys().chain(&jobs).collect();
         (ids.len(), jobs.len())
+    }
+
+    /// Replicas that are being sealed to be written in another chain.
+    fn seals_dropping(&self) -> usize {
+        let dropping =
+            |job: &&Job| matches!(job, Job::Seal(seal, _) if seal.unsynced == Unsynced::Dropped);
+        self.jobs.values().filter(dropping).count()
     }
 
     fn begin_copy(&mut self, name: ChunkName, from: (LinkId, u64), order: CopyChunk) {

@@ -46,6 +46,8 @@ pub(super) struct Broken {
     pub why: String,
     /// The link up the chain that was told.
     pub told: Option<LinkId>,
+    /// Whether the link to the next server was lost, or it had not yet said that it has everything.
+    pub next_lost: bool,
 }
 
 /// All replicas, by the id that messages use.

@@ -288,11 +288,15 @@ impl Chunk {
             Head::CopyChunk(order) if Some(order.term) == term => {
                 self.copy_chunk(link, request, order)
             }
+            Head::ResumeChunk(order) if Some(order.term) == term => {
+                self.resume_chunk(link, request, order)
+            }
             Head::Verdicts(_)
             | Head::HeartbeatAnswer(_)
             | Head::CreateChunk(_)
             | Head::DeleteChunks(_)
             | Head::SealChunk(_)
+            | Head::ResumeChunk(_)
             | Head::CopyChunk(_) => {}
             other => self.close(link, format!("a meta server does not say {}", other.name())),
         }

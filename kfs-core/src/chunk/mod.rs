@@ -14,6 +14,7 @@ pub mod name;
 mod parked;
 mod read;
 mod recovery;
+mod resume;
 mod space;
 mod sync;
 mod table;
@@ -224,6 +225,8 @@ pub struct Chunk {
     dir_sync: DirSync,
     /// Replicas that are being made as copies.
     copies: Copies,
+    /// Replicas that are about to take pieces again.
+    resumes: resume::Resumes,
     reads: Reads,
     trash: Trash,
     space: Space,
@@ -269,6 +272,7 @@ enum Job {
     Unpark(ReplicaId),
     Read(ReadId),
     Seal(Seal, SealStep),
+    Resume(ReplicaId),
     /// Of which copy: the link that it comes over.
     Copy(ReplicaId, LinkId, Stage),
     Trash(trash::Step),
@@ -304,6 +308,7 @@ impl Chunk {
             park_at: None,
             dir_sync: DirSync::default(),
             copies: Copies::new(),
+            resumes: resume::Resumes::new(),
             reads: Reads::new(config.limits.disk_reads_max(config.geometry)),
             trash: Trash::default(),
             space: Space::default(),
@@ -449,6 +454,7 @@ impl Chunk {
             Job::Unpark(id) => self.unparked(id, result),
             Job::Read(id) => self.read_came(id, result),
             Job::Seal(seal, step) => self.seal_step_done(seal, step, result),
+            Job::Resume(id) => self.resume_came(id, result),
             Job::Copy(id, source, stage) => self.copy_step_done(id, source, stage, done(result)),
             Job::Trash(step) => self.trash_step_done(step, done(result)),
             Job::Tidy => {}

@@ -44,9 +44,9 @@ pub(super) enum Start {
     Boot,
     /// `trash/` is being listed.
     Trash,
-    /// The names in `chunks/` are made durable: a process that was killed may have left one that is not, and what is
-    /// reported is relied on.
-    Names,
+    /// What is in `chunks/` is made durable, names and headers: a process that was killed may have left some that are
+    /// not, and what is reported is relied on.
+    SyncAll,
     /// `chunks/` is being listed.
     Chunks,
     /// Headers are being read.
@@ -105,9 +105,9 @@ impl Chunk {
             }
             (Start::Trash, Ok(DiskDone::Entries(entries))) => self.trash_listed(entries),
             (Start::Trash, Err(DiskError::NotFound)) => self.trash_missing(),
-            (Start::Names, Ok(DiskDone::Done)) => self.list_chunks(),
+            (Start::SyncAll, Ok(DiskDone::Done)) => self.list_chunks(),
             (Start::Chunks, Ok(DiskDone::Entries(entries))) => self.chunks_listed(entries),
-            (Start::Names | Start::Chunks, Err(DiskError::NotFound)) => {
+            (Start::SyncAll | Start::Chunks, Err(DiskError::NotFound)) => {
                 let help = Some(
                     "is a disk not mounted? An empty directory to begin anew is formatted".into(),
                 );
@@ -313,7 +313,7 @@ impl Chunk {
                 None => self.foreign(TRASH, &entry.name),
             }
         }
-        self.sync_names();
+        self.sync_chunks();
     }
 
     /// Somebody threw the trash away, which is theirs to do.
@@ -330,14 +330,17 @@ impl Chunk {
                 dir: FileName::new(""),
             },
         );
-        self.sync_names();
+        self.sync_chunks();
     }
 
-    fn sync_names(&mut self) {
-        self.start = Start::Names;
+    fn sync_chunks(&mut self) {
+        if planted::is(Bug::FoundUnsynced) {
+            return self.list_chunks();
+        }
+        self.start = Start::SyncAll;
         self.disk(
             Job::Start,
-            DiskOp::SyncDir {
+            DiskOp::SyncAll {
                 dir: FileName::new(CHUNKS),
             },
         );
@@ -475,7 +478,7 @@ impl Start {
             Self::Format => "formatting it",
             Self::Reading { .. } | Self::Boot => "its identity file",
             Self::Trash => "listing trash/",
-            Self::Names => "making the names in chunks/ durable",
+            Self::SyncAll => "making chunks/ durable",
             Self::Chunks | Self::Scan { .. } => "listing chunks/",
         }
     }

@@ -171,7 +171,8 @@ impl Chunk {
             return;
         };
         let taken = writing.last_piece;
-        if writing.syncs.is_empty() && writing.asks.iter().any(|ask| ask.up_to <= taken) {
+        let may = writing.syncs.is_empty() && writing.may_sync();
+        if may && writing.asks.iter().any(|ask| ask.up_to <= taken) {
             self.cut(id);
         }
     }
@@ -188,18 +189,23 @@ impl Chunk {
         if self.wakes(id, link, head.position) {
             return self.unpark(id, link, head.position, Msg::new(request, head));
         }
+        if self.is_of_another_chain(id, head.chain) {
+            return self.refuse_late(id, link, head.chain, head.wseq);
+        }
         if let Err(refusal) = self.joins_chain(id, link, head.position) {
-            return self.refuse_up(id, link, head.wseq, &refusal);
+            return self.refuse_up(id, link, head.chain, head.wseq, &refusal);
         }
         let writing = self.writing.get(&id).expect("it joined the chain");
-        if head.wseq != writing.applied || writing.syncs.len() >= CUTS_MAX {
+        let may_sync = writing.may_sync() && writing.syncs.len() < CUTS_MAX;
+        if head.wseq != writing.applied || !may_sync {
             let why = format!(
                 "{} cannot sync {id} up to write {}: the last is {}",
                 writing.who(),
                 head.wseq,
                 writing.applied
             );
-            return self.refuse_up(id, link, head.wseq, &Refusal::new(Status::ChainBroken, why));
+            let refusal = Refusal::new(Status::ChainBroken, why);
+            return self.refuse_up(id, link, head.chain, head.wseq, &refusal);
         }
         self.cut(id);
     }
@@ -226,12 +232,13 @@ impl Chunk {
                 || planted::is(Bug::HeaderOverActiveSlot),
             "cuts grow, and headers alternate between the slots"
         );
-        let (wseq, position) = (cut.wseq, writing.position + 1);
+        let (wseq, position, chain) = (cut.wseq, writing.position + 1, writing.chain_id);
         writing.syncs.push_back(cut);
         if let Some(link) = downstream {
             let sync = ChainSync {
                 chunk: id.chunk,
                 version: id.version,
+                chain,
                 position,
                 wseq,
             };
@@ -376,6 +383,7 @@ impl Chunk {
             .writing
             .get_mut(&id)
             .filter(|writing| writing.downstream == Some(link))
+            .filter(|writing| writing.chain_id == head.chain)
         else {
             return;
         };
@@ -426,6 +434,7 @@ impl Chunk {
                 self.answer_syncs(id, cut.piece, cut.durable());
             } else if let Some(link) = writing.upstream {
                 let (chunk, version, wseq) = (id.chunk, id.version, cut.wseq);
+                let chain = writing.chain_id;
                 self.send(
                     link,
                     Msg::new(
@@ -433,6 +442,7 @@ impl Chunk {
                         ChainSynced {
                             chunk,
                             version,
+                            chain,
                             wseq,
                             outcome: Ok(cut.len),
                         },
@@ -459,38 +469,41 @@ impl Chunk {
     /// Makes durable here what was written here, whatever the rest of the chain does.
     pub(super) fn sync_here(&mut self, id: ReplicaId) {
         let cluster = self.identity.cluster;
-        if let Some(writing) = self.writing.get_mut(&id) {
+        if let Some(writing) = self.writing.get_mut(&id).filter(|at| at.may_cut()) {
             let cut = Cut::take(writing, cluster, Reach::Here);
             writing.syncs.push_back(cut);
             self.sync_step(id);
         }
     }
 
-    /// While stopping: syncs what is not durable here, and says so when nothing is left.
+    /// While stopping: ends the chains, so that their clients go on in others, and says so when the disk has nothing
+    /// left to do for them. What no sync covered is with those clients still.
     pub(super) fn stop_on(&mut self) {
         let Stopping::Asked(call) = self.stopping else {
             return;
         };
-        let lacks_cut = |writing: &Writing| {
-            let durable = self
-                .inventory
-                .replicas
-                .get(&writing.id())
-                .map(|replica| replica.wseq);
-            let covered = writing.syncs.back().map(|cut| cut.wseq).or(durable);
-            covered != Some(writing.applied)
+        let written = self.writing.iter().map(|(id, writing)| (*id, writing));
+        let parked = self
+            .parked
+            .iter()
+            .map(|(id, parked)| (*id, &parked.writing));
+        // A sync that is at work goes to its end here: a client may be about to hear of it.
+        let idle = |(_, writing): &(ReplicaId, &Writing)| {
+            let mut syncs = writing.syncs.iter();
+            syncs.all(|cut| cut.stage == Stage::Durable)
         };
-        let ids: Vec<_> = self
-            .writing
-            .values()
-            .filter(|writing| lacks_cut(writing))
-            .map(Writing::id)
+        let ids: Vec<_> = written
+            .chain(parked)
+            .filter(idle)
+            .map(|(id, _)| id)
             .collect();
+        let why = format!("{} is stopping", self.who());
         for id in ids {
-            self.sync_here(id);
+            self.break_chain(id, WriteSeq(0), &why);
         }
-        let busy = |writing: &Writing| writing.syncs.iter().any(|cut| cut.stage != Stage::Durable);
-        if !self.writing.values().any(busy) && self.identity_steps.is_empty() {
+        let at_work = |job: &Job| matches!(job, Job::Piece { .. } | Job::Sync(_) | Job::DirSync);
+        let busy = !self.writing.is_empty() || self.jobs.values().any(at_work);
+        if !busy && self.identity_steps.is_empty() {
             self.stopping = Stopping::Stopped;
             self.outbox.event(call, Event::Stopped);
         }

@@ -11,13 +11,13 @@ use super::sync::{Cut, SyncAsk};
 use super::table::Table;
 use super::{Chunk, Job, Stopping};
 use crate::block::Sums;
-use crate::ids::{Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
-use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
+use crate::ids::{ChainId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
+use crate::limits::{Geometry, HEADER_BYTES, REPLICATION_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::chunk_meta::{ChunkCreated, CreateChunk};
+use crate::wire::chunk_meta::{ChunkCreated, CreateChunk, ResumeChunk};
 use crate::wire::client_chunk::{Durable, PieceDone, WritePiece};
 use crate::wire::client_meta::Place;
 use crate::wire::{Head, Msg, Refusal, Status};
@@ -32,9 +32,15 @@ pub(super) struct Writing {
     incarnation: Incarnation,
     pub session: SessionId,
     pub chain: Vec<Place>,
+    /// Which chain that is.
+    pub chain_id: ChainId,
     /// This server's place in the chain; 0: the head.
     pub position: u8,
     made: Made,
+    /// Writes up to it were made in an earlier chain: when they come again, they are not made again.
+    pub had: WriteSeq,
+    /// The last write that any member had when this chain began: no sync is taken before it has come.
+    pub until: WriteSeq,
     /// Of the newest header that was written, or is being written.
     pub generation: u64,
     /// The last write taken.
@@ -113,6 +119,49 @@ impl Writing {
     /// How this server is called by the others of the chain.
     pub(super) fn who(&self) -> String {
         format!("server {}", self.chain[usize::from(self.position)].addr)
+    }
+    /// Whether the table says no more than what was taken, so that a cut may be taken here.
+    pub(super) fn may_cut(&self) -> bool {
+        self.applied >= self.had
+    }
+    /// As [`Self::may_cut`], on every member.
+    pub(super) fn may_sync(&self) -> bool {
+        self.applied >= self.until
+    }
+    /// A replica that takes pieces again, from its header on.
+    pub(super) fn resumed(
+        name: ChunkName,
+        header: &Header,
+        geometry: Geometry,
+        order: &ResumeChunk,
+        position: u8,
+        now: Instant,
+    ) -> Self {
+        Self {
+            name,
+            incarnation: header.incarnation,
+            session: order.session,
+            chain: order.members.clone(),
+            chain_id: order.chain,
+            position,
+            made: Made::Made,
+            had: header.wseq,
+            until: order.to,
+            generation: header.generation,
+            applied: order.from,
+            last_piece: PieceNumber(order.from.0),
+            below: order.from,
+            pieces: VecDeque::new(),
+            table: Table::of(geometry, header),
+            upstream: None,
+            downstream: None,
+            syncs: VecDeque::new(),
+            asks: Vec::new(),
+            synced: None,
+            named: false,
+            reads: Vec::new(),
+            used: now,
+        }
     }
     /// Whether a block has a write that is not yet everywhere below.
     pub(super) fn is_dirty(&self, first: usize, last: usize) -> bool {
@@ -240,8 +289,11 @@ impl Chunk {
             incarnation: order.incarnation,
             session: order.session,
             chain: order.chain,
+            chain_id: ChainId(0),
             position,
             made: Made::Making(vec![(link, request)]),
+            had: WriteSeq(0),
+            until: WriteSeq(0),
             generation: FIRST_GENERATION,
             applied: WriteSeq(0),
             last_piece: PieceNumber(0),
@@ -475,7 +527,9 @@ impl Chunk {
                 format!("piece {} of {id}: {why}", head.piece),
             );
         }
-        if self.space.lacks(len) {
+        // It was written in an earlier chain, and is passed on to who lacks it.
+        let had = writing.applied.next() <= writing.had;
+        if self.space.lacks(len) && !had {
             probe::hit(Probe::PieceNoRoom);
             let free = self.space.bytes_free();
             return refuse(
@@ -499,7 +553,9 @@ impl Chunk {
                 ),
             );
         }
-        if let Err(covered) = writing.table.may_write(head.offset, len) {
+        if let Err(covered) = writing.table.may_write(head.offset, len)
+            && !had
+        {
             probe::hit(Probe::OverwriteRefused);
             let why = format!(
                 "piece {} of {id} at offset {}: bytes of block {} below {} in it are written for good",
@@ -587,8 +643,17 @@ impl Chunk {
         writing.applied = writing.applied.next();
         writing.last_piece = number;
         writing.used = self.now.mono;
-        writing.table.write(offset, len, &sums.blocks);
         let wseq = writing.applied;
+        assert_eq!(
+            wseq.0, number.0,
+            "one session writes a chunk, so writes are numbered as its pieces are"
+        );
+        let had = wseq <= writing.had;
+        if had {
+            probe::hit(Probe::PieceHadBefore);
+        } else {
+            writing.table.write(offset, len, &sums.blocks);
+        }
         assert!(
             writing.pieces.back().is_none_or(|last| last.wseq < wseq),
             "writes wait in their order"
@@ -598,12 +663,15 @@ impl Chunk {
             wseq,
             number,
             blocks: (block(offset), block(offset + len - 1)),
-            written: false,
+            written: had,
             asks: ask.into_iter().collect(),
         });
         let (file, position, next) = (writing.name.path(), writing.position, writing.next());
-        self.space.taken += len;
-        let users = if next.is_some() { 2 } else { 1 };
+        let users = u8::from(next.is_some()) + u8::from(!had);
+        if users == 0 {
+            self.advance(id);
+            return self.sync_asked(id);
+        }
         let hold = self
             .links
             .hold(&mut self.outbox, (link, position), body.len(), users);
@@ -623,6 +691,10 @@ impl Chunk {
                 hold,
             );
         }
+        if had {
+            return self.sync_asked(id);
+        }
+        self.space.taken += len;
         let op = DiskOp::Write {
             file,
             offset: HEADER_BYTES + offset,

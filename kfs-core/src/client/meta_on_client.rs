@@ -802,6 +802,7 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::Remove { .. } => "removing the file",
             MutateOp::Rmdir { .. } => "removing the directory",
             MutateOp::Allocate { .. } => "making a chunk",
+            MutateOp::Rechain { .. } => "giving a chunk another chain",
             MutateOp::SetSize { .. } => "reporting the size",
             MutateOp::EndSession => "ending the session",
             MutateOp::AcceptRollback => "accepting the rollback",

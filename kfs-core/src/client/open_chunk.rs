@@ -7,8 +7,9 @@
 //! A sync in the background falls on a block edge: a head's cut covers the rest of the block it ends in, and
 //! what a cut covers cannot be written again.
 use super::links::{Reached, Use};
+use super::meta_on_client::Ask;
 use super::write::{Identity, PIECE_COST};
-use super::{Errand, Failure, Reach, backoff};
+use super::{Asker, Errand, Failure, Reach, backoff};
 use crate::block::{Sums, spans};
 use crate::buggify::{self, Site};
 use crate::ids::{ChunkId, PieceNumber, WriteSeq};
@@ -16,14 +17,16 @@ use crate::limits::Geometry;
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::client_chunk::{Durable, PieceDone, SyncChunk, SyncDone, WritePiece};
-use crate::wire::client_meta::{Grant, SyncedChunk};
+use crate::wire::client_meta::{Grant, HeadSeen, MutateOp, SyncedChunk};
 use crate::wire::{Refusal, Status};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A head that cannot be reached for this long is given up: its chain does not outlive its process.
-const RECONNECT: Duration = Duration::from_secs(10);
+/// A head that cannot be reached for this long is given up: the chunk is asked to be written in another chain.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// As a part of a call's time limit, a head may get nothing done for so long before the same is asked.
+const STANDS_STILL: u32 = 3;
 /// Times that damaged bytes are sent again.
 const RESENDS_MAX: u32 = 3;
 
@@ -66,6 +69,22 @@ pub(super) struct OpenChunk {
     line: Line,
     /// When the head last got something done, or was first asked to.
     progress: Instant,
+    trouble: Option<Trouble>,
+    /// Pieces up to it are sent whatever syncs are under way: a member of the chain has them already.
+    resend_to: PieceNumber,
+}
+
+/// Chains that broke since something was last done that had not been before.
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Instant,
+    chains: u32,
+    /// What was done before.
+    done_to: PieceNumber,
+    /// Whether the meta server was asked for another chain and has not answered.
+    is_asked: bool,
+    /// What the last one broke of.
+    why: Refusal,
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +136,8 @@ impl OpenChunk {
             named: None,
             line: Line::Good,
             progress: now,
+            trouble: None,
+            resend_to: PieceNumber(0),
         }
     }
 
@@ -201,12 +222,142 @@ impl OpenChunk {
             });
         }
         self.progress = now;
+        let Some(before) = self.grant.take() else {
+            self.grant = Some(grant);
+            return Ok(());
+        };
+        let first = self.next.0 - self.pieces.len() as u64;
+        let same = (before.chunk, before.version) == (grant.chunk, grant.version);
+        let covers = if same {
+            let from = grant.from.0.checked_add(1);
+            from.is_some_and(|from| from >= first) && grant.from <= grant.to && grant.to < self.next
+        } else {
+            self.durable.is_none()
+        };
+        if !covers {
+            let what = format!(
+                "the meta server gave chunk {} of {} a chain that has not all that was synced: {grant:?}",
+                self.index, who.name
+            );
+            self.grant = Some(before);
+            return Err(Failure {
+                status: Status::Protocol,
+                what,
+            });
+        }
+        probe::hit(Probe::ClientRechained);
+        let (from, to) = if same {
+            (grant.from.0, grant.to)
+        } else {
+            (0, PieceNumber(0))
+        };
+        let done = (from + 1).saturating_sub(first);
+        self.done = usize::try_from(done).expect("as many as there are pieces");
+        self.sent = self.done;
+        self.resend_to = to;
+        self.line = Line::Good;
         self.grant = Some(grant);
+        if let Some(trouble) = &mut self.trouble {
+            trouble.is_asked = false;
+        }
+        Ok(())
+    }
+
+    /// The meta server has no other chain for it.
+    pub(super) fn not_rechained(&self, failure: Failure, who: &Identity) -> Failure {
+        let Some(trouble) = &self.trouble else {
+            return failure;
+        };
+        let broken = self.broken(&trouble.why, who);
+        Failure {
+            status: broken.status,
+            what: format!(
+                "{}; no other chain can be had: {}",
+                broken.what, failure.what
+            ),
+        }
+    }
+    /// Whether another chain was asked for and is awaited.
+    pub(super) fn awaits_chain(&self) -> bool {
+        self.trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.is_asked)
+    }
+
+    /// The chain takes no more: asks for another one, which goes on where all its members are. Fails when nothing got
+    /// done in any chain for as long as a call may take.
+    fn rechain(
+        &mut self,
+        now: Instant,
+        why: Refusal,
+        who: &Identity,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        let Some(grant) = &self.grant else {
+            return Err(self.broken(&why, who));
+        };
+        let head = match why.status {
+            Status::Unreachable | Status::TimedOut => HeadSeen::Lost,
+            _ => HeadSeen::Reached,
+        };
+        let first = self.next.0 - self.pieces.len() as u64;
+        let done_to = PieceNumber(first - 1 + self.done as u64);
+        let before = self.trouble.take();
+        let moved = before
+            .as_ref()
+            .is_none_or(|before| done_to > before.done_to);
+        let mut trouble = match before {
+            Some(before) if !moved => before,
+            Some(_) | None => Trouble {
+                since: now,
+                chains: 0,
+                done_to,
+                is_asked: false,
+                why: why.clone(),
+            },
+        };
+        let spent = now.since(trouble.since);
+        if spent >= reach.timeout {
+            return Err(self.broken(&why, who));
+        }
+        let op = MutateOp::Rechain {
+            file: who.file,
+            index: self.index,
+            chunk: grant.chunk,
+            version: grant.version,
+            synced: self.durable.unwrap_or_default(),
+            head,
+            broken: trouble.chains,
+        };
+        let asker = Asker::Allocate {
+            handle: who.handle,
+            index: self.index,
+        };
+        self.drop_asked(reach);
+        let within = reach.timeout.saturating_sub(spent);
+        reach
+            .meta
+            .ask_within(now, within, asker, Ask::MutateIn(who.session, op));
+        trouble.chains += 1;
+        trouble.is_asked = true;
+        trouble.why = why;
+        self.trouble = Some(trouble);
+        // A sync is begun anew when all that is not synced was sent.
+        self.sync = None;
+        let counted = |piece: &&Piece| piece.number <= self.counted_to;
+        let counted = self.pieces.iter().filter(counted);
+        self.since_sync = counted.map(|piece| piece.bytes.len()).sum();
+        self.sent = self.done;
+        self.line = Line::Good;
+        self.progress = now;
         Ok(())
     }
 
     /// Sends what may be sent, and begins a sync by `rule`.
     pub(super) fn send(&mut self, now: Instant, rule: Rule, who: &Identity, reach: &mut Reach) {
+        if self.awaits_chain() {
+            return;
+        }
         let Some(grant) = &self.grant else { return };
         if let Line::Bad {
             until: rest @ Some(_),
@@ -231,7 +382,8 @@ impl OpenChunk {
                 .sync
                 .as_ref()
                 .is_some_and(|sync| sync.up_to < piece.number);
-            if is_later && ends_in_block && rule != Rule::Covered {
+            let again = piece.number <= self.resend_to;
+            if is_later && ends_in_block && rule != Rule::Covered && !again {
                 break;
             }
             let ask = WritePiece {
@@ -260,7 +412,12 @@ impl OpenChunk {
             }
             self.sent += 1;
         }
-        if self.sync.is_none() && self.sent > 0 && self.is_sync_due(rule, who.geometry, reach) {
+        let resent = self
+            .pieces
+            .get(self.sent)
+            .is_none_or(|next| next.number > self.resend_to);
+        let may_sync = self.sync.is_none() && self.sent > 0 && resent;
+        if may_sync && self.is_sync_due(rule, who.geometry, reach) {
             if rule != Rule::Covered {
                 probe::hit(Probe::BackgroundSync);
             }
@@ -382,6 +539,8 @@ impl OpenChunk {
         self.synced_end = end;
         self.durable = Some(durable);
         self.sync = None;
+        // Whatever a chain got synced is got done, even if all of it had been taken before.
+        self.trouble = None;
         self.progressed(now);
         Ok(())
     }
@@ -393,7 +552,7 @@ impl OpenChunk {
         (why, reached): (&str, Reached),
         reach: &mut Reach,
     ) {
-        if !self.is_asked() {
+        if !self.is_asked() || self.awaits_chain() {
             return;
         }
         probe::hit(Probe::HeadLinkLost);
@@ -406,16 +565,25 @@ impl OpenChunk {
         self.rewind(now, Refusal::new(Status::Unreachable, why), reach);
     }
 
-    /// Gives up on a head that gets nothing done.
-    pub(super) fn tick(&self, now: Instant, who: &Identity, reach: &Reach) -> Result<(), Failure> {
-        if self.waits() && self.progress + reach.timeout <= now {
+    /// Gives up on a head that gets nothing done: another chain is asked for.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        who: &Identity,
+        reach: &mut Reach,
+    ) -> Result<(), Failure> {
+        if self.awaits_chain() {
+            return Ok(());
+        }
+        if self.waits() && self.progress + stands_still(reach.timeout) <= now {
             let last = if let Line::Bad { why, .. } = &self.line {
                 why.detail.as_str()
             } else {
                 "nothing was heard"
             };
-            let why = format!("nothing got done within {:?} ({last})", reach.timeout);
-            return Err(self.broken(&Refusal::new(Status::TimedOut, why), who));
+            let within = stands_still(reach.timeout);
+            let why = format!("nothing got done within {within:?} ({last})");
+            return self.rechain(now, Refusal::new(Status::TimedOut, why), who, reach);
         }
         match &self.line {
             Line::Bad {
@@ -424,13 +592,11 @@ impl OpenChunk {
                 until: Some(_),
                 ..
             } if *since + patience(why, reach.timeout) <= now => {
-                // A head that is gone took the chain with it.
-                let status = match why.status {
-                    Status::Unreachable => Status::ChainBroken,
-                    status => status,
-                };
                 let what = format!("{}, for {:?}", why.detail, now.since(*since));
-                let why = Refusal::new(status, what);
+                let why = Refusal::new(why.status, what);
+                if why.status == Status::Unreachable {
+                    return self.rechain(now, why, who, reach);
+                }
                 Err(self.broken(&why, who))
             }
             Line::Bad { .. } | Line::Good => Ok(()),
@@ -438,6 +604,9 @@ impl OpenChunk {
     }
 
     pub(super) fn deadline(&self, timeout: Duration) -> Option<(Instant, &'static str)> {
+        if self.awaits_chain() {
+            return None;
+        }
         // While a try is under way, its link's own limits and the progress count.
         let line = match &self.line {
             Line::Bad {
@@ -451,9 +620,12 @@ impl OpenChunk {
             )),
             Line::Bad { until: None, .. } | Line::Good => None,
         };
-        let progress = self
-            .waits()
-            .then(|| (self.progress + timeout, "the head gets nothing done"));
+        let progress = self.waits().then(|| {
+            (
+                self.progress + stands_still(timeout),
+                "the head gets nothing done",
+            )
+        });
         line.into_iter().chain(progress).min_by_key(|(at, _)| *at)
     }
 
@@ -509,6 +681,15 @@ impl OpenChunk {
     fn progressed(&mut self, now: Instant) {
         self.progress = now;
         self.line = Line::Good;
+        let first = self.next.0 - self.pieces.len() as u64;
+        let done_to = first - 1 + self.done as u64;
+        if self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| done_to > trouble.done_to.0)
+        {
+            self.trouble = None;
+        }
     }
 
     fn refused(
@@ -528,6 +709,13 @@ impl OpenChunk {
             Status::Corrupt => tries < RESENDS_MAX,
             _ => false,
         };
+        let is_broken = matches!(
+            refusal.status,
+            Status::ChainBroken | Status::NotServed | Status::Corrupt
+        );
+        if !again && is_broken {
+            return self.rechain(now, refusal, who, reach);
+        }
         if !again {
             return Err(self.broken(&refusal, who));
         }
@@ -573,15 +761,22 @@ impl OpenChunk {
             chain.join(" -> "),
             refusal.detail
         );
-        Failure {
-            status: refusal.status,
-            what,
-        }
+        // A head that is gone took the chain with it.
+        let status = match refusal.status {
+            Status::Unreachable => Status::ChainBroken,
+            status => status,
+        };
+        Failure { status, what }
     }
 
     fn confused(&self, who: &Identity, what: &str) -> Failure {
         self.broken(&Refusal::new(Status::Protocol, what), who)
     }
+}
+
+/// How long a head may get nothing done.
+fn stands_still(timeout: Duration) -> Duration {
+    timeout / STANDS_STILL
 }
 
 /// How long a head that gets nothing done is tried again.

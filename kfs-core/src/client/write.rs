@@ -202,6 +202,7 @@ impl Writer {
                 status: Status::Protocol,
                 what: format!("the meta server answered {other:?} where a chunk was asked for"),
             }),
+            Err(failure) if chunk.awaits_chain() => Err(chunk.not_rechained(failure, &self.who)),
             Err(_) if chunk.is_untouched() => {
                 probe::hit(Probe::ChunkAheadRefused);
                 // Asked for ahead and not needed yet: it is asked for again when it is.

@@ -10,7 +10,8 @@ use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
 use crate::buggify::{self, Site};
 use crate::ids::{
-    ChunkId, FileId, ID_LIMIT, LinkId, LogSeq, RequestNumber, ServerIndex, SessionId, Version,
+    ChunkId, FileId, ID_LIMIT, LinkId, LogSeq, PieceNumber, RequestNumber, ServerIndex, SessionId,
+    Version,
 };
 use crate::limits::HEADER_BYTES;
 use crate::probe::{self, Probe};
@@ -65,9 +66,16 @@ struct Pending {
 
 /// What went wrong in earlier rounds.
 #[derive(Clone, Debug, Default)]
-struct Failed {
+pub(super) struct Failed {
     rounds: u32,
     servers: BTreeMap<ServerIndex, Refusal>,
+}
+
+impl Failed {
+    /// These servers are not to be tried.
+    pub(super) fn of(servers: BTreeMap<ServerIndex, Refusal>) -> Self {
+        Self { rounds: 0, servers }
+    }
 }
 
 impl Allocations {
@@ -126,6 +134,9 @@ impl Allocations {
 impl Serving {
     /// A request that is in progress is answered on the link it last came on.
     pub(super) fn rebind(&mut self, asker: Asker) -> bool {
+        if self.rechains.rebind(asker) {
+            return true;
+        }
         let Allocations { pending, asked, .. } = &mut self.allocations;
         let Some(target) = asked.get(&(asker.by.session, asker.by.request)) else {
             return false;
@@ -202,7 +213,7 @@ impl Serving {
     }
 
     /// Chooses members, logs the chunk, orders it.
-    fn make(
+    pub(super) fn make(
         &mut self,
         io: &mut Io,
         target: Target,
@@ -306,7 +317,7 @@ impl Serving {
     }
 
     /// The servers for a new chunk, or why there are too few.
-    fn members(
+    pub(super) fn members(
         &self,
         io: &mut Io,
         target: Target,
@@ -325,7 +336,13 @@ impl Serving {
             let what = format!(
                 "{live} live chunkservers are too few for chunk {index} of file {file} (replication {wanted}, at least {needed} needed)"
             );
-            return Err(Refusal::new(Status::NoServers, what));
+            // Those that were there before may come back while the client waits.
+            let status = if self.state.roster.len() < needed {
+                Status::NoServers
+            } else {
+                Status::Busy
+            };
+            return Err(Refusal::new(status, what));
         }
         let candidates: Vec<Candidate> = up()
             .filter(|(server, _)| !failed.servers.contains_key(server))
@@ -359,11 +376,7 @@ impl Serving {
             .servers
             .values()
             .any(|why| why.status == Status::NoRoom);
-        let status = if full {
-            Status::NoRoom
-        } else {
-            Status::ChainBroken
-        };
+        let status = if full { Status::NoRoom } else { Status::Busy };
         let tried: Vec<String> = failed
             .servers
             .iter()
@@ -428,6 +441,8 @@ impl Serving {
             chunk: chunk.chunk,
             version: chunk.version,
             chain,
+            from: PieceNumber(0),
+            to: PieceNumber(0),
         })
     }
 
@@ -559,6 +574,7 @@ impl Serving {
 
     /// A chunk has left the table while it was being made: its file was removed, or closed.
     pub(super) fn cancel(&mut self, io: &mut Io, target: Target, chunk: ChunkId) {
+        self.cancel_rechain(io, chunk);
         if self
             .allocations
             .pending

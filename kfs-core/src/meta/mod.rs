@@ -24,6 +24,7 @@ pub mod oplog;
 mod packed;
 mod page;
 mod placement;
+pub mod rechain;
 mod reclaim;
 pub mod record;
 mod recovery;
@@ -42,6 +43,7 @@ use self::commit::{Commit, Room};
 use self::copying::Copying;
 use self::holds::Holds;
 use self::mirror::Copies;
+use self::rechain::Rechains;
 use self::reclaim::Reclaim;
 use self::record::{By, Logged, Record, SizeSet};
 use self::recovery::{Purpose, Recovered, Recovery};
@@ -142,6 +144,8 @@ pub struct Bounds {
     pub answers_most: usize,
     /// Chunks being made.
     pub allocations: usize,
+    /// Chunks that are given another chain.
+    pub rechains: usize,
     /// Copies that are being made, and chunks that wait for one.
     pub replication: usize,
     /// Holds on open files.
@@ -220,6 +224,7 @@ struct Serving {
     roster: Roster,
     sessions: Sessions,
     allocations: Allocations,
+    rechains: Rechains,
     holds: Holds,
     reclaim: Reclaim,
     copying: Copying,
@@ -303,6 +308,7 @@ impl Meta {
                     results_most: results.max().unwrap_or(0),
                     answers_most,
                     allocations: serving.allocations.len(),
+                    rechains: serving.rechains.len(),
                     replication: serving.copying.len(),
                     holds,
                     holds_most,
@@ -490,6 +496,7 @@ impl Serving {
             roster: Roster::default(),
             sessions: Sessions::of(&state, io.now.mono, io.config.timing.session_idle),
             allocations: Allocations::default(),
+            rechains: Rechains::default(),
             holds: Holds::default(),
             copying: Copying::default(),
             reclaim: Reclaim::of(&state, io.now.mono, io.config.timing.session_idle),
@@ -675,6 +682,7 @@ impl Serving {
             Head::Heartbeat(m) => self.heartbeat(io, link, request, &m),
             Head::ChunkCreated(m) => self.chunk_created(io, link, &m),
             Head::ChunkSealed(m) => self.chunk_sealed(io, link, &m),
+            Head::ChunkResumed(m) => self.chunk_resumed(io, link, &m),
             Head::ChunkCopied(m) => self.chunk_copied(io, link, &m),
             Head::ReportDamage(m) => self.damage_reported(io, link, &m),
             // Nothing is kept of an order to delete: what was not done is found at the next hello.
@@ -690,6 +698,7 @@ impl Serving {
             | Head::HeartbeatAnswer(_)
             | Head::CreateChunk(_)
             | Head::SealChunk(_)
+            | Head::ResumeChunk(_)
             | Head::CopyChunk(_)
             | Head::DeleteChunks(_)
             | Head::SayHello(_)
@@ -792,6 +801,7 @@ impl Serving {
         self.expire_sessions(io);
         self.expire_holds(io);
         self.overdue_allocations(io);
+        self.rechains_on_time(io);
         self.adopt_orphans(io);
         self.reclaim(io);
         self.replicate(io);
@@ -837,6 +847,7 @@ impl Serving {
             of(self.reclaim.due(&self.state), "reclaim what was removed"),
             of(self.replication_due(), "make copies"),
             of(self.roster.due(), "see whether a server is silent"),
+            of(self.rechains.due(), "give a chunk another chain"),
             of(
                 self.allocations.due(),
                 "give up on a chunk that is not made",

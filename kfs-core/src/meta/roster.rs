@@ -244,6 +244,13 @@ impl Roster {
         self.strays.settled(server, chunk);
         self.confirm(server, chunk, copies);
     }
+    /// A replica is written again: it is not at rest, and goes with the log.
+    pub(super) fn resumed(&mut self, server: ServerIndex, chunk: ChunkId, copies: &mut ChunkMap) {
+        if let Some(heard) = self.heard.get_mut(&server) {
+            heard.resting.remove(&chunk);
+        }
+        self.confirm(server, chunk, copies);
+    }
     /// A server has a replica of a part of the log that is missing.
     fn orphaned(&mut self, server: ServerIndex, item: &InventoryItem) {
         if let Some(heard) = self.heard.get_mut(&server) {
@@ -454,6 +461,7 @@ impl Serving {
         for (server, link) in ended {
             drop_link(io, link);
             self.member_lost(io, server, "a new epoch has begun");
+            self.rechains_lost(io, server);
         }
     }
 
@@ -466,6 +474,7 @@ impl Serving {
             }
             self.member_lost(io, server, why);
             self.copying.server_down(server);
+            self.rechains_lost(io, server);
         }
     }
 

@@ -5,6 +5,7 @@
 //! safe, because who asks again was not answered.
 use super::allocate::Asker;
 use super::namespace::{self, Decision, NewFile, SizeReport};
+use super::rechain::Wish;
 use super::record::{By, FileRemoved, Record, SessionEnded, SessionOpened as SessionOpenedRecord};
 use super::roster::drop_link;
 use super::state::State;
@@ -323,6 +324,32 @@ impl Serving {
                     Err(refusal) => Err(refusal),
                 }
             }
+            (
+                Ok(()),
+                MutateOp::Rechain {
+                    file,
+                    index,
+                    chunk,
+                    version,
+                    synced,
+                    head,
+                    broken,
+                },
+            ) => {
+                let wish = Wish {
+                    target: (file, index),
+                    chunk,
+                    version,
+                    synced,
+                    head,
+                    broken,
+                };
+                match self.rechain(io, asker, wish) {
+                    Ok(None) => return None,
+                    Ok(Some(done)) => Ok(Decision::Unchanged(done)),
+                    Err(refusal) => Err(refusal),
+                }
+            }
             (Ok(()), MutateOp::Mkdir { at, parents, owner }) => {
                 namespace::mkdir(state, &at, parents, owner, time)
             }
@@ -399,6 +426,7 @@ impl Serving {
                 if matches!(record, Record::RollbackAccepted(_)) {
                     // Nobody writes a file any more.
                     self.allocations.drop_all();
+                    self.rechains.drop_all();
                 }
                 let (seq, done) = self.commit(io, asker.by, record);
                 if ends {
@@ -479,6 +507,7 @@ impl Serving {
         self.sessions.live.remove(&session);
         self.sessions.unresumed.remove(&session);
         self.allocations.drop_session(session);
+        self.rechains.drop_session(session);
     }
 }
 
@@ -509,6 +538,7 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::Rmdir { .. }
         | MutateOp::RemoveTree { .. }
         | MutateOp::Allocate { .. }
+        | MutateOp::Rechain { .. }
         | MutateOp::EndSession
         | MutateOp::AcceptRollback => FIXED,
     }

@@ -147,6 +147,7 @@ impl EventHash {
                 self.word(*len);
             }
             DiskOp::Space => self.named(11, ""),
+            DiskOp::SyncAll { dir } => self.named(12, dir.as_str()),
         }
     }
     fn named(&mut self, tag: u64, name: &str) {

@@ -5,8 +5,8 @@ use super::client_chunk::Durable;
 use super::client_meta::Place;
 use super::status::Refusal;
 use crate::ids::{
-    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, SessionId,
-    Term, Version, WriteSeq,
+    Boot, ChainId, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
+    SessionId, Term, Version, WriteSeq,
 };
 use crate::limits::{Geometry, Timing};
 use core::net::SocketAddr;
@@ -234,7 +234,8 @@ pub struct ChunksDeleted {
     pub chunks: Vec<(ChunkId, Version)>,
 }
 
-/// An order: take no more pieces for this replica, make durable what it has, and say how far that is. It is copied then.
+/// An order: take no more pieces for this replica, and say how far it is durable. It is copied then, or written further
+/// in another chain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SealChunk {
     /// Of the welcome.
@@ -243,6 +244,17 @@ pub struct SealChunk {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
+    /// What becomes of writes that no sync has covered.
+    pub unsynced: Unsynced,
+}
+
+/// See [`SealChunk`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Unsynced {
+    /// They are made durable.
+    Kept,
+    /// They are forgotten: who wrote them has them still, and sends them again.
+    Dropped,
 }
 
 /// Answers [`SealChunk`].
@@ -256,6 +268,45 @@ pub struct ChunkSealed {
     pub version: Version,
     /// How far it is durable, and stays.
     pub outcome: Result<Durable, Refusal>,
+    /// Whether its chain broke, or stood still, at the link to the next server.
+    pub next_lost: bool,
+}
+
+/// An order: take pieces again for a replica that was sealed, in another chain. All members begin at the same write;
+/// one that has some of what comes next takes those again without writing them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResumeChunk {
+    /// Of the welcome.
+    pub term: Term,
+    /// Which.
+    pub chunk: ChunkId,
+    /// At which version.
+    pub version: Version,
+    /// Names the chain.
+    pub chain: ChainId,
+    /// Its members, head first; this server is among them.
+    pub members: Vec<Place>,
+    /// The session that may write.
+    pub session: SessionId,
+    /// The last write that all members have.
+    pub from: WriteSeq,
+    /// The last write that one of them has: no sync is taken before all have it.
+    pub to: WriteSeq,
+}
+
+/// Answers [`ResumeChunk`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkResumed {
+    /// Of the order.
+    pub term: Term,
+    /// Of the order.
+    pub chunk: ChunkId,
+    /// Of the order.
+    pub version: Version,
+    /// Of the order.
+    pub chain: ChainId,
+    /// Whether it takes pieces.
+    pub outcome: Result<(), Refusal>,
 }
 
 /// An order: make a replica of a chunk that is at rest, from one that another server has.

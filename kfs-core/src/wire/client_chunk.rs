@@ -4,7 +4,7 @@
 //! a chain B→A cannot block each other: position k waits only for position k+1.
 use super::status::Refusal;
 use crate::block::Sums;
-use crate::ids::{ChunkId, PieceNumber, SessionId, Version, WriteSeq};
+use crate::ids::{ChainId, ChunkId, PieceNumber, SessionId, Version, WriteSeq};
 use crate::planted::{self, Bug};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,8 @@ pub struct ChainPiece {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
+    /// Of which chain.
+    pub chain: ChainId,
     /// The receiver's place in the chain, from 1.
     pub position: u8,
     /// Given by the head; the receiver must have applied the one before in this process.
@@ -92,6 +94,8 @@ pub struct ChainDone {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
+    /// Of which chain.
+    pub chain: ChainId,
     /// Up to which write; with a refusal: the first that failed.
     pub wseq: WriteSeq,
     /// What became of it.
@@ -127,6 +131,8 @@ pub struct ChainSync {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
+    /// Of which chain.
+    pub chain: ChainId,
     /// The receiver's place in the chain, from 1.
     pub position: u8,
     /// It has been sent down before.
@@ -140,6 +146,8 @@ pub struct ChainSynced {
     pub chunk: ChunkId,
     /// At which version.
     pub version: Version,
+    /// Of which chain.
+    pub chain: ChainId,
     /// Of the sync.
     pub wseq: WriteSeq,
     /// The committed length, in bytes.

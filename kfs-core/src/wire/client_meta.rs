@@ -4,7 +4,8 @@
 use super::client_chunk::Durable;
 use super::status::Refusal;
 use crate::ids::{
-    ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, RequestNumber, SessionId, Version,
+    ChunkId, ClusterId, Epoch, FileId, LogSeq, NodeId, PieceNumber, RequestNumber, SessionId,
+    Version,
 };
 use crate::limits::Geometry;
 use crate::time::UnixNanos;
@@ -178,6 +179,32 @@ pub enum MutateOp {
         /// Which.
         at: At,
     },
+    /// The chain of a chunk takes no more pieces: it is to be written in another one. Answered when that takes them.
+    Rechain {
+        /// Written by this session.
+        file: FileId,
+        /// Which of its chunks, from 0.
+        index: u64,
+        /// As granted.
+        chunk: ChunkId,
+        /// As granted.
+        version: Version,
+        /// What syncs have covered, as the client was told; every member of the other chain has it.
+        synced: Durable,
+        /// Whether the client could not reach the head.
+        head: HeadSeen,
+        /// Chains of this chunk that broke before this one without getting anything done.
+        broken: u32,
+    },
+}
+
+/// See [`MutateOp::Rechain`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum HeadSeen {
+    /// The client spoke with it.
+    Reached,
+    /// It could not be reached, or was silent.
+    Lost,
 }
 
 /// See [`MutateOp::Mkdir`].
@@ -265,6 +292,10 @@ pub struct Grant {
     pub version: Version,
     /// The chain, head first.
     pub chain: Vec<Place>,
+    /// The session's last piece that all members have; what comes next is to be sent (again).
+    pub from: PieceNumber,
+    /// The last one that one of them has.
+    pub to: PieceNumber,
 }
 
 /// A chunkserver and where it listens.

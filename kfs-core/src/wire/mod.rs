@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 pub use status::{Refusal, Status};
 
 /// The newest protocol this build speaks.
-pub const PROTOCOL_MAX: u8 = 1;
+pub const PROTOCOL_MAX: u8 = 2;
 /// The oldest protocol this build speaks.
-pub const PROTOCOL_MIN: u8 = 1;
+pub const PROTOCOL_MIN: u8 = 2;
 
 /// A message: a typed head and a raw body that is never copied or encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -211,6 +211,8 @@ messages! {
     0x0210 ChunkCopied(chunk_meta::ChunkCopied),
     0x0211 SealChunk(chunk_meta::SealChunk),
     0x0212 ChunkSealed(chunk_meta::ChunkSealed),
+    0x0213 ResumeChunk(chunk_meta::ResumeChunk),
+    0x0214 ChunkResumed(chunk_meta::ChunkResumed),
     0x0301 WritePiece(client_chunk::WritePiece),
     0x0302 PieceDone(client_chunk::PieceDone),
     0x0303 ChainPiece(client_chunk::ChainPiece),

@@ -214,7 +214,12 @@ impl Disk {
                 let inode = self.inode(file)?;
                 self.files[inode].durable = self.files[inode].data.clone();
             }
-            DiskOp::SyncDir { dir } => {
+            DiskOp::SyncDir { dir } | DiskOp::SyncAll { dir } => {
+                if matches!(op, DiskOp::SyncAll { .. }) {
+                    for file in &mut self.files {
+                        file.durable = file.data.clone();
+                    }
+                }
                 let within =
                     |path: &str| path.rsplit_once('/').map_or("", |(dir, _)| dir) == dir.as_str();
                 self.durable_names.retain(|path, _| !within(path));
@@ -270,6 +275,7 @@ pub fn describe(op: &DiskOp) -> String {
         DiskOp::Read { file, offset, len } => format!("read {file} {offset}+{len}"),
         DiskOp::Sync { file } => format!("sync {file}"),
         DiskOp::SyncDir { dir } => format!("syncdir {dir}"),
+        DiskOp::SyncAll { dir } => format!("syncall {dir}"),
         DiskOp::Rename { from, to } => format!("rename {from} {to}"),
         DiskOp::Remove { file } => format!("remove {file}"),
         DiskOp::Truncate { file, len } => format!("truncate {file} {len}"),
@@ -623,6 +629,11 @@ impl World {
     }
     pub fn is_paused(&self, server: usize, link: LinkId) -> bool {
         self.paused.contains(&(server, link))
+    }
+    /// Whether a link of this server is one to another server, and stands.
+    pub fn is_between_servers(&self, server: usize, link: LinkId) -> bool {
+        let end = self.servers[server].links.get(&link);
+        matches!(end, Some(End::Server(..)))
     }
     pub fn holds(&self, what: &str) -> bool {
         self.held.iter().any(|(held, _)| held.contains(what))

@@ -164,6 +164,8 @@ impl Chance {
                             chunk: ChunkId(100u64.wrapping_add(index)),
                             version: Version(1),
                             chain: (0..self.below(4) as u16).map(place).collect(),
+                            from: PieceNumber(self.below(3)),
+                            to: PieceNumber(self.below(3)),
                         })
                     }
                     kfs_core::wire::client_meta::MutateOp::Create { .. } => Done::Made {

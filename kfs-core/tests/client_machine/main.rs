@@ -4,5 +4,6 @@ mod garbage;
 mod held;
 mod meta;
 mod read;
+mod rechain;
 mod rig;
 mod write;

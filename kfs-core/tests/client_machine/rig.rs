@@ -12,8 +12,8 @@ use kfs_core::wire::client_chunk::{
     Durable, PieceDone, RangeRead, ReadRange, SyncChunk, SyncDone, WritePiece,
 };
 use kfs_core::wire::client_meta::{
-    Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, Keep, Kind, Located, Mutate, MutateOp,
-    Mutated, Ownership, Place, QueryOp, SessionGrant, SessionOpened,
+    Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, HeadSeen, Keep, Kind, Located, Mutate,
+    MutateOp, Mutated, Ownership, Place, QueryOp, SessionGrant, SessionOpened,
 };
 use kfs_core::wire::{Head, Msg, Peer, Refusal, Role, Status};
 use std::collections::VecDeque;
@@ -416,8 +416,22 @@ impl Rig {
             chunk: chunk(index),
             version: VERSION,
             chain: vec![place(1), place(2), place(3)],
+            from: kfs_core::ids::PieceNumber(0),
+            to: kfs_core::ids::PieceNumber(0),
         };
         self.mutated(link, request, Ok(Done::Granted(grant)));
+    }
+    /// The next request of the client, which must ask for another chain for chunk 0 of file 9 with this.
+    pub(crate) fn asked_for_chain(
+        &mut self,
+        link: LinkId,
+        synced: Durable,
+        head: HeadSeen,
+        broken: u32,
+    ) -> u64 {
+        let (request, mutate) = self.sent_mutation(link);
+        assert_eq!(mutate.op, rechain(synced, head, broken));
+        request
     }
     /// A file of `size` bytes open for reading.
     pub(crate) fn reading(size: u64) -> (Self, LinkId, Handle) {
@@ -469,6 +483,19 @@ impl Rig {
             chunks,
         };
         self.answered(link, request, Ok(Answer::Located(located)));
+    }
+}
+
+/// A wish for another chain for chunk 0 of file 9.
+pub(crate) fn rechain(synced: Durable, head: HeadSeen, broken: u32) -> MutateOp {
+    MutateOp::Rechain {
+        file: FileId(9),
+        index: 0,
+        chunk: chunk(0),
+        version: VERSION,
+        synced,
+        head,
+        broken,
     }
 }
 

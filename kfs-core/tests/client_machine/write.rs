@@ -1,7 +1,7 @@
 //! Writes: pieces and their edges, the window, syncs, lost links, broken chains, size reports.
 use crate::rig::{
     GEOMETRY, Rig, SESSION, TIMEOUT, ToHead, VERSION, bytes, chunk, durable, limits, place,
-    refusal, server,
+    rechain, refusal, server,
 };
 use bytes::Bytes;
 use kfs_core::block::Sums;
@@ -9,8 +9,10 @@ use kfs_core::client::{Call, Handle};
 use kfs_core::ids::{CallId, FileId, LinkId, LogSeq, WriteSeq};
 use kfs_core::limits::Limits;
 use kfs_core::wire::client_chunk::{Durable, PieceDone, SyncDone};
-use kfs_core::wire::client_meta::{Done, Grant, MutateOp, SessionOpened, SyncedChunk, WriterStays};
-use kfs_core::wire::{Head, Role, Status};
+use kfs_core::wire::client_meta::{
+    Done, Grant, HeadSeen, MutateOp, Renewed, SessionOpened, SyncedChunk, WriterStays,
+};
+use kfs_core::wire::{Head, Msg, Role, Status};
 use std::time::Duration;
 
 fn write(rig: &mut Rig, handle: Handle, offset: u64, len: usize) -> CallId {
@@ -278,12 +280,14 @@ fn a_broken_chain_fails_the_file_for_good_and_says_which_server_and_why() {
             outcome,
         },
     );
+    rig.quiet_until_rechained(meta, HeadSeen::Reached);
     let failure = rig.failed(sync);
     assert_eq!(failure.status, Status::ChainBroken);
     for text in [
         "chunk 0 of /f",
         "127.0.0.1:22001 -> 127.0.0.1:22002 -> 127.0.0.1:22003",
         "because KFS-E022",
+        "no other chain can be had: because KFS-E020",
     ] {
         assert!(failure.what.contains(text), "{text} in: {}", failure.what);
     }
@@ -307,7 +311,7 @@ fn a_broken_chain_fails_the_file_for_good_and_says_which_server_and_why() {
 
 #[test]
 fn a_refused_sync_fails_the_file() {
-    let (mut rig, _, handle, head) = one_piece(wide());
+    let (mut rig, meta, handle, head) = one_piece(wide());
     let close = rig.call(Call::Close(handle));
     let sent = rig.sent_to_heads();
     let ToHead::Sync(_, request, sync) = &sent[1] else {
@@ -321,6 +325,7 @@ fn a_refused_sync_fails_the_file() {
             outcome: Err(refusal(Status::NotServed)),
         },
     );
+    rig.quiet_until_rechained(meta, HeadSeen::Reached);
     assert_eq!(rig.failed(close).status, Status::NotServed);
 }
 
@@ -383,7 +388,7 @@ fn a_head_that_says_less_is_durable_than_was_synced_is_not_believed() {
 
 #[test]
 fn a_busy_head_is_sent_the_same_pieces_again() {
-    let (mut rig, _, handle, head) = one_piece(wide());
+    let (mut rig, meta, handle, head) = one_piece(wide());
     write(&mut rig, handle, 2_000, 2_000);
     rig.sends
         .retain(|(_, msg)| !matches!(msg.head, Head::Mutate(_)));
@@ -420,16 +425,28 @@ fn a_busy_head_is_sent_the_same_pieces_again() {
     }
     refuse(&mut rig, &last[0], Status::Corrupt);
     let sync = rig.call(Call::Sync(handle));
+    rig.quiet_until_rechained(meta, HeadSeen::Reached);
     assert_eq!(rig.failed(sync).status, Status::Corrupt);
 }
 
+impl Rig {
+    /// Nothing has failed yet, and another chain was asked for, for the first time: the meta server has none.
+    fn quiet_until_rechained(&mut self, meta: LinkId, head: HeadSeen) {
+        assert!(self.events.is_empty(), "{:?}", self.events);
+        let request = self.asked_for_chain(meta, Durable::default(), head, 0);
+        self.quiet_sends();
+        self.mutated(meta, request, Err(refusal(Status::NoServers)));
+    }
+}
+
 #[test]
-fn a_head_that_is_gone_is_given_up_after_ten_seconds() {
-    let (mut rig, _, handle, head) = one_piece(wide());
+fn for_a_head_that_is_gone_another_chain_is_asked_for_after_a_fifth_of_a_second() {
+    let (mut rig, meta, handle, head) = one_piece(wide());
     let sync = rig.call(Call::Sync(handle));
+    rig.sends.clear();
     rig.close(head);
     let begin = rig.now;
-    while rig.events.is_empty() {
+    while rig.sends.is_empty() {
         if let Some((link, addr)) = rig.dials.pop_front() {
             assert_eq!(addr, server(1));
             rig.refuse_dial(link);
@@ -437,42 +454,66 @@ fn a_head_that_is_gone_is_given_up_after_ten_seconds() {
         let (next, _) = rig.deadline().unwrap();
         rig.pass(next.since(rig.now));
     }
-    assert_eq!(rig.now.since(begin), Duration::from_secs(10));
+    assert_eq!(rig.now.since(begin), Duration::from_millis(200));
+    rig.quiet_until_rechained(meta, HeadSeen::Lost);
     let failure = rig.failed(sync);
     assert_eq!(failure.status, Status::ChainBroken);
     assert!(
-        failure.what.contains("127.0.0.1:22001") && failure.what.contains("connection refused"),
+        failure.what.contains("127.0.0.1:22001")
+            && failure.what.contains("connection refused")
+            && failure.what.contains("no other chain can be had"),
         "{}",
         failure.what
     );
 }
 
 #[test]
-fn a_head_that_takes_pieces_and_never_acks_is_given_up_at_the_deadline() {
-    let (mut rig, meta, handle, _) = one_piece(wide());
+fn for_a_head_that_takes_pieces_and_never_acks_another_chain_is_asked_for_and_not_for_ever() {
+    let (mut rig, mut meta, handle, _) = one_piece(wide());
     let sync = rig.call(Call::Sync(handle));
     let begin = rig.now;
-    let mut links = 0;
+    let (mut links, mut asked) = (0, None);
     while rig.events.is_empty() {
         if let Some((link, addr)) = rig.dials.pop_front() {
-            assert_eq!(addr, server(1), "it is dialed anew when it is silent");
-            rig.open(link, Role::Chunk);
-            links += 1;
+            if addr == server(1) {
+                assert_eq!(asked, None, "it is dialed anew when it is silent");
+                rig.open(link, Role::Chunk);
+                links += 1;
+            } else {
+                meta = link;
+                rig.open(link, Role::Meta);
+            }
         }
         while let Some((link, msg)) = rig.sends.pop_front() {
-            if link == meta {
-                let renewed = kfs_core::wire::client_meta::Renewed { outcome: Ok(()) };
-                rig.say(meta, msg.request, renewed);
+            match msg.head {
+                Head::Renew(_) => rig.say(link, msg.request, Renewed { outcome: Ok(()) }),
+                Head::OpenSession(open) => {
+                    assert_eq!(open.resume, Some(SESSION));
+                    rig.sends.push_front((link, Msg::new(msg.request, open)));
+                    rig.grant_session(link, SESSION);
+                }
+                Head::Mutate(mutate) => {
+                    assert_eq!(link, meta);
+                    assert_eq!(mutate.op, rechain(Durable::default(), HeadSeen::Lost, 0));
+                    asked.get_or_insert(rig.now);
+                }
+                _ => {}
             }
         }
         let (next, _) = rig.deadline().unwrap();
         rig.pass(next.since(rig.now));
     }
-    assert!(links > 3, "a slow head is not an unreachable one");
-    assert_eq!(rig.now.since(begin), TIMEOUT);
+    assert!(links > 0, "a slow head is not an unreachable one");
+    let asked = asked.expect("another chain is asked for");
+    assert_eq!(asked.since(begin), TIMEOUT / 3);
+    assert_eq!(rig.now.since(asked), TIMEOUT, "nobody gave one");
     let failure = rig.failed(sync);
     assert_eq!(failure.status, Status::TimedOut);
-    assert!(failure.what.contains("127.0.0.1:22001"), "{failure}");
+    assert!(
+        failure.what.contains("127.0.0.1:22001")
+            && failure.what.contains("no other chain can be had"),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -653,6 +694,8 @@ fn a_grant_that_was_not_asked_for_is_not_used() {
         chunk: chunk(4),
         version: VERSION,
         chain: vec![place(1)],
+        from: kfs_core::ids::PieceNumber(0),
+        to: kfs_core::ids::PieceNumber(0),
     };
     rig.mutated(meta, request, Ok(Done::Granted(grant)));
     let sync = rig.call(Call::Sync(handle));

@@ -69,6 +69,7 @@ impl Disk {
             DiskOp::Read { file, .. } => ("read", file),
             DiskOp::Sync { file } => ("sync", file),
             DiskOp::SyncDir { dir } => ("syncdir", dir),
+            DiskOp::SyncAll { dir } => ("syncall", dir),
             DiskOp::Rename { from, .. } => ("rename", from),
             DiskOp::Remove { file } => ("remove", file),
             DiskOp::Truncate { file, .. } => ("truncate", file),
@@ -139,7 +140,9 @@ impl Disk {
                 let to = (from + len).min(bytes.len());
                 Ok(DiskDone::Data(Bytes::copy_from_slice(&bytes[from..to])))
             }
-            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } => Ok(DiskDone::Done),
+            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } | DiskOp::SyncAll { .. } => {
+                Ok(DiskDone::Done)
+            }
             DiskOp::Rename { to, .. } => {
                 let bytes = self.files.remove(&name).ok_or(DiskError::NotFound)?;
                 self.files.insert(to.as_str().to_owned(), bytes);

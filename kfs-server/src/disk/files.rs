@@ -260,6 +260,7 @@ fn changed_file(op: &DiskOp) -> Option<&FileName> {
         | DiskOp::MakeDir { .. }
         | DiskOp::Read { .. }
         | DiskOp::SyncDir { .. }
+        | DiskOp::SyncAll { .. }
         | DiskOp::Space => None,
     }
 }
@@ -363,6 +364,7 @@ impl Shared {
                 locked(&self.open).remove(&file);
             }
             DiskOp::SyncDir { dir } => File::open(self.path(&dir))?.sync_all()?,
+            DiskOp::SyncAll { dir } => rustix::fs::syncfs(File::open(self.path(&dir))?)?,
             DiskOp::MakeDir { dir } => match std::fs::create_dir(self.path(&dir)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}

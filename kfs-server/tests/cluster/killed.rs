@@ -1,7 +1,8 @@
 //! Whatever is killed, what was acknowledged is there.
 use crate::cluster::{Cluster, content, expect_content, get, put};
 use bytes::Bytes;
-use kfs_client::{CreateOptions, Ownership, Parents, RenameMode, Status};
+use core::time::Duration;
+use kfs_client::{CreateOptions, Kfs, Options, Ownership, Parents, RenameMode, Status};
 
 const OWNER: Ownership = Ownership {
     uid: 7,
@@ -124,18 +125,21 @@ async fn everything_killed_and_started_again_is_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_writer_whose_chain_breaks_is_told_and_nothing_else_is_touched() {
+async fn a_writer_that_too_few_servers_are_left_for_is_told_and_nothing_else_is_touched() {
     let mut cluster = Cluster::start(3);
-    let kfs = cluster.client();
+    let mut options = Options::new(cluster.meta_addr());
+    options.timeout = Duration::from_secs(3);
+    let kfs = Kfs::connect(options);
     let data = content(6, 1_000_000);
     put(&kfs, "/first", &data).await;
     let mut writer = kfs
         .create(b"/second", CreateOptions::default())
         .await
         .unwrap();
-    writer.write(content(7, 100_000)).await.unwrap();
+    writer.write(content(7, 98_304)).await.unwrap();
     writer.sync().await.unwrap();
     cluster.chunks[1].kill();
+    cluster.chunks[2].kill();
     let piece = content(8, 1 << 20);
     let mut outcome = Ok(());
     for _ in 0..8 {
@@ -148,8 +152,9 @@ async fn a_writer_whose_chain_breaks_is_told_and_nothing_else_is_touched() {
     expect_content(&kfs, "/first", &data).await;
     // What was synced before is there, and nothing that was not.
     let second = get(&kfs, "/second").await.unwrap();
-    assert_eq!(Bytes::from(second), content(7, 100_000));
-    // The next file goes to the servers that are left.
+    assert_eq!(Bytes::from(second), content(7, 98_304));
+    // The next file goes to the servers that are there.
+    cluster.restart_chunk(1);
     cluster.servers_up(&kfs, 2).await;
     put(&kfs, "/third", &data).await;
     expect_content(&kfs, "/third", &data).await;

@@ -18,3 +18,4 @@ mod recorded;
 mod refused;
 mod removed;
 mod wait;
+mod written;

@@ -8,7 +8,7 @@ use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
 use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
-use crate::workload::{COUNT_MS, copies_missing, is_unexpected, judge_open};
+use crate::workload::{COUNT_MS, copies_missing, is_unexpected, judge_open, must_not_fail};
 use kfs_core::client::{Call, Event, Handle};
 use kfs_core::ids::FileId;
 use kfs_core::wire::Status;
@@ -330,6 +330,18 @@ impl Actor {
             let said = (failure.status, failure.what.as_str());
             judge_open(record, schedule, self.client, said);
         }
+        if let (
+            Stage::Filling(..) | Stage::Ending(_),
+            Job::Write {
+                name,
+                failed: End::MustNot,
+                ..
+            },
+            Event::Failed(failure),
+        ) = (&stage, job, &event)
+        {
+            record.check::<()>(Err(must_not_fail(name, &failure.what)));
+        }
         match (stage, event) {
             (Stage::Creating, Event::Created { handle, .. }) => {
                 self.fill(schedule, number, handle, 0, None)
@@ -447,7 +459,7 @@ impl Actor {
         };
         let call = match end {
             End::Close => Call::Close(handle),
-            End::Abandon => Call::Abandon(handle),
+            End::Abandon | End::MustNot => Call::Abandon(handle),
         };
         self.wants(number, Stage::Ending(failed), call)
     }

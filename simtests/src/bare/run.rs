@@ -258,6 +258,7 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
     if sim.hurt.contains(&0) {
         return Ok(());
     }
+    let logged = logged(sim)?;
     let now = sim.record.tick();
     let geometry = sim.schedule.geometry;
     let mut verified = 0;
@@ -269,7 +270,9 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
         for server in (1..sim.servers()).filter(|server| !sim.hurt.contains(server)) {
             let contents = &sim.record.contents;
             let name = &sim.nodes[server].name;
-            let found = replicas::check(sim.disk(server), name, located, geometry, contents, now);
+            let disk = sim.disk(server);
+            let whose = (&**name, rest::is_member(&logged, disk, located.chunk));
+            let found = replicas::check(disk, whose, located, geometry, contents, now);
             if let Some(bytes) = found? {
                 held += 1;
                 verified += bytes;

@@ -18,7 +18,7 @@ use crate::observe::telling::Life;
 use crate::oracle::Violation;
 use crate::oracle::bounds::OnTheirWay;
 use crate::outcome::Crashes;
-use crate::schedule::{COPY_RATE, Schedule};
+use crate::schedule::{COPY_RATE, MIN_REPLICAS, Schedule};
 use kfs_core::ids::CallId;
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::{Msg, Role};
@@ -612,7 +612,7 @@ impl Sim {
                 limits: schedule.limits,
                 timing: schedule.timing,
                 replication: schedule.replication,
-                min_replicas: 2,
+                min_replicas: MIN_REPLICAS,
                 cluster: None,
                 checkpoint_every: schedule.checkpoint_every(),
                 re_replicate_after: schedule.re_replicate_after(),

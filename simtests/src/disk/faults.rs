@@ -893,7 +893,9 @@ impl Access {
             DiskOp::Read { .. } => Some(Self::Read),
             DiskOp::List { .. } => Some(Self::List),
             DiskOp::Write { .. } | DiskOp::Truncate { .. } => Some(Self::Write),
-            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } => Some(Self::Sync),
+            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } | DiskOp::SyncAll { .. } => {
+                Some(Self::Sync)
+            }
             DiskOp::MakeDir { .. }
             | DiskOp::Create { .. }
             | DiskOp::Rename { .. }
@@ -925,7 +927,10 @@ impl Errno {
 impl Target {
     fn is_hit(&self, op: &DiskOp) -> bool {
         let (one, other) = match op {
-            DiskOp::List { dir } | DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => (dir, None),
+            DiskOp::List { dir }
+            | DiskOp::MakeDir { dir }
+            | DiskOp::SyncDir { dir }
+            | DiskOp::SyncAll { dir } => (dir, None),
             DiskOp::Create { file, .. }
             | DiskOp::Write { file, .. }
             | DiskOp::Read { file, .. }

@@ -269,6 +269,16 @@ impl DiskModel {
                 Ok(DiskDone::Done)
             }
             DiskOp::SyncDir { dir } => self.sync_dir(dir).map(|()| DiskDone::Done),
+            DiskOp::SyncAll { dir } => {
+                let within = self.names.iter().filter_map(|(path, entry)| match entry {
+                    Entry::File(inode) if parent(path) == dir.as_str() => Some(*inode),
+                    Entry::File(_) | Entry::Dir => None,
+                });
+                for inode in within.collect::<Vec<_>>() {
+                    self.file_mut(inode).sync();
+                }
+                self.sync_dir(dir).map(|()| DiskDone::Done)
+            }
             DiskOp::Rename { from, to } => self.rename(from, to).map(|()| DiskDone::Done),
             DiskOp::Remove { file } => self.remove(file).map(|()| DiskDone::Done),
             DiskOp::Truncate { file, len } => {
@@ -833,7 +843,9 @@ mod tests {
                 }
             }
             DiskOp::Sync { file } => done(open(file).and_then(|file| file.sync_data())),
-            DiskOp::SyncDir { dir } => done(fs::File::open(at(dir)).and_then(|dir| dir.sync_all())),
+            DiskOp::SyncDir { dir } | DiskOp::SyncAll { dir } => {
+                done(fs::File::open(at(dir)).and_then(|dir| dir.sync_all()))
+            }
             DiskOp::Rename { from, to } => done(fs::rename(at(from), at(to))),
             DiskOp::Remove { file } => done(fs::remove_file(at(file))),
             DiskOp::Truncate { file, len } => done(open(file).and_then(|file| file.set_len(*len))),

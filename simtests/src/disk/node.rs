@@ -231,6 +231,7 @@ impl Shelf {
                 op,
                 DiskOp::Sync { .. }
                     | DiskOp::SyncDir { .. }
+                    | DiskOp::SyncAll { .. }
                     | DiskOp::Write {
                         sync: SyncMode::Now,
                         ..

@@ -65,6 +65,7 @@ impl<T: Copy + Ord> Queue<T> {
             DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => self.speed.read_us,
             DiskOp::Sync { .. }
             | DiskOp::SyncDir { .. }
+            | DiskOp::SyncAll { .. }
             | DiskOp::Write {
                 sync: SyncMode::Now,
                 ..
@@ -205,7 +206,9 @@ fn cut(op: &DiskOp, draws: &mut Keyed) -> Option<DiskOp> {
 fn changed(op: &DiskOp) -> impl Iterator<Item = &FileName> {
     let (one, other) = match op {
         DiskOp::Read { .. } | DiskOp::List { .. } | DiskOp::Space => (None, None),
-        DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => (Some(dir), None),
+        DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } | DiskOp::SyncAll { dir } => {
+            (Some(dir), None)
+        }
         DiskOp::Create { file, .. }
         | DiskOp::Write { file, .. }
         | DiskOp::Sync { file }

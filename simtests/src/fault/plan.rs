@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 const DRIFT_MAX_PPM: i64 = 500_000;
 
 /// Messages around which a crash is told from no crash, for [`Trigger::AfterMessage`].
-pub const MESSAGES: [&str; 14] = [
+pub const MESSAGES: [&str; 18] = [
     "Mutate",
     "Mutated",
     "SessionOpened",
@@ -21,6 +21,10 @@ pub const MESSAGES: [&str; 14] = [
     "ChainSync",
     "ChainSynced",
     "SyncDone",
+    "SealChunk",
+    "ChunkSealed",
+    "ResumeChunk",
+    "ChunkResumed",
 ];
 
 /// When a fault strikes.

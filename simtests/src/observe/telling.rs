@@ -257,6 +257,7 @@ fn operation(op: &DiskOp) -> Option<String> {
         DiskOp::Sync { file } => format!("sync {file}"),
         DiskOp::SyncDir { dir } if dir.as_str().is_empty() => "sync the data directory".into(),
         DiskOp::SyncDir { dir } => format!("sync directory {dir}"),
+        DiskOp::SyncAll { dir } => format!("sync all in {dir}"),
         DiskOp::Rename { from, to } => format!("rename {from} to {to}"),
         DiskOp::Remove { file } => format!("remove {file}"),
         DiskOp::Truncate { file, len } => format!("cut {file} to {len} bytes"),

@@ -11,6 +11,7 @@ use kfs_core::client::{self, PIECE_COST};
 use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX};
 use kfs_core::meta;
 use kfs_core::meta::copying::WORK_MAX as REPLICATION_WORK_MAX;
+use kfs_core::meta::rechain::RECHAINS_MAX;
 
 /// Bytes of a message besides its body: a frame's header and a head with sums of a piece's blocks.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -164,6 +165,7 @@ pub fn meta(whose: &str, bounds: &meta::Bounds, population: Population) -> Resul
         bounds.replication,
         REPLICATION_WORK_MAX,
     )?;
+    judge.most("chunks rechained", bounds.rechains, RECHAINS_MAX)?;
     judge.most(
         "chunks being made",
         bounds.allocations,
@@ -298,13 +300,14 @@ mod tests {
             results_most: 256,
             answers_most: 256,
             allocations: 512,
+            rechains: RECHAINS_MAX,
             replication: REPLICATION_WORK_MAX,
             holds: 60,
             holds_most: 20,
         };
         let judge = |bounds: &meta::Bounds| meta("meta", bounds, population);
         judge(&full).unwrap();
-        let more: [fn(&mut meta::Bounds); 8] = [
+        let more: [fn(&mut meta::Bounds); 9] = [
             |bounds| bounds.replication += 1,
             |bounds| bounds.links += 1,
             |bounds| bounds.waiting += 1,
@@ -312,6 +315,7 @@ mod tests {
             |bounds| bounds.results_most += 1,
             |bounds| bounds.answers_most += 1,
             |bounds| bounds.allocations += 1,
+            |bounds| bounds.rechains += 1,
             |bounds| bounds.holds_most += 1,
         ];
         for more in more {

@@ -329,6 +329,7 @@ impl ShadowCollector {
             | DiskOp::Read { .. }
             | DiskOp::Sync { .. }
             | DiskOp::SyncDir { .. }
+            | DiskOp::SyncAll { .. }
             | DiskOp::Rename { .. }
             | DiskOp::Remove { .. }
             | DiskOp::Truncate { .. }

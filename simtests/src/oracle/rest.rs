@@ -10,6 +10,7 @@ use super::{Verdicts, Violation, log, names, order, status, temporary, wing_gong
 use crate::disk::DiskModel;
 use crate::observe::record::Record;
 use kfs_core::identity::Identity;
+use kfs_core::ids::{ChunkId, ServerIndex};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::Meta;
 use kfs_core::meta::record::Logged;
@@ -110,19 +111,27 @@ fn grows(records: &[Logged]) -> Result<(), Violation> {
 /// The disks of chunkservers, each with its server's place in the roster.
 #[must_use]
 pub fn shelves<'a>(state: &State, servers: &[(&'a str, &'a DiskModel)]) -> Vec<Shelf<'a>> {
-    servers
-        .iter()
-        .map(|(name, disk)| Shelf {
-            server: disk
-                .contents("identity")
-                .and_then(|bytes| Identity::decode(&bytes).ok())
-                .and_then(|identity| {
-                    let mut known = state.servers();
-                    known.find(|(_, node)| *node == identity.node)
-                })
-                .map(|(server, _)| server),
-            name,
-            disk,
-        })
-        .collect()
+    let shelf = |(name, disk): &(&'a str, &'a DiskModel)| Shelf {
+        server: server_of(state, disk),
+        name,
+        disk,
+    };
+    servers.iter().map(shelf).collect()
+}
+
+/// Whose disk it is, as the log knows its server.
+fn server_of(state: &State, disk: &DiskModel) -> Option<ServerIndex> {
+    let identity = Identity::decode(&disk.contents("identity")?).ok()?;
+    let mut known = state.servers();
+    let (server, _) = known.find(|(_, node)| *node == identity.node)?;
+    Some(server)
+}
+
+/// Whether the server whose disk it is is a member of a chunk.
+#[must_use]
+pub fn is_member(state: &State, disk: &DiskModel, chunk: ChunkId) -> bool {
+    let owned = state.chunk(chunk);
+    owned.is_some_and(|owned| {
+        server_of(state, disk).is_some_and(|server| owned.members.contains(&server))
+    })
 }

@@ -2,7 +2,7 @@
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
-use super::{COUNT_MS, copies_missing, is_unexpected, judge_open};
+use super::{COUNT_MS, copies_missing, is_unexpected, judge_open, must_not_fail};
 use crate::keyed::Keyed;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
@@ -112,12 +112,18 @@ impl Actor {
             } => {
                 let mut writer = self.create(name, Keep::Always).await?;
                 let written = self.judged(fill_in(&mut writer, author, fill).await);
+                let must_not = *failed == End::MustNot;
                 let end = if written.is_ok() { end } else { failed };
                 let ended = match end {
                     End::Close => writer.close().await,
-                    End::Abandon => writer.abandon().await,
+                    End::Abandon | End::MustNot => writer.abandon().await,
                 };
-                written.and(ended)
+                let written = written.and(ended);
+                if let (Err(failure), true) = (&written, must_not) {
+                    let failed = must_not_fail(name, &failure.to_string());
+                    self.record.lock().check::<()>(Err(failed));
+                }
+                written
             }
             Job::Overwrite { name, synced, from } => {
                 let mut writer = self.create(name, Keep::Always).await?;

@@ -135,6 +135,8 @@ pub enum End {
     Close,
     /// It is forgotten.
     Abandon,
+    /// As [`Self::Abandon`], and that it comes to it breaks a promise: there was nothing that it may fail of.
+    MustNot,
 }
 
 /// How a file is read.

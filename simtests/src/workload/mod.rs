@@ -19,6 +19,14 @@ pub const fn is_unexpected(status: Status) -> bool {
 /// How often somebody asks who waits for copies, in milliseconds.
 pub const COUNT_MS: u64 = 100;
 
+/// A file could not be written, and nothing that happened in the run is a reason for that.
+#[must_use]
+pub fn must_not_fail(name: &str, why: &str) -> Violation {
+    let what =
+        format!("{name} was to be written whatever happened in this run, and was not: {why}");
+    Violation::new("O9", "L", what)
+}
+
 /// Copies were not made in time; so many chunks lack some, if that could be heard.
 #[must_use]
 pub fn copies_missing(lack: Option<u64>) -> Violation {

@@ -10,7 +10,7 @@ use crate::observe::client::ClientObserver;
 use crate::observe::record::Watch;
 use crate::oracle::Violation;
 use crate::outcome::Crashes;
-use crate::schedule::{COPY_RATE, Schedule};
+use crate::schedule::{COPY_RATE, MIN_REPLICAS, Schedule};
 use crate::workload::client::Actor;
 use kfs_client::Kfs;
 use kfs_core::wire::Role;
@@ -438,7 +438,7 @@ async fn serve(
             limits: setup.limits,
             timing: setup.timing,
             replication: setup.replication,
-            min_replicas: 2,
+            min_replicas: MIN_REPLICAS,
             cluster: None,
             checkpoint_every: setup.checkpoint_every(),
             re_replicate_after: setup.re_replicate_after(),

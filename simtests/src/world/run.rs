@@ -251,7 +251,8 @@ fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u
             if hurt.iter().any(|name| name == server) {
                 return Ok(None);
             }
-            replicas::check(disk, server, located, setup.geometry, &record.contents, now)
+            let whose = (server, rest::is_member(&logged, disk, located.chunk));
+            replicas::check(disk, whose, located, setup.geometry, &record.contents, now)
         });
         let mut held = 0;
         for replica in found {

@@ -344,7 +344,7 @@ impl Rig {
                 file.read_exact_at(&mut bytes, offset)?;
                 return Ok(DiskDone::Data(bytes.into()));
             }
-            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } => {}
+            DiskOp::Sync { .. } | DiskOp::SyncDir { .. } | DiskOp::SyncAll { .. } => {}
             DiskOp::Rename { from, to } => {
                 self.files.remove(from.as_str());
                 self.files.remove(to.as_str());
@@ -387,7 +387,7 @@ fn cost(op: &DiskOp) -> Duration {
             }
         }
         DiskOp::Read { len, .. } => of(*len),
-        DiskOp::Sync { .. } | DiskOp::SyncDir { .. } => SYNC,
+        DiskOp::Sync { .. } | DiskOp::SyncDir { .. } | DiskOp::SyncAll { .. } => SYNC,
         DiskOp::Create { .. }
         | DiskOp::List { .. }
         | DiskOp::MakeDir { .. }
@@ -400,7 +400,10 @@ fn cost(op: &DiskOp) -> Duration {
 
 fn path_of(op: &DiskOp) -> String {
     let name = match op {
-        DiskOp::List { dir } | DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => dir,
+        DiskOp::List { dir }
+        | DiskOp::MakeDir { dir }
+        | DiskOp::SyncDir { dir }
+        | DiskOp::SyncAll { dir } => dir,
         DiskOp::Create { file, .. }
         | DiskOp::Write { file, .. }
         | DiskOp::Read { file, .. }

@@ -369,10 +369,6 @@ fn chunk_abandoned(state: &mut State, r: &ChunkAbandoned, gone: &mut Gone) -> St
 
 fn members_changed(state: &mut State, r: &MembersChanged) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
-    ensure(
-        !state.writers.contains_key(&at.0),
-        "the chunk is still being written",
-    )?;
     let few = (1..=usize::from(REPLICATION_MAX)).contains(&r.members.len());
     ensure(few, "a chunk has no member, or too many")?;
     let known = |member: &ServerIndex| state.roster.contains_key(member);

@@ -25,7 +25,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
-    ChunkCopied, ChunkSealed, CopyChunk, InventoryItem, ReplicaState, SealChunk, Verdict,
+    ChunkCopied, ChunkSealed, CopyChunk, InventoryItem, ReplicaState, SealChunk, Unsynced, Verdict,
 };
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
@@ -403,6 +403,7 @@ impl Serving {
             term,
             chunk,
             version,
+            unsynced: Unsynced::Kept,
         };
         self.reply(io, link, 0, order);
         let making = Making {
@@ -424,6 +425,9 @@ impl Serving {
         let Some(source) = self.in_term(io, link, m.term) else {
             return;
         };
+        if self.rechain_sealed(io, source, m) {
+            return;
+        }
         let making = self.copying.making.get(&m.chunk).copied();
         let Some(making) = making.filter(|making| making.source == source && !making.is_sealed)
         else {
@@ -495,7 +499,7 @@ impl Serving {
     }
 
     /// Of the meta server that issued a version: what the headers of its replicas say.
-    fn incarnation_of(&self, chunk: ChunkId, version: Version) -> Option<Incarnation> {
+    pub(super) fn incarnation_of(&self, chunk: ChunkId, version: Version) -> Option<Incarnation> {
         let adopted = self.state.adopted.get(&chunk).map(|of| of.incarnation);
         let issued = || self.state.epochs.get(&version.epoch());
         adopted.or_else(|| issued().map(|epoch| epoch.incarnation))
@@ -506,6 +510,9 @@ impl Serving {
         let Some(server) = self.in_term(io, link, m.term) else {
             return;
         };
+        if self.rechain_copied(io, server, m) {
+            return;
+        }
         let making = self.copying.making.get(&m.chunk);
         if making.is_some_and(|making| making.server == server) {
             self.copying.making.remove(&m.chunk);
@@ -523,7 +530,7 @@ impl Serving {
                     self.copying.made += 1;
                     self.copying.bytes += has.len;
                 } else if counts.is_none() {
-                    // The log has no room now: it stays where it is, and is found again.
+                    // It stays where it is, and is found again when the chunk is at rest, or the log has room.
                     probe::hit(Probe::CopyUnregistered);
                     let stray = Stray {
                         version: m.version,
@@ -540,7 +547,7 @@ impl Serving {
         }
     }
 
-    /// Takes a replica that a server has made, if it is one that is wanted; `None`: it is, and cannot be taken now.
+    /// Takes a replica that a server has made, if it is one that is wanted; `None`: it may be, and cannot be taken now.
     fn counts(
         &mut self,
         io: &mut Io,
@@ -565,6 +572,10 @@ impl Serving {
                 self.roster.mended(server, chunk, &mut self.copies);
             }
             return Some(true);
+        }
+        // It was to be written further, and its writer has given that up for now: it may be the only one left.
+        if self.state.is_written(at.0) {
+            return None;
         }
         let wanted = usize::from(self.state.replication(at.0));
         if !fits || self.good(&owned).len() >= wanted {

@@ -222,10 +222,15 @@ pub(super) fn described(op: &DiskOp) -> (&'static str, Side) {
         DiskOp::Rename { .. } => "rename the identity file or the log's segment",
         DiskOp::Remove { .. } => "remove a leftover file",
         DiskOp::Read { .. } => "read what is copied of the log",
-        DiskOp::List { .. } | DiskOp::Truncate { .. } | DiskOp::Space => "do what it does",
+        DiskOp::List { .. } | DiskOp::Truncate { .. } | DiskOp::Space | DiskOp::SyncAll { .. } => {
+            "do what it does"
+        }
     };
     let file = match op {
-        DiskOp::List { dir } | DiskOp::MakeDir { dir } | DiskOp::SyncDir { dir } => dir,
+        DiskOp::List { dir }
+        | DiskOp::MakeDir { dir }
+        | DiskOp::SyncDir { dir }
+        | DiskOp::SyncAll { dir } => dir,
         DiskOp::Create { file, .. }
         | DiskOp::Write { file, .. }
         | DiskOp::Read { file, .. }

@@ -423,7 +423,7 @@ impl Trial<'_> {
         let disk = self.sim.disk(self.case.server);
         let whose = &self.sim.nodes[self.case.server].name;
         let (geometry, contents) = (self.sim.schedule.geometry, &self.sim.record.contents);
-        replicas::check(disk, whose, located, geometry, contents, now)
+        replicas::check(disk, (whose, true), located, geometry, contents, now)
             .map(|_| ())
             .map_err(|violation| {
                 let what = format!("nobody noticed: {}", violation.what);

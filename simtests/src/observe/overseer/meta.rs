@@ -6,6 +6,7 @@ use crate::oracle::log::LiveStates;
 use crate::oracle::meta::StateHistory;
 use crate::oracle::silence::Hearing;
 use crate::oracle::{Tick, Violation};
+use crate::schedule::MIN_REPLICAS;
 use kfs_core::ids::{Boot, Epoch, Incarnation, Instance, LinkId, LogSeq, NodeId, Term};
 use kfs_core::machine::{Input, Output};
 use kfs_core::meta::record::{Logged, Record};
@@ -245,6 +246,21 @@ impl Overseen for Meta {
             }
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
+            }
+            Head::ResumeChunk(order) if !overseer.hurt.contains(&0) => {
+                let Some(owned) = self.state().and_then(|state| state.chunk(order.chunk)) else {
+                    return Ok(());
+                };
+                let least = usize::from(MIN_REPLICAS.min(owned.wanted));
+                let members = order.members.len();
+                if members >= least {
+                    return Ok(());
+                }
+                let what = format!(
+                    "chunk {} is to be written further by {members} servers, of at least {least}",
+                    order.chunk
+                );
+                Err(Violation::new("O8", "D2", what))
             }
             Head::CopyChunk(_) | Head::DeleteChunks(_) | Head::Verdicts(_) => {
                 let server = overseer.meta.links.get(link).copied().flatten();

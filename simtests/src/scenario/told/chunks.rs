@@ -70,6 +70,8 @@ pub(super) const ALL: [Scenario; 4] = [
                 )
             };
             Schedule {
+                // Of several replicas one that lost its header would be left out, and made anew.
+                replication: 1,
                 clients: one(jobs.collect()),
                 faults: (0..6)
                     .map(|nth| power(30 + 120 * nth, &mut draws))

@@ -37,6 +37,14 @@
 //! | the operator accepts that; what was lost is found again | `rollback-accepted` | `accepted-deleted` |
 //! | the lost tail is grown over before anybody says hello | `set-back-and-grown-over` | `unknown-deleted` |
 //! | a disk is cloned into a second server | `disk-cloned` | `cloned-disk-accepted` |
+//! | a member dies under a writer, and comes back with a header that was not durable yet | `member-dies-under-writer` | `found-unsynced` |
+//! | a chain breaks when a sync has reached only some of its members | `sync-reaches-some-members` | `rechain-from-farthest`, `resumed-at-own-write` |
+//! | all members lose power under a writer | `all-members-restart-under-writer` | `rechain-from-farthest` |
+//! | a member comes back with less than its writer was told is synced | `header-rots-under-writer` | `rechain-forgets-synced` |
+//! | a client cannot reach the head of its chain | `head-out-of-reach` | `rechain-keeps-head` |
+//! | two members cannot reach one another | `members-out-of-reach` | `rechain-keeps-both` |
+//! | of two members one is gone for good | `one-of-two-members-dies` | `rechain-takes-few` |
+//! | power fails at every step of giving a chunk another chain | `power-fails-while-a-chain-is-made` | `rechain-from-farthest` |
 //! | heartbeats pass one way only | `heartbeats-pass-one-way` | `silence-forgiven` |
 //! | a host sleeps for longer than its lease, and wakes in the middle of a write; the meta server's host too | `host-sleeps-and-wakes` | `silence-forgiven` |
 //! | a bit rots, and a part of its block is read | `block-rots-and-a-part-is-read` | `partial-read-unverified` |
@@ -75,6 +83,7 @@ mod names;
 mod offline;
 mod places;
 mod rare;
+mod rechains;
 mod removed;
 mod servers;
 
@@ -108,6 +117,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(holes::ALL)
         .chain(places::ALL)
         .chain(rare::ALL)
+        .chain(rechains::ALL)
         .chain(removed::ALL)
         .chain(servers::ALL)
         .collect()

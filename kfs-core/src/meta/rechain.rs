@@ -1,0 +1,850 @@
+//! A chunk whose chain broke is written in another one, without its writer noticing more than a pause.
+//!
+//! Only the session that writes a file asks for it. The members that are there are sealed: they take no more pieces,
+//! forget what no sync covered, and say how far they are durable. The client has sent nothing more in the old chain
+//! and hears nothing more of it, so whatever a member that cannot be reached still does is of no use to anybody, and
+//! nobody has to wait until it is certain to be gone. What every sync that the client heard of has covered is on all
+//! members, or the member is left out; all else the client has still, and sends it again. See
+//! `docs/decisions/0008-a-broken-chain-goes-on-in-another.md`.
+//!
+//! 1. *Sealing*: each member says how far it has the chunk. Who does not answer in time is left out.
+//! 2. *Copying*, only if fewer are left than a chunk may be written to with: others get a copy first.
+//! 3. The record of the members, if these are others than before; then *resuming*: each takes pieces from the last
+//!    write on that all have, and the client is told which that is.
+//!
+//! If no sync covered anything, and not all members are left, the chunk is made anew elsewhere.
+//!
+//! Every step can be done again: a round in which somebody is lost ends, and the next begins with sealing.
+use super::allocate::{Asker, Failed};
+use super::copying::strays::Stray;
+use super::placement::{Candidate, Wanted, choose};
+use super::record::{ChunkAbandoned, MembersChanged};
+use super::state::ChunkState;
+use super::{By, Io, LOG_RESERVE, Serving, namespace};
+use crate::ids::{
+    ChainId, ChunkId, FileId, LogSeq, PieceNumber, RequestNumber, ServerIndex, SessionId, Version,
+    WriteSeq,
+};
+use crate::limits::HEADER_BYTES;
+use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
+use crate::time::Instant;
+use crate::wire::chunk_meta::{
+    ChunkCopied, ChunkResumed, ChunkSealed, CopyChunk, ResumeChunk, SealChunk, Unsynced,
+};
+use crate::wire::client_chunk::Durable;
+use crate::wire::client_meta::{Done, Grant, HeadSeen, Place};
+use crate::wire::{Refusal, Status};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Chunks that are rechained at once.
+pub const RECHAINS_MAX: usize = 4_096;
+/// Members have so long to say how far they are, and to take pieces again.
+const SAID_WITHIN: Duration = Duration::from_secs(1);
+/// A member that is still at work on what the old chain left is asked again after this long.
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// A copy gets so long, and a second more for each MiB.
+const COPIED_WITHIN: Duration = Duration::from_secs(10);
+/// Rounds that are tried before the client is told to ask again.
+const ROUNDS_MAX: u32 = 4;
+/// A record of it has at most so many bytes.
+const RECORD_BYTES: usize = 512;
+
+type Target = (FileId, u64);
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) target: Target,
+    pub(super) chunk: ChunkId,
+    pub(super) version: Version,
+    /// What syncs have covered, as the client knows.
+    pub(super) synced: Durable,
+    pub(super) head: HeadSeen,
+    /// Chains that broke before this one with nothing done.
+    pub(super) broken: u32,
+}
+
+/// The chunks that are being rechained.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rechains {
+    pending: BTreeMap<ChunkId, Rechain>,
+    due: BTreeSet<(Instant, ChunkId)>,
+    /// Which chunk a request waits for.
+    asked: BTreeMap<(SessionId, RequestNumber), ChunkId>,
+}
+
+#[derive(Clone, Debug)]
+struct Rechain {
+    asker: Asker,
+    wish: Wish,
+    rounds: u32,
+    stage: Stage,
+    /// When the stage ends, whatever is still missing.
+    until: Instant,
+    /// When it is looked at next.
+    due: Instant,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Sealing {
+        /// Who has not answered, and whether it is to be asked again.
+        waiting: BTreeMap<ServerIndex, Asked>,
+        sealed: BTreeMap<ServerIndex, Sealed>,
+        /// Who was asked at all: a member that came back since was not.
+        asked: BTreeSet<ServerIndex>,
+    },
+    Copying {
+        members: Vec<(ServerIndex, Durable)>,
+        waiting: BTreeSet<ServerIndex>,
+    },
+    Resuming {
+        chain: ChainId,
+        missing: BTreeSet<ServerIndex>,
+        from: WriteSeq,
+        to: WriteSeq,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Yes,
+    Again,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    has: Durable,
+    next_lost: bool,
+}
+
+/// What comes of the members that were sealed.
+enum Decision {
+    Resume(Vec<(ServerIndex, Durable)>),
+    Copy {
+        members: Vec<(ServerIndex, Durable)>,
+        to: Vec<ServerIndex>,
+    },
+    MakeAnew,
+    Wait(String),
+}
+
+impl Rechains {
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+    fn put(&mut self, rechain: Rechain) {
+        let (chunk, by) = (rechain.wish.chunk, rechain.asker.by);
+        self.asked.insert((by.session, by.request), chunk);
+        self.due.insert((rechain.due, chunk));
+        let before = self.pending.insert(chunk, rechain);
+        assert!(before.is_none(), "a chunk is rechained once at a time");
+    }
+    fn take(&mut self, chunk: ChunkId) -> Option<Rechain> {
+        let rechain = self.pending.remove(&chunk)?;
+        let by = rechain.asker.by;
+        self.due.remove(&(rechain.due, chunk));
+        self.asked.remove(&(by.session, by.request));
+        Some(rechain)
+    }
+    /// Nobody of this session is answered any more.
+    pub(super) fn drop_session(&mut self, session: SessionId) {
+        let all = (session, RequestNumber(0))..=(session, RequestNumber(u64::MAX));
+        let chunks: Vec<ChunkId> = self.asked.range(all).map(|(_, chunk)| *chunk).collect();
+        for chunk in chunks {
+            self.take(chunk);
+        }
+    }
+    /// Nobody is answered any more.
+    pub(super) fn drop_all(&mut self) {
+        *self = Self::default();
+    }
+    /// A request in progress is answered on the link it last came on.
+    pub(super) fn rebind(&mut self, asker: Asker) -> bool {
+        let by = asker.by;
+        let Some(chunk) = self.asked.get(&(by.session, by.request)) else {
+            return false;
+        };
+        let rechain = self.pending.get_mut(chunk);
+        rechain.expect("who asked waits for something").asker = asker;
+        true
+    }
+}
+
+impl Serving {
+    /// Begins to rechain a chunk; it is answered later.
+    pub(super) fn rechain(
+        &mut self,
+        io: &mut Io,
+        asker: Asker,
+        wish: Wish,
+    ) -> Result<Option<Done>, Refusal> {
+        let (file, index) = wish.target;
+        namespace::writes(&self.state, asker.by.session, file)?;
+        match self.standing(&wish) {
+            // It was given up to be made anew, and that was not answered.
+            Err(_) if wish.synced.wseq == WriteSeq(0) => {
+                return self.allocate(io, asker, file, index);
+            }
+            standing => standing?,
+        };
+        if self.rechains.len() >= RECHAINS_MAX {
+            let what = format!("{RECHAINS_MAX} chunks are being written elsewhere already");
+            return Err(Refusal::new(Status::Busy, what));
+        }
+        probe::hit(Probe::RechainAsked);
+        // An earlier request for it was given up by its client.
+        self.rechains.take(wish.chunk);
+        self.seal_members(io, asker, wish, 0);
+        Ok(None)
+    }
+
+    /// The chunk, if it is as the client was granted it.
+    fn standing(&self, wish: &Wish) -> Result<ChunkState, Refusal> {
+        let standing = self.state.chunks.get(&wish.target);
+        let same = |chunk: &ChunkState| (chunk.chunk, chunk.version) == (wish.chunk, wish.version);
+        standing.filter(same).ok_or_else(|| {
+            let ((file, index), chunk) = (wish.target, wish.chunk);
+            let what = format!("chunk {index} of file {file} is not {chunk} any more");
+            Refusal::new(Status::NotFound, what)
+        })
+    }
+
+    /// Asks every member that is there how far it has the chunk.
+    fn seal_members(&mut self, io: &mut Io, asker: Asker, wish: Wish, rounds: u32) {
+        let owned = match self.standing(&wish) {
+            Ok(owned) => owned,
+            Err(refusal) => return self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+        };
+        let mut waiting = BTreeMap::new();
+        for member in owned.members.iter() {
+            if self.order_drop(io, *member, &wish) {
+                waiting.insert(*member, Asked::Yes);
+            }
+        }
+        let until = io.now.mono + SAID_WITHIN;
+        let nobody = waiting.is_empty();
+        let sealed = BTreeMap::new();
+        let asked = waiting.keys().copied().collect();
+        self.rechains.put(Rechain {
+            asker,
+            wish,
+            rounds,
+            stage: Stage::Sealing {
+                waiting,
+                sealed,
+                asked,
+            },
+            until,
+            due: until,
+        });
+        if nobody {
+            self.decide_rechain(io, wish.chunk);
+        }
+    }
+
+    fn order_drop(&mut self, io: &mut Io, member: ServerIndex, wish: &Wish) -> bool {
+        let Some((link, term)) = self.roster.orders_to(member) else {
+            return false;
+        };
+        let order = SealChunk {
+            term,
+            chunk: wish.chunk,
+            version: wish.version,
+            unsynced: Unsynced::Dropped,
+        };
+        self.reply(io, link, 0, order);
+        true
+    }
+
+    /// A member says how far it has a chunk. Whether that is of a chunk that is rechained.
+    pub(super) fn rechain_sealed(
+        &mut self,
+        io: &mut Io,
+        server: ServerIndex,
+        m: &ChunkSealed,
+    ) -> bool {
+        let Rechains { pending, due, .. } = &mut self.rechains;
+        let Some(rechain) = pending.get_mut(&m.chunk) else {
+            return false;
+        };
+        let Stage::Sealing {
+            waiting, sealed, ..
+        } = &mut rechain.stage
+        else {
+            return true;
+        };
+        let Some(asked) = waiting.get_mut(&server) else {
+            return true;
+        };
+        match &m.outcome {
+            Ok(has) => {
+                waiting.remove(&server);
+                let next_lost = m.next_lost;
+                sealed.insert(
+                    server,
+                    Sealed {
+                        has: *has,
+                        next_lost,
+                    },
+                );
+            }
+            Err(refusal) if refusal.status == Status::Busy => {
+                *asked = Asked::Again;
+                due.remove(&(rechain.due, m.chunk));
+                rechain.due = rechain.due.min(io.now.mono + AGAIN_AFTER);
+                due.insert((rechain.due, m.chunk));
+            }
+            Err(refusal) => {
+                tracing::warn!(chunk = %m.chunk, %server, %refusal, "a member cannot be written to further");
+                waiting.remove(&server);
+            }
+        }
+        if waiting.is_empty() {
+            self.decide_rechain(io, m.chunk);
+        }
+        true
+    }
+
+    /// All members have said how far they are, or had the time to.
+    fn decide_rechain(&mut self, io: &mut Io, chunk: ChunkId) {
+        let Some(rechain) = self.rechains.take(chunk) else {
+            return;
+        };
+        let Rechain {
+            asker,
+            wish,
+            rounds,
+            stage,
+            ..
+        } = rechain;
+        let Stage::Sealing {
+            sealed,
+            waiting,
+            asked,
+        } = stage
+        else {
+            unreachable!("it is decided on what was sealed");
+        };
+        let silent = Failed::of(waiting.into_keys().map(silent).collect());
+        let owned = match self.standing(&wish) {
+            Ok(owned) => owned,
+            Err(refusal) => return self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+        };
+        let is_back = |member: &ServerIndex| {
+            let heard = self.roster.get(*member);
+            heard.is_some_and(|heard| heard.is_up()) && !asked.contains(member)
+        };
+        if owned.members.iter().any(is_back) {
+            return self.next_round(io, asker, wish, rounds);
+        }
+        match self.rechain_decision(io, &asker, &wish, &owned, (&sealed, &silent)) {
+            Decision::Resume(members) => self.resume(io, asker, wish, rounds, &owned, &members),
+            Decision::Copy { members, to } => {
+                self.copy_for_rechain(io, asker, wish, rounds, &owned, members, &to);
+            }
+            Decision::MakeAnew => self.make_anew(io, asker, &wish, silent),
+            Decision::Wait(what) => {
+                probe::hit(Probe::RechainWaits);
+                let refusal = Refusal::new(Status::Busy, what);
+                self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            }
+        }
+    }
+
+    fn rechain_decision(
+        &self,
+        io: &mut Io,
+        asker: &Asker,
+        wish: &Wish,
+        owned: &ChunkState,
+        (sealed, silent): (&BTreeMap<ServerIndex, Sealed>, &Failed),
+    ) -> Decision {
+        let (file, index) = wish.target;
+        let wanted = usize::from(self.state.replication(file));
+        let needed = usize::from(io.config.min_replicas).min(wanted);
+        let least = if planted::is(Bug::RechainForgetsSynced) {
+            Durable::default()
+        } else {
+            wish.synced.max(owned.synced.unwrap_or_default())
+        };
+        let mut members: Vec<(ServerIndex, Durable)> = owned
+            .members
+            .iter()
+            .filter_map(|member| Some((*member, sealed.get(member)?.has)))
+            .filter(|(_, has)| has.covers(least))
+            .collect();
+        let is_anew = least.wseq == WriteSeq(0) && self.state.unnamed.contains(&wish.target);
+        if is_anew && members.len() < wanted {
+            let others = self.members(io, wish.target, asker.link, silent);
+            match others {
+                Ok(others) if others.len() > members.len() => return Decision::MakeAnew,
+                Err(refusal) if members.len() < needed => return Decision::Wait(refusal.detail),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // Who the client cannot reach takes pieces from another member.
+        let head_lost = wish.head == HeadSeen::Lost && !planted::is(Bug::RechainKeepsHead);
+        if head_lost && members.len() > 1 && members[0].0 == owned.members[0] {
+            probe::hit(Probe::RechainTurned);
+            members.rotate_left(1);
+        }
+        // If two cannot reach one another, who is nearer the tail is left out; the first time it may pass.
+        let (all, mut left_out) = (members.clone(), None);
+        if wish.broken > 0 && !planted::is(Bug::RechainKeepsBoth) {
+            let pairs = owned.members.windows(2);
+            let apart = pairs.rev().find(|pair| {
+                let lost = sealed.get(&pair[0]).is_some_and(|sealed| sealed.next_lost);
+                lost && members.iter().any(|(member, _)| *member == pair[1])
+            });
+            if let Some(pair) = apart
+                && members.len() > 1
+            {
+                probe::hit(Probe::RechainLeftOut);
+                left_out = Some(pair[1]);
+                members.retain(|(member, _)| *member != pair[1]);
+            }
+        }
+        let few = !members.is_empty() && planted::is(Bug::RechainTakesFew);
+        if members.len() >= needed || few {
+            return Decision::Resume(members);
+        }
+        if members.is_empty() {
+            return Decision::Wait(format!(
+                "no chunkserver is there that has what was synced of chunk {index} of file {file}"
+            ));
+        }
+        let missing = needed - members.len();
+        let others = self.roster.iter().filter(|(server, heard)| {
+            heard.is_up()
+                && Some(*server) != left_out
+                && members.iter().all(|(member, _)| member != server)
+        });
+        let candidates: Vec<Candidate> = others
+            .map(|(server, heard)| self.candidate(server, heard))
+            .collect();
+        let racks = members
+            .iter()
+            .filter_map(|(member, _)| self.state.roster.get(member));
+        let wants = Wanted {
+            replicas: missing,
+            bytes_free_min: self.chunk_file_bytes() + HEADER_BYTES,
+            client: None,
+            racks_taken: racks.map(|member| member.rack.to_string()).collect(),
+        };
+        let to = choose(&candidates, &wants, &mut io.rng);
+        if to.len() < missing && all.len() >= needed {
+            // Without the one that was left out there are too few: perhaps they reach one another again.
+            return Decision::Resume(all);
+        }
+        if to.len() < missing {
+            let live = members.len();
+            return Decision::Wait(format!(
+                "{live} live chunkservers have chunk {index} of file {file} as it was synced, at least {needed} are needed to write to it, and no other has room for a copy"
+            ));
+        }
+        Decision::Copy { members, to }
+    }
+
+    /// Nothing of it was synced: other members make a new one, and the client sends all again.
+    fn make_anew(&mut self, io: &mut Io, asker: Asker, wish: &Wish, silent: Failed) {
+        if let Err(refusal) = self.has_room(2 * RECORD_BYTES, LOG_RESERVE) {
+            return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+        }
+        probe::hit(Probe::RechainMadeAnew);
+        self.commit(io, By::NOBODY, ChunkAbandoned { chunk: wish.chunk });
+        if let Err(refusal) = self.make(io, wish.target, vec![asker], silent) {
+            self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+        }
+    }
+
+    /// Others get a copy of what the member that has most of it has.
+    #[expect(clippy::too_many_arguments, reason = "what was decided, taken apart")]
+    fn copy_for_rechain(
+        &mut self,
+        io: &mut Io,
+        asker: Asker,
+        wish: Wish,
+        rounds: u32,
+        owned: &ChunkState,
+        members: Vec<(ServerIndex, Durable)>,
+        to: &[ServerIndex],
+    ) {
+        let most = members.iter().max_by_key(|(_, has)| has.wseq);
+        let (source, has) = *most.expect("somebody has it");
+        let incarnation = self.incarnation_of(wish.chunk, owned.version);
+        let mut waiting = BTreeSet::new();
+        for server in to {
+            let (Some((link, term)), Some(source), Some(incarnation)) = (
+                self.roster.orders_to(*server),
+                self.place(source),
+                incarnation,
+            ) else {
+                continue;
+            };
+            probe::hit(Probe::RechainCopies);
+            let order = CopyChunk {
+                term,
+                file: self.state.named(wish.chunk, wish.target.0),
+                chunk: wish.chunk,
+                version: wish.version,
+                incarnation,
+                has,
+                source,
+            };
+            self.reply(io, link, 0, order);
+            let promise = self.chunk_file_bytes();
+            if let Some(heard) = self.roster.get_mut(*server) {
+                heard.promised.insert(wish.chunk, promise);
+            }
+            waiting.insert(*server);
+        }
+        let until = io.now.mono + COPIED_WITHIN + Duration::from_secs(has.len >> 20);
+        let nobody = waiting.is_empty();
+        self.rechains.put(Rechain {
+            asker,
+            wish,
+            rounds,
+            stage: Stage::Copying { members, waiting },
+            until,
+            due: until,
+        });
+        if nobody {
+            self.copied_for_rechain(io, wish.chunk);
+        }
+    }
+
+    /// A copy is there, or could not be made. Whether it is one of a chunk that is rechained.
+    pub(super) fn rechain_copied(
+        &mut self,
+        io: &mut Io,
+        server: ServerIndex,
+        m: &ChunkCopied,
+    ) -> bool {
+        let Some(rechain) = self.rechains.pending.get_mut(&m.chunk) else {
+            return false;
+        };
+        let Stage::Copying { members, waiting } = &mut rechain.stage else {
+            return false;
+        };
+        if rechain.wish.version != m.version || !waiting.remove(&server) {
+            return false;
+        }
+        match &m.outcome {
+            Ok(has) => members.push((server, *has)),
+            Err(refusal) => {
+                tracing::warn!(chunk = %m.chunk, %server, %refusal, "a copy to go on writing to could not be made");
+            }
+        }
+        if waiting.is_empty() {
+            self.copied_for_rechain(io, m.chunk);
+        }
+        true
+    }
+
+    /// The copies are there that could be made.
+    fn copied_for_rechain(&mut self, io: &mut Io, chunk: ChunkId) {
+        let Some(rechain) = self.rechains.take(chunk) else {
+            return;
+        };
+        let Rechain {
+            asker,
+            wish,
+            rounds,
+            stage,
+            ..
+        } = rechain;
+        let Stage::Copying { members, .. } = stage else {
+            unreachable!("copies were awaited");
+        };
+        let wanted = self.state.replication(wish.target.0);
+        let needed = usize::from(io.config.min_replicas.min(wanted));
+        match self.standing(&wish) {
+            Ok(owned) if members.len() >= needed => {
+                self.resume(io, asker, wish, rounds, &owned, &members);
+            }
+            Ok(owned) => {
+                for (server, _) in &members {
+                    if !owned.members.contains(server) {
+                        self.strayed_from(*server, &wish);
+                    }
+                }
+                let what = "no copy could be made on another chunkserver to go on writing to";
+                let refusal = Refusal::new(Status::Busy, what);
+                self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            }
+            Err(refusal) => self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+        }
+    }
+
+    /// Logs the members, if they are others, and orders them to take pieces.
+    fn resume(
+        &mut self,
+        io: &mut Io,
+        asker: Asker,
+        wish: Wish,
+        rounds: u32,
+        owned: &ChunkState,
+        members: &[(ServerIndex, Durable)],
+    ) {
+        let (chunk, version) = (wish.chunk, wish.version);
+        let wseqs = || members.iter().map(|(_, has)| has.wseq);
+        let to = wseqs().max().expect("there is a member");
+        let from = if planted::is(Bug::RechainFromFarthest) {
+            to
+        } else {
+            wseqs().min().expect("there is a member")
+        };
+        let list: Vec<ServerIndex> = members.iter().map(|(member, _)| *member).collect();
+        let places: Option<Vec<Place>> = list.iter().map(|member| self.place(*member)).collect();
+        let orders: Option<Vec<_>> = list
+            .iter()
+            .map(|member| self.roster.orders_to(*member))
+            .collect();
+        let (Some(places), Some(orders)) = (places, orders) else {
+            return self.next_round(io, asker, wish, rounds);
+        };
+        if *owned.members != *list {
+            if let Err(refusal) = self.has_room(RECORD_BYTES, LOG_RESERVE) {
+                return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            }
+            tracing::info!(%chunk, members = ?list, before = ?owned.members, "a chunk is written by other members");
+            let members = list.clone();
+            self.commit(
+                io,
+                By::NOBODY,
+                MembersChanged {
+                    chunk,
+                    version,
+                    members,
+                },
+            );
+            for member in owned.members.iter().filter(|member| !list.contains(member)) {
+                self.strayed_from(*member, &wish);
+            }
+            for member in list.iter().filter(|member| !owned.members.contains(member)) {
+                self.roster.mended(*member, chunk, &mut self.copies);
+            }
+        }
+        let chain = ChainId(io.rng.u64().max(1));
+        for (link, term) in orders {
+            let order = ResumeChunk {
+                term,
+                chunk,
+                version,
+                chain,
+                members: places.clone(),
+                session: asker.by.session,
+                from,
+                to,
+            };
+            self.reply(io, link, 0, order);
+        }
+        let until = io.now.mono + SAID_WITHIN;
+        self.rechains.put(Rechain {
+            asker,
+            wish,
+            rounds,
+            stage: Stage::Resuming {
+                chain,
+                missing: list.into_iter().collect(),
+                from,
+                to,
+            },
+            until,
+            due: until,
+        });
+    }
+
+    /// A server is no member any more, or did not become one: what it has is nobody's replica.
+    fn strayed_from(&mut self, server: ServerIndex, wish: &Wish) {
+        if self.roster.forget(server, wish.chunk, &mut self.copies) {
+            let stray = Stray {
+                version: wish.version,
+                is_known: true,
+            };
+            self.roster.strays.found(server, wish.chunk, stray);
+        }
+    }
+
+    /// A member takes pieces again, or cannot.
+    pub(super) fn chunk_resumed(&mut self, io: &mut Io, link: super::LinkId, m: &ChunkResumed) {
+        let Some(server) = self.in_term(io, link, m.term) else {
+            return;
+        };
+        let Some(rechain) = self.rechains.pending.get_mut(&m.chunk) else {
+            return;
+        };
+        let Stage::Resuming { chain, missing, .. } = &mut rechain.stage else {
+            return;
+        };
+        if *chain != m.chain || !missing.remove(&server) {
+            return;
+        }
+        let all = missing.is_empty();
+        if let Err(refusal) = &m.outcome {
+            tracing::warn!(chunk = %m.chunk, %server, %refusal, "a member does not take pieces again");
+            let rechain = self.rechains.take(m.chunk).expect("it was just found");
+            return self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+        }
+        self.roster.resumed(server, m.chunk, &mut self.copies);
+        if all {
+            self.resumed(io, m.chunk);
+        }
+    }
+
+    /// All members take pieces: the client may send them.
+    fn resumed(&mut self, io: &mut Io, chunk: ChunkId) {
+        let rechain = self.rechains.take(chunk).expect("it was just found");
+        let Rechain {
+            asker, wish, stage, ..
+        } = rechain;
+        let Stage::Resuming { from, to, .. } = stage else {
+            unreachable!("it was just found");
+        };
+        let granted = self.standing(&wish).and_then(|owned| {
+            let places = owned.members.iter().map(|member| self.place(*member));
+            let chain: Option<Vec<Place>> = places.collect();
+            let waits = || Refusal::new(Status::Busy, "a member has left meanwhile");
+            Ok(Done::Granted(Grant {
+                index: wish.target.1,
+                chunk,
+                version: wish.version,
+                chain: chain.ok_or_else(waits)?,
+                from: PieceNumber(from.0),
+                to: PieceNumber(to.0),
+            }))
+        });
+        probe::hit(Probe::Rechained);
+        self.rechain_ends(io, asker, self.state.seq, granted);
+    }
+
+    fn next_round(&mut self, io: &mut Io, asker: Asker, wish: Wish, rounds: u32) {
+        probe::hit(Probe::RechainNextRound);
+        if rounds + 1 >= ROUNDS_MAX {
+            let what = "its members come and go: it cannot be written to at the moment";
+            let refusal = Refusal::new(Status::Busy, what);
+            return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+        }
+        self.seal_members(io, asker, wish, rounds + 1);
+    }
+
+    fn rechain_ends(
+        &mut self,
+        io: &mut Io,
+        asker: Asker,
+        seq: LogSeq,
+        outcome: Result<Done, Refusal>,
+    ) {
+        let Asker { by, link, request } = asker;
+        self.sessions
+            .remember(by.session, by.request, seq, &outcome);
+        self.mutated(io, link, request, seq, outcome);
+    }
+
+    /// A server is not there any more.
+    pub(super) fn rechains_lost(&mut self, io: &mut Io, server: ServerIndex) {
+        let concerns = |rechain: &Rechain| match &rechain.stage {
+            Stage::Sealing {
+                waiting, sealed, ..
+            } => waiting.contains_key(&server) || sealed.contains_key(&server),
+            Stage::Copying { members, waiting } => {
+                waiting.contains(&server) || members.iter().any(|(member, _)| *member == server)
+            }
+            // One that has resumed already is lost to the chain as well.
+            Stage::Resuming { .. } => {
+                let owned = self.state.chunks.get(&rechain.wish.target);
+                owned.is_some_and(|owned| owned.members.contains(&server))
+            }
+        };
+        let pending = self.rechains.pending.iter();
+        let lost: Vec<ChunkId> = pending
+            .filter(|(_, rechain)| concerns(rechain))
+            .map(|(chunk, _)| *chunk)
+            .collect();
+        for chunk in lost {
+            let rechain = self.rechains.pending.get_mut(&chunk).expect("just found");
+            if let Stage::Sealing {
+                waiting,
+                sealed,
+                asked,
+            } = &mut rechain.stage
+            {
+                asked.remove(&server);
+                waiting.remove(&server);
+                sealed.remove(&server);
+                if waiting.is_empty() {
+                    self.decide_rechain(io, chunk);
+                }
+            } else {
+                let rechain = self.rechains.take(chunk).expect("just found");
+                self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+            }
+        }
+    }
+
+    pub(super) fn rechains_on_time(&mut self, io: &mut Io) {
+        let now = io.now.mono;
+        while let Some((_, chunk)) = self
+            .rechains
+            .due
+            .first()
+            .copied()
+            .filter(|(at, _)| *at <= now)
+        {
+            let mut rechain = self.rechains.take(chunk).expect("what is due is pending");
+            let over = rechain.until <= now;
+            match &mut rechain.stage {
+                Stage::Sealing { waiting, .. } if !over => {
+                    let again: Vec<ServerIndex> = waiting
+                        .iter()
+                        .filter(|(_, asked)| **asked == Asked::Again)
+                        .map(|(member, _)| *member)
+                        .collect();
+                    for member in &again {
+                        waiting.insert(*member, Asked::Yes);
+                    }
+                    rechain.due = rechain.until;
+                    let wish = rechain.wish;
+                    self.rechains.put(rechain);
+                    for member in again {
+                        self.order_drop(io, member, &wish);
+                    }
+                }
+                Stage::Sealing { .. } => {
+                    probe::hit(Probe::RechainOverdue);
+                    rechain.due = rechain.until;
+                    self.rechains.put(rechain);
+                    self.decide_rechain(io, chunk);
+                }
+                Stage::Copying { .. } => {
+                    self.rechains.put(rechain);
+                    self.copied_for_rechain(io, chunk);
+                }
+                Stage::Resuming { .. } => {
+                    self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+                }
+            }
+        }
+    }
+
+    /// A chunk has left the table: its file was removed, or closed.
+    pub(super) fn cancel_rechain(&mut self, io: &mut Io, chunk: ChunkId) {
+        if let Some(rechain) = self.rechains.take(chunk) {
+            let what = "the file was removed, or closed, while its chunk was given another chain";
+            let refusal = Refusal::new(Status::NotFound, what);
+            self.rechain_ends(io, rechain.asker, self.state.seq, Err(refusal));
+        }
+    }
+}
+
+/// A member that did not say in time how far it is: no new chunk is made there.
+fn silent(member: ServerIndex) -> (ServerIndex, Refusal) {
+    let why = "it did not say how far it has the chunk whose place this takes";
+    (member, Refusal::new(Status::ChainBroken, why))
+}
