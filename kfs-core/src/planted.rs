@@ -120,6 +120,9 @@ bugs! {
     /// A chunk is written by as many as are wanted at least.
     RechainTakesFew, "rechain-takes-few", "D2",
         "a new chain is made of whoever is left, however few";
+    /// What a sync that failed was to save is not there.
+    FailedHeaderKept, "failed-header-kept", "D2",
+        "a header whose sync failed stays, and is believed when its replica is sealed or found";
     /// What a start finds may be in the page cache only.
     FoundUnsynced, "found-unsynced", "D2",
         "a chunkserver reports what it finds at its start, and does not make it durable before";

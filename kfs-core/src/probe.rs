@@ -147,6 +147,8 @@ probes! {
     RechainLeftOut, "rechain-left-out";
     /// There were too few members to go on, and the client asked again.
     RechainWaits, "rechain-waits";
+    /// A header went whose sync had failed.
+    HeaderSpoiled, "header-spoiled";
     /// A replica took pieces again.
     Resumed, "resumed";
     /// A replica took pieces again that had more than others.

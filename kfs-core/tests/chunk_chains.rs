@@ -8,6 +8,7 @@ use chunk_rig::*;
 use kfs_core::chunk::Call;
 use kfs_core::ids::*;
 use kfs_core::limits::HEADER_BYTES;
+use kfs_core::machine::DiskError;
 use kfs_core::wire::chunk_meta::*;
 use kfs_core::wire::client_chunk::*;
 use kfs_core::wire::{Head, Msg, Refusal, Status};
@@ -741,4 +742,35 @@ fn a_sync_whose_ack_was_lost_with_its_chain_is_acked_in_the_next_one() {
     world.sync(1, link, C, 3);
     world.run();
     world.assert_equal(&[0, 1], 3);
+}
+
+#[test]
+fn a_header_whose_sync_failed_is_believed_by_nobody() {
+    let mut world = World::up(2);
+    world.create(&[0, 1], C);
+    let link = world.client(0);
+    world.put(0, link, 1..=1);
+    // Data and header are saved, and the name is not: what the disk says of it later is nothing to go by.
+    let failure = DiskError::Io("EIO".into());
+    world
+        .rules
+        .fail_disk
+        .push((0, "syncdir chunks".into(), failure));
+    world.sync(0, link, C, 1);
+    world.run();
+    assert!(world.syncs_answered()[0].is_err());
+    assert_eq!(world.header(0, C).wseq, WriteSeq(0), "it is gone");
+    let refused = world.seal(0).unwrap_err();
+    assert_eq!(refused.status, Status::LocalIo, "it is in no chain again");
+    assert_eq!(world.seal(1), Ok(durable(1)), "the other one saved it");
+    world.restart(0);
+    world.run();
+    let has = world.meta.heard.iter().rev().find_map(|(from, msg)| {
+        let of = |item: &InventoryItem| (item.chunk == C).then_some(item.wseq);
+        match &msg.head {
+            Head::Inventory(said) if *from == 0 => said.items.iter().find_map(of),
+            _ => None,
+        }
+    });
+    assert_eq!(has, Some(WriteSeq(0)), "nor does the next process say so");
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 88] = [
+pub const SHOWN: [(&str, Bug); 89] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -80,6 +80,7 @@ pub const SHOWN: [(&str, Bug); 88] = [
     ("sync-reaches-some-members", Bug::ResumedAtOwnWrite),
     ("all-members-restart-under-writer", Bug::RechainFromFarthest),
     ("header-rots-under-writer", Bug::RechainForgetsSynced),
+    ("sync-fails-under-writer", Bug::FailedHeaderKept),
     ("head-out-of-reach", Bug::RechainKeepsHead),
     ("members-out-of-reach", Bug::RechainKeepsBoth),
     ("one-of-two-members-dies", Bug::RechainTakesFew),

@@ -405,6 +405,7 @@ impl Chunk {
                 why: why.into(),
                 told: writing.upstream,
                 next_lost,
+                failed_here: false,
             }));
         }
         self.reads.again(writing.reads);

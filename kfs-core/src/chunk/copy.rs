@@ -102,6 +102,8 @@ impl Seal {
 pub(super) enum SealStep {
     Sync,
     Header,
+    /// The sync could not be made.
+    Failed,
 }
 
 /// Copies that are being made.
@@ -149,17 +151,32 @@ impl Chunk {
             let why = format!("{id} is not on {} any more", self.who());
             return self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
         };
-        if step == SealStep::Sync {
-            if let Err(error) = result {
-                let why = format!("{} cannot sync {id}: {error}", self.who());
-                return self.say_sealed(seal, Err(Refusal::new(Status::LocalIo, why)));
+        if step == SealStep::Failed {
+            let newer = self.read_header(name, result);
+            let replica = &self.inventory.replicas[&id];
+            if let Some(header) = newer.ok().filter(|header| header.wseq > replica.wseq) {
+                self.spoil_header(id, Slot::of(header.generation));
             }
+            return;
+        }
+        if step == SealStep::Sync {
+            let failed = result.is_err();
+            if let Err(error) = result {
+                // As in [`Chunk::sync_failed`]: a header that a sync has written and not saved may stand there.
+                let why = format!("{} cannot sync {id}: {error}", self.who());
+                self.say_sealed(seal, Err(Refusal::new(Status::LocalIo, why)));
+            }
+            let step = if failed {
+                SealStep::Failed
+            } else {
+                SealStep::Header
+            };
             let op = DiskOp::Read {
                 file: name.path(),
                 offset: 0,
                 len: usize::try_from(HEADER_BYTES).expect("a header is small"),
             };
-            return self.disk(Job::Seal(seal, SealStep::Header), op);
+            return self.disk(Job::Seal(seal, step), op);
         }
         let header = self.read_header(name, result);
         let replica = self.inventory.replicas.get_mut(&id).expect("just found");
@@ -189,6 +206,10 @@ impl Chunk {
             let why = format!("{id} is not served on {who}");
             return Err(Refusal::new(Status::NotServed, why));
         };
+        let failed = replica.broken.as_ref().filter(|broken| broken.failed_here);
+        if let (Some(broken), Unsynced::Dropped) = (failed, unsynced) {
+            return Err(Refusal::new(Status::LocalIo, broken.why.clone()));
+        }
         let durable = replica.durable();
         if let Some(writing) = self.writing.get(&id)
             && writing.applied > durable.wseq

@@ -48,6 +48,8 @@ pub(super) struct Broken {
     pub told: Option<LinkId>,
     /// Whether the link to the next server was lost, or it had not yet said that it has everything.
     pub next_lost: bool,
+    /// Whether this server's own disk failed it.
+    pub failed_here: bool,
 }
 
 /// All replicas, by the id that messages use.

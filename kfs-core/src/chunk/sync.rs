@@ -276,11 +276,8 @@ impl Chunk {
             return;
         };
         if let Err(error) = result {
-            let (wseq, why) = (
-                writing.below.next(),
-                format!("{} cannot sync {id}: {error}", writing.who()),
-            );
-            return self.break_chain(id, wseq, &why);
+            let why = format!("{} cannot sync {id}: {error}", writing.who());
+            return self.sync_failed(id, &why);
         }
         let (file, named) = (writing.name.path(), writing.named);
         let Some(cut) = at_work(&mut writing.syncs) else {
@@ -340,13 +337,53 @@ impl Chunk {
                     "{} cannot sync the directory of {id}: {error}",
                     writing.who()
                 );
-                let wseq = writing.below.next();
-                self.break_chain(id, wseq, &why);
+                self.sync_failed(id, &why);
             } else if at_work(&mut writing.syncs).is_some_and(|cut| cut.stage == Stage::Name) {
                 self.durable(id);
             }
         }
         self.dir_sync_begin();
+    }
+
+    /// A sync could not be made: what it was to save may be in the page cache only, where a later sync leaves it, and
+    /// the header that was written for it says that it is there. That one goes, so that nobody ever reads it: neither
+    /// who seals this replica, nor the next process.
+    fn sync_failed(&mut self, id: ReplicaId, why: &str) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let wseq = writing.below.next();
+        let slot = at_work(&mut writing.syncs).map(|cut| cut.slot);
+        self.break_chain(id, wseq, why);
+        self.failed_here(id);
+        if let Some(slot) = slot {
+            self.spoil_header(id, slot);
+        }
+    }
+
+    /// What this server's own disk could not do for a replica takes it out of every chain.
+    pub(super) fn failed_here(&mut self, id: ReplicaId) {
+        if let Some(replica) = self.inventory.replicas.get_mut(&id)
+            && let Some(broken) = &mut replica.broken
+        {
+            broken.failed_here = true;
+        }
+    }
+
+    /// Makes a header that cannot be relied on one that is none.
+    pub(super) fn spoil_header(&mut self, id: ReplicaId, slot: Slot) {
+        let Some(replica) = self.inventory.replicas.get(&id) else {
+            return;
+        };
+        if planted::is(Bug::FailedHeaderKept) {
+            return;
+        }
+        probe::hit(Probe::HeaderSpoiled);
+        let op = DiskOp::Write {
+            file: id.of(replica.file).path(),
+            offset: slot.offset() as u64,
+            data: vec![Bytes::from_static(&[0; 8])],
+            sync: SyncMode::Later,
+        };
+        self.disk(Job::Sync(id), op);
     }
 
     /// The sync at work is durable here.

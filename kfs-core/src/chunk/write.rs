@@ -727,7 +727,8 @@ impl Chunk {
         };
         if let Err(error) = result {
             let why = format!("{} cannot write to {id}: {error}", writing.who());
-            return self.break_chain(id, wseq, &why);
+            self.break_chain(id, wseq, &why);
+            return self.failed_here(id);
         }
         self.counts.pieces_written +=
             if !writing.asks.is_empty() && planted::is(Bug::PieceCountedTwice) {

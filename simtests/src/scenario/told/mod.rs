@@ -41,6 +41,7 @@
 //! | a chain breaks when a sync has reached only some of its members | `sync-reaches-some-members` | `rechain-from-farthest`, `resumed-at-own-write` |
 //! | all members lose power under a writer | `all-members-restart-under-writer` | `rechain-from-farthest` |
 //! | a member comes back with less than its writer was told is synced | `header-rots-under-writer` | `rechain-forgets-synced` |
+//! | a sync of a member fails, and its server comes back | `sync-fails-under-writer` | `failed-header-kept` |
 //! | a client cannot reach the head of its chain | `head-out-of-reach` | `rechain-keeps-head` |
 //! | two members cannot reach one another | `members-out-of-reach` | `rechain-keeps-both` |
 //! | of two members one is gone for good | `one-of-two-members-dies` | `rechain-takes-few` |

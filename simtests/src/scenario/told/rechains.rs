@@ -1,7 +1,7 @@
 //! Chains that break under a writer, and go on in others: the writer must not notice more than a pause, whoever is
 //! gone, as long as enough are there who have what was synced.
 use super::{dark, draws_of, plan, planned, read, small};
-use crate::disk::faults::Damage;
+use crate::disk::faults::{Aim, Damage, DiskFault, Target as DiskTarget, Times};
 use crate::fault::spot::{Spot, Which};
 use crate::fault::{Cut, Fault, Party, Trigger};
 use crate::scenario::Scenario;
@@ -9,7 +9,7 @@ use crate::schedule::{Class, Schedule, Speed};
 use crate::workload::job::{End, Fill, Job};
 
 /// All of them.
-pub(super) const ALL: [Scenario; 8] = [
+pub(super) const ALL: [Scenario; 9] = [
     Scenario {
         name: "member-dies-under-writer",
         about: "a chunkserver is killed while a file is written through it, and stays away for longer than a lease; the writer goes on with the others",
@@ -117,6 +117,36 @@ pub(super) const ALL: [Scenario; 8] = [
                     planned(Trigger::At(600), Fault::Kill(server), 150),
                     planned(Trigger::At(650), rots(draws.below(2)), 1),
                 ],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "sync-fails-under-writer",
+        about: "a sync of a member fails and drops what it was to save; its chunk goes on without it, and its server is killed and comes back",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let mut faults = Vec::new();
+            for nth in 0..3 {
+                let server = 1 + draws.index(3);
+                let aim = Aim {
+                    at: DiskTarget::Under("chunks".into()),
+                    after: draws.below(6),
+                    times: Times::Once,
+                    seed: draws.bits(),
+                };
+                let at = 60 + 400 * nth;
+                faults.push(planned(
+                    Trigger::At(at),
+                    Fault::Disk(server, DiskFault::DropSync { aim }),
+                    350,
+                ));
+                let killed = Trigger::At(at + draws.between(20, 300));
+                faults.push(planned(killed, Fault::Kill(server), 200));
+            }
+            Schedule {
+                clients: written_and_read(&[2_600, 2_600, 2_600]),
+                faults,
                 ..small(seed)
             }
         },
