@@ -81,10 +81,19 @@ struct Trouble {
     chains: u32,
     /// What was done before.
     done_to: PieceNumber,
-    /// Whether the meta server was asked for another chain and has not answered.
-    is_asked: bool,
+    asks: Asks,
     /// What the last one broke of.
     why: Refusal,
+}
+
+/// Whether another chain is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asks {
+    No,
+    /// From then on: chains that break one after the other are not asked for as fast as they break.
+    At(Instant, HeadSeen),
+    /// The meta server has not answered.
+    Asked,
 }
 
 #[derive(Clone, Debug)]
@@ -258,7 +267,7 @@ impl OpenChunk {
         self.line = Line::Good;
         self.grant = Some(grant);
         if let Some(trouble) = &mut self.trouble {
-            trouble.is_asked = false;
+            trouble.asks = Asks::No;
         }
         Ok(())
     }
@@ -277,11 +286,11 @@ impl OpenChunk {
             ),
         }
     }
-    /// Whether another chain was asked for and is awaited.
+    /// Whether another chain is awaited, or will be asked for.
     pub(super) fn awaits_chain(&self) -> bool {
         self.trouble
             .as_ref()
-            .is_some_and(|trouble| trouble.is_asked)
+            .is_some_and(|trouble| trouble.asks != Asks::No)
     }
 
     /// The chain takes no more: asks for another one, which goes on where all its members are. Fails when nothing got
@@ -293,7 +302,7 @@ impl OpenChunk {
         who: &Identity,
         reach: &mut Reach,
     ) -> Result<(), Failure> {
-        let Some(grant) = &self.grant else {
+        let Some(_) = &self.grant else {
             return Err(self.broken(&why, who));
         };
         let head = match why.status {
@@ -312,13 +321,42 @@ impl OpenChunk {
                 since: now,
                 chains: 0,
                 done_to,
-                is_asked: false,
+                asks: Asks::No,
                 why: why.clone(),
             },
         };
         let spent = now.since(trouble.since);
         if spent >= reach.timeout {
             return Err(self.broken(&why, who));
+        }
+        self.drop_asked(reach);
+        let rests = trouble.chains.checked_sub(1);
+        let rests = rests.map_or(Duration::ZERO, |tries| backoff(tries, &mut reach.rng));
+        trouble.asks = Asks::At(now + rests, head);
+        trouble.why = why;
+        self.trouble = Some(trouble);
+        // A sync is begun anew when all that is not synced was sent.
+        self.sync = None;
+        let counted = |piece: &&Piece| piece.number <= self.counted_to;
+        let counted = self.pieces.iter().filter(counted);
+        self.since_sync = counted.map(|piece| piece.bytes.len()).sum();
+        self.sent = self.done;
+        self.line = Line::Good;
+        self.progress = now;
+        self.ask_for_chain(now, who, reach);
+        Ok(())
+    }
+
+    /// Asks the meta server, if it is time to.
+    fn ask_for_chain(&mut self, now: Instant, who: &Identity, reach: &mut Reach) {
+        let (Some(trouble), Some(grant)) = (&mut self.trouble, &self.grant) else {
+            return;
+        };
+        let Asks::At(at, head) = trouble.asks else {
+            return;
+        };
+        if at > now {
+            return;
         }
         let op = MutateOp::Rechain {
             file: who.file,
@@ -333,24 +371,12 @@ impl OpenChunk {
             handle: who.handle,
             index: self.index,
         };
-        self.drop_asked(reach);
-        let within = reach.timeout.saturating_sub(spent);
+        trouble.chains += 1;
+        trouble.asks = Asks::Asked;
+        let within = reach.timeout.saturating_sub(now.since(trouble.since));
         reach
             .meta
             .ask_within(now, within, asker, Ask::MutateIn(who.session, op));
-        trouble.chains += 1;
-        trouble.is_asked = true;
-        trouble.why = why;
-        self.trouble = Some(trouble);
-        // A sync is begun anew when all that is not synced was sent.
-        self.sync = None;
-        let counted = |piece: &&Piece| piece.number <= self.counted_to;
-        let counted = self.pieces.iter().filter(counted);
-        self.since_sync = counted.map(|piece| piece.bytes.len()).sum();
-        self.sent = self.done;
-        self.line = Line::Good;
-        self.progress = now;
-        Ok(())
     }
 
     /// Sends what may be sent, and begins a sync by `rule`.
@@ -573,6 +599,7 @@ impl OpenChunk {
         reach: &mut Reach,
     ) -> Result<(), Failure> {
         if self.awaits_chain() {
+            self.ask_for_chain(now, who, reach);
             return Ok(());
         }
         if self.waits() && self.progress + stands_still(reach.timeout) <= now {
@@ -604,8 +631,10 @@ impl OpenChunk {
     }
 
     pub(super) fn deadline(&self, timeout: Duration) -> Option<(Instant, &'static str)> {
-        if self.awaits_chain() {
-            return None;
+        match self.trouble.as_ref().map(|trouble| trouble.asks) {
+            Some(Asks::At(at, _)) => return Some((at, "another chain is asked for")),
+            Some(Asks::Asked) => return None,
+            Some(Asks::No) | None => {}
         }
         // While a try is under way, its link's own limits and the progress count.
         let line = match &self.line {

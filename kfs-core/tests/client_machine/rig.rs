@@ -429,6 +429,12 @@ impl Rig {
         head: HeadSeen,
         broken: u32,
     ) -> u64 {
+        if broken > 0 {
+            // It rests before it asks again.
+            let (due, why) = self.deadline().unwrap();
+            assert_eq!(why, "another chain is asked for");
+            self.pass(due.since(self.now));
+        }
         let (request, mutate) = self.sent_mutation(link);
         assert_eq!(mutate.op, rechain(synced, head, broken));
         request
