@@ -27,8 +27,8 @@ pub struct ShadowCollector {
     grace: Duration,
     /// Replicas that the meta server ordered away, from whom, and when first.
     ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Order>>,
-    /// Copies that it ordered, to whom, and as which of its orders.
-    copies: BTreeMap<(ChunkId, Version, u32), u64>,
+    /// Copies that it ordered, to whom: as which of its orders, and to which server of the log.
+    copies: BTreeMap<(ChunkId, Version, u32), (u64, Option<ServerIndex>)>,
     /// Orders so far.
     orders: u64,
     servers: BTreeMap<u32, Seen>,
@@ -104,7 +104,8 @@ impl ShadowCollector {
             Head::CopyChunk(order) => {
                 self.orders += 1;
                 let to = (order.chunk, order.version, server);
-                self.copies.insert(to, self.orders);
+                let member = member.map(|(index, _)| index);
+                self.copies.insert(to, (self.orders, member));
                 Ok(())
             }
             Head::DeleteChunks(order) => order.chunks.iter().try_for_each(|(chunk, version)| {
@@ -236,11 +237,14 @@ impl ShadowCollector {
             && let Some(servers) = self.ordered.get_mut(&(copied.chunk, copied.version))
         {
             // A new one: orders that came before it was ordered are not about it.
+            // One that went to a clone of its disk is about what the clone had.
             let copy = self.copies.get(&(copied.chunk, copied.version, server));
-            let is_before = |order: &Order| copy.is_none_or(|copy| order.nth < *copy);
-            if servers.get(&server).is_some_and(is_before) {
-                servers.remove(&server);
-            }
+            let is_before = |order: &Order| copy.is_none_or(|(copy, _)| order.nth < *copy);
+            let to_it = |at: u32, order: &Order| {
+                at == server
+                    || copy.is_some_and(|(_, member)| member.is_some() && order.member == *member)
+            };
+            servers.retain(|at, order| !(to_it(*at, order) && is_before(order)));
         }
         if let Head::ChunkCreated(created) = &msg.head
             && created.outcome.is_ok()
