@@ -29,6 +29,8 @@ pub struct ShadowCollector {
     ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Order>>,
     /// Copies that it ordered, to whom: as which of its orders, and to which server of the log.
     copies: BTreeMap<(ChunkId, Version, u32), (u64, Option<ServerIndex>)>,
+    /// Who spoke in a term.
+    nodes: BTreeMap<Term, NodeId>,
     /// Orders so far.
     orders: u64,
     servers: BTreeMap<u32, Seen>,
@@ -76,6 +78,7 @@ impl ShadowCollector {
             grace,
             ordered: BTreeMap::new(),
             copies: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             orders: 0,
             servers: BTreeMap::new(),
             counts: Counts {
@@ -211,11 +214,20 @@ impl ShadowCollector {
     }
 
     /// A chunkserver says in a new term that it has this: orders of earlier terms are void, and were not carried out.
-    pub fn reported(&mut self, server: u32, term: Term, (chunk, version): (ChunkId, Version)) {
-        if let Some(servers) = self.ordered.get_mut(&(chunk, version))
-            && servers.get(&server).is_some_and(|order| order.term != term)
-        {
-            servers.remove(&server);
+    /// Those of the same node were not even if another server runs on a clone of its disk now: that has it.
+    pub fn reported(
+        &mut self,
+        (server, node): (u32, Option<NodeId>),
+        term: Term,
+        (chunk, version): (ChunkId, Version),
+    ) {
+        if let Some(node) = node {
+            self.nodes.insert(term, node);
+        }
+        if let Some(servers) = self.ordered.get_mut(&(chunk, version)) {
+            let spoke =
+                |order: &Order| node.is_some() && self.nodes.get(&order.term) == node.as_ref();
+            servers.retain(|at, order| order.term == term || !(*at == server || spoke(order)));
         }
     }
 

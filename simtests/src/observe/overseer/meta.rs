@@ -203,9 +203,10 @@ impl Overseen for Meta {
                 if let Head::Inventory(inventory) = &msg.head
                     && let Some(server) = links.get(link).copied().flatten()
                 {
+                    let node = overseer.meta.hellos.get(link).map(|(node, ..)| *node);
                     for item in &inventory.items {
                         let (term, id) = (inventory.term, (item.chunk, item.version));
-                        overseer.collector.reported(server, term, id);
+                        overseer.collector.reported((server, node), term, id);
                     }
                 }
                 if let Head::Heartbeat(beat) = &msg.head
