@@ -58,6 +58,8 @@ struct Order {
     at: Tick,
     /// Which of all orders it was.
     nth: u64,
+    /// What another server has, which runs on a clone of that one's disk, is not what it is about.
+    is_of_clone: bool,
 }
 
 /// One chunkserver.
@@ -146,6 +148,7 @@ impl ShadowCollector {
             term,
             at,
             nth,
+            is_of_clone: false,
         };
         servers.insert(server, order);
         let mut epochs = state.epochs();
@@ -188,7 +191,7 @@ impl ShadowCollector {
             let owned = state.chunk(*chunk)?;
             let to_member = |order: &Order| {
                 let to = order.member;
-                to.is_none_or(|to| owned.members.contains(&to))
+                !order.is_of_clone && to.is_none_or(|to| owned.members.contains(&to))
             };
             (owned.version == *version && servers.values().any(to_member))
                 .then_some((owned, servers))
@@ -225,9 +228,12 @@ impl ShadowCollector {
             self.nodes.insert(term, node);
         }
         if let Some(servers) = self.ordered.get_mut(&(chunk, version)) {
+            servers.retain(|at, order| *at != server || order.term == term);
             let spoke =
                 |order: &Order| node.is_some() && self.nodes.get(&order.term) == node.as_ref();
-            servers.retain(|at, order| order.term == term || !(*at == server || spoke(order)));
+            for order in servers.values_mut().filter(|order| order.term != term) {
+                order.is_of_clone |= spoke(order);
+            }
         }
     }
 
@@ -252,11 +258,13 @@ impl ShadowCollector {
             // One that went to a clone of its disk is about what the clone had.
             let copy = self.copies.get(&(copied.chunk, copied.version, server));
             let is_before = |order: &Order| copy.is_none_or(|(copy, _)| order.nth < *copy);
-            let to_it = |at: u32, order: &Order| {
-                at == server
-                    || copy.is_some_and(|(_, member)| member.is_some() && order.member == *member)
+            servers.retain(|at, order| *at != server || !is_before(order));
+            let to_it = |order: &Order| {
+                copy.is_some_and(|(_, member)| member.is_some() && order.member == *member)
             };
-            servers.retain(|at, order| !(to_it(*at, order) && is_before(order)));
+            for order in servers.values_mut() {
+                order.is_of_clone |= to_it(order) && is_before(order);
+            }
         }
         if let Head::ChunkCreated(created) = &msg.head
             && created.outcome.is_ok()
