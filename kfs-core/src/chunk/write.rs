@@ -11,7 +11,7 @@ use super::sync::{Cut, SyncAsk};
 use super::table::Table;
 use super::{Chunk, Job, Stopping};
 use crate::block::Sums;
-use crate::ids::{ChainId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
+use crate::ids::{ChainId, ClusterId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
 use crate::limits::{Geometry, HEADER_BYTES, REPLICATION_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
 use crate::planted::{self, Bug};
@@ -128,29 +128,29 @@ impl Writing {
     pub(super) fn may_sync(&self) -> bool {
         self.applied >= self.until
     }
-    /// A replica that takes pieces again, from its header on.
-    pub(super) fn resumed(
+    /// A replica that has taken nothing in this chain.
+    fn begun(
         name: ChunkName,
         header: &Header,
         geometry: Geometry,
-        order: &ResumeChunk,
-        position: u8,
+        (chain, position): (Vec<Place>, u8),
+        session: SessionId,
         now: Instant,
     ) -> Self {
         Self {
             name,
             incarnation: header.incarnation,
-            session: order.session,
-            chain: order.members.clone(),
-            chain_id: order.chain,
+            session,
+            chain,
+            chain_id: ChainId(0),
             position,
             made: Made::Made,
             had: header.wseq,
-            until: order.to,
+            until: header.wseq,
             generation: header.generation,
-            applied: order.from,
-            last_piece: PieceNumber(order.from.0),
-            below: order.from,
+            applied: header.wseq,
+            last_piece: PieceNumber(header.wseq.0),
+            below: header.wseq,
             pieces: VecDeque::new(),
             table: Table::of(geometry, header),
             upstream: None,
@@ -161,6 +161,25 @@ impl Writing {
             named: false,
             reads: Vec::new(),
             used: now,
+        }
+    }
+    /// A replica that takes pieces again, from its header on.
+    pub(super) fn resumed(
+        name: ChunkName,
+        header: &Header,
+        geometry: Geometry,
+        order: &ResumeChunk,
+        position: u8,
+        now: Instant,
+    ) -> Self {
+        let chain = (order.members.clone(), position);
+        Self {
+            chain_id: order.chain,
+            until: order.to,
+            applied: order.from,
+            last_piece: PieceNumber(order.from.0),
+            below: order.from,
+            ..Self::begun(name, header, geometry, chain, order.session, now)
         }
     }
     /// Whether a block has a write that is not yet everywhere below.
@@ -181,7 +200,7 @@ impl Writing {
         synced && idle && matches!(self.made, Made::Made)
     }
     /// The header that says all that was taken so far, in the slot that does not hold the newest one.
-    pub(super) fn next_header(&mut self, cluster: crate::ids::ClusterId) -> Header {
+    pub(super) fn next_header(&mut self, cluster: ClusterId) -> Header {
         self.generation += if planted::is(Bug::HeaderOverActiveSlot) {
             2
         } else {
@@ -284,30 +303,12 @@ impl Chunk {
             chunk: order.chunk,
             version: order.version,
         };
+        let header = first_header(name, order.incarnation, self.identity.cluster);
+        let (geometry, now) = (self.config.geometry, self.now.mono);
+        let chain = (order.chain, position);
         let writing = Writing {
-            name,
-            incarnation: order.incarnation,
-            session: order.session,
-            chain: order.chain,
-            chain_id: ChainId(0),
-            position,
             made: Made::Making(vec![(link, request)]),
-            had: WriteSeq(0),
-            until: WriteSeq(0),
-            generation: FIRST_GENERATION,
-            applied: WriteSeq(0),
-            last_piece: PieceNumber(0),
-            below: WriteSeq(0),
-            pieces: VecDeque::new(),
-            table: Table::new(self.config.geometry),
-            upstream: None,
-            downstream: None,
-            syncs: VecDeque::new(),
-            asks: Vec::new(),
-            synced: None,
-            named: false,
-            reads: Vec::new(),
-            used: self.now.mono,
+            ..Writing::begun(name, &header, geometry, chain, order.session, now)
         };
         let replica = Replica {
             file: name.file,
@@ -336,16 +337,7 @@ impl Chunk {
         let Some(writing) = self.writing.get(&id) else {
             return;
         };
-        let header = Header {
-            name: writing.name,
-            len: 0,
-            sums: Vec::new(),
-            generation: FIRST_GENERATION,
-            incarnation: writing.incarnation,
-            cluster: self.identity.cluster,
-            wseq: WriteSeq(0),
-            pieces: Vec::new(),
-        };
+        let header = first_header(writing.name, writing.incarnation, self.identity.cluster);
         let op = DiskOp::Write {
             file: writing.name.path(),
             offset: Slot::of(FIRST_GENERATION).offset() as u64,
@@ -757,6 +749,20 @@ impl Chunk {
             Ok(_) => Err(format!("{}: the disk answered something else", name.path())),
             Err(error) => Err(format!("{}: {error}", name.path())),
         }
+    }
+}
+
+/// Of a replica that has nothing yet.
+const fn first_header(name: ChunkName, incarnation: Incarnation, cluster: ClusterId) -> Header {
+    Header {
+        name,
+        len: 0,
+        sums: Vec::new(),
+        generation: FIRST_GENERATION,
+        incarnation,
+        cluster,
+        wseq: WriteSeq(0),
+        pieces: Vec::new(),
     }
 }
 
