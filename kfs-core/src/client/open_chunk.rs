@@ -186,6 +186,15 @@ impl OpenChunk {
         core::mem::replace(&mut self.released, 0)
     }
 
+    /// The first piece that is held; the next one, if none is.
+    fn first(&self) -> PieceNumber {
+        PieceNumber(self.next.0 - self.pieces.len() as u64)
+    }
+    /// The last piece that is on every replica.
+    fn done_to(&self) -> PieceNumber {
+        PieceNumber(self.first().0 - 1 + self.done as u64)
+    }
+
     /// Takes up the next piece.
     pub(super) fn put(&mut self, offset: u64, bytes: Bytes, geometry: Geometry) {
         let len = bytes.len() as u64;
@@ -235,7 +244,7 @@ impl OpenChunk {
             self.grant = Some(grant);
             return Ok(());
         };
-        let first = self.next.0 - self.pieces.len() as u64;
+        let first = self.first().0;
         let same = (before.chunk, before.version) == (grant.chunk, grant.version);
         let covers = if same {
             let from = grant.from.0.checked_add(1);
@@ -305,12 +314,12 @@ impl OpenChunk {
         let Some(_) = &self.grant else {
             return Err(self.broken(&why, who));
         };
+        // Bytes that were changed on the way there, again and again, are no better than none.
         let head = match why.status {
-            Status::Unreachable | Status::TimedOut => HeadSeen::Lost,
+            Status::Unreachable | Status::TimedOut | Status::Corrupt => HeadSeen::Lost,
             _ => HeadSeen::Reached,
         };
-        let first = self.next.0 - self.pieces.len() as u64;
-        let done_to = PieceNumber(first - 1 + self.done as u64);
+        let done_to = self.done_to();
         let before = self.trouble.take();
         let moved = before
             .as_ref()
@@ -491,7 +500,7 @@ impl OpenChunk {
         who: &Identity,
         reach: &mut Reach,
     ) -> Result<(), Failure> {
-        let first = self.next.0 - self.pieces.len() as u64;
+        let first = self.first().0;
         // Covered by a sync, or known to be everywhere: nothing new.
         let Some(at) = number
             .0
@@ -710,13 +719,9 @@ impl OpenChunk {
     fn progressed(&mut self, now: Instant) {
         self.progress = now;
         self.line = Line::Good;
-        let first = self.next.0 - self.pieces.len() as u64;
-        let done_to = first - 1 + self.done as u64;
-        if self
-            .trouble
-            .as_ref()
-            .is_some_and(|trouble| done_to > trouble.done_to.0)
-        {
+        let done_to = self.done_to();
+        let before = self.trouble.as_ref().map(|trouble| trouble.done_to);
+        if before.is_some_and(|before| done_to > before) {
             self.trouble = None;
         }
     }

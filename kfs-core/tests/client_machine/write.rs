@@ -425,7 +425,7 @@ fn a_busy_head_is_sent_the_same_pieces_again() {
     }
     refuse(&mut rig, &last[0], Status::Corrupt);
     let sync = rig.call(Call::Sync(handle));
-    rig.quiet_until_rechained(meta, HeadSeen::Reached);
+    rig.quiet_until_rechained(meta, HeadSeen::Lost);
     assert_eq!(rig.failed(sync).status, Status::Corrupt);
 }
 
