@@ -4,6 +4,7 @@ mod meta_rig;
 
 use core::time::Duration;
 use kfs_core::ids::*;
+use kfs_core::meta::Config;
 use kfs_core::wire::chunk_meta::*;
 use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
@@ -37,7 +38,10 @@ fn writes(wseq: u64) -> Durable {
 impl Broken {
     /// On a chain of three of so many servers; two writes are synced.
     fn of(servers: u128) -> Self {
-        let mut rig = Rig::fresh();
+        Self::with(config(), servers)
+    }
+    fn with(config: Config, servers: u128) -> Self {
+        let mut rig = Rig::start(config, Disk::default());
         let servers: Vec<Server> = (1..=servers).map(|node| rig.server(node)).collect();
         let mut client = rig.client(1);
         let file = rig.create(&mut client, "f");
@@ -770,6 +774,38 @@ fn who_cannot_be_reached_is_not_given_a_copy_to_go_on_with_and_is_tried_again_if
     at.sealed(1, 2);
     let both = at.members(&[0, 1]);
     at.resumed(&both, 2, 2, request);
+}
+
+#[test]
+fn a_copy_that_was_made_for_a_chain_that_is_given_up_goes_with_its_chunk() {
+    let config = Config {
+        min_replicas: 3,
+        ..config()
+    };
+    let mut at = Broken::with(config, 5);
+    at.gone(1);
+    at.gone(2);
+    let request = at.ask();
+    at.sealed(0, 2);
+    let others = at.others.clone();
+    let copies: Vec<_> = others
+        .iter()
+        .map(|other| copy_of(&mut at, &[other.clone()]))
+        .collect();
+    let (taker, order) = &copies[0];
+    at.rig.send(taker.link, copied(order, Ok(writes(2))));
+    // Who gives the other copy is lost, and the file is closed without the chunk.
+    at.gone(0);
+    at.refused(request, Status::Busy);
+    let mut client = at.client.clone();
+    client.lowest = client.last + 1;
+    let done = at.rig.mutate(&mut client, close(at.file, 0, vec![]));
+    assert_eq!(done, Ok(Done::Ok));
+    at.rig.pass(Duration::from_secs(1));
+    let deleted = at.rig.orders(taker).into_iter().any(|order| {
+        matches!(order, Head::DeleteChunks(order) if order.chunks == [(at.grant.chunk, at.grant.version)])
+    });
+    assert!(deleted, "nobody else knows of it");
 }
 
 /// Asks for another chain, and lets the members seal the chunk, or also order them to go on.

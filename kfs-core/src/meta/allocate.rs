@@ -429,7 +429,7 @@ impl Serving {
         HEADER_BYTES + self.state.geometry().chunk_bytes()
     }
 
-    fn grant(&self, target: Target, chunk: &ChunkState) -> Result<Grant, Refusal> {
+    pub(super) fn grant(&self, target: Target, chunk: &ChunkState) -> Result<Grant, Refusal> {
         let chain: Option<Vec<Place>> = chunk
             .members
             .iter()
@@ -485,7 +485,7 @@ impl Serving {
         self.answer(io, &pending.askers, pending.seq, &outcome);
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         io: &mut Io,
         askers: &[Asker],

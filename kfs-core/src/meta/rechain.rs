@@ -22,15 +22,14 @@ use super::record::{ChunkAbandoned, MembersChanged};
 use super::state::ChunkState;
 use super::{By, Io, LOG_RESERVE, Serving, namespace};
 use crate::ids::{
-    ChainId, ChunkId, FileId, LogSeq, PieceNumber, RequestNumber, ServerIndex, SessionId, Version,
-    WriteSeq,
+    ChainId, ChunkId, FileId, PieceNumber, RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
 };
 use crate::limits::HEADER_BYTES;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
-    ChunkCopied, ChunkResumed, ChunkSealed, CopyChunk, ResumeChunk, SealChunk, Unsynced,
+    ChunkCopied, ChunkResumed, ChunkSealed, ResumeChunk, SealChunk, Unsynced,
 };
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Done, Grant, HeadSeen, Place};
@@ -77,14 +76,20 @@ pub(super) struct Rechains {
 
 #[derive(Clone, Debug)]
 struct Rechain {
-    asker: Asker,
-    wish: Wish,
-    rounds: u32,
+    round: Round,
     stage: Stage,
     /// When the stage ends, whatever is still missing.
     until: Instant,
     /// When it is looked at next.
     due: Instant,
+}
+
+/// A try to make a chain: for whom, of what, and how many there were before it.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    asker: Asker,
+    wish: Wish,
+    before: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -139,7 +144,8 @@ impl Rechains {
         self.due.first().map(|(at, _)| *at)
     }
     fn put(&mut self, rechain: Rechain) {
-        let (chunk, by) = (rechain.wish.chunk, rechain.asker.by);
+        let Round { asker, wish, .. } = rechain.round;
+        let (chunk, by) = (wish.chunk, asker.by);
         self.asked.insert((by.session, by.request), chunk);
         self.due.insert((rechain.due, chunk));
         let before = self.pending.insert(chunk, rechain);
@@ -147,7 +153,7 @@ impl Rechains {
     }
     fn take(&mut self, chunk: ChunkId) -> Option<Rechain> {
         let rechain = self.pending.remove(&chunk)?;
-        let by = rechain.asker.by;
+        let by = rechain.round.asker.by;
         self.due.remove(&(rechain.due, chunk));
         self.asked.remove(&(by.session, by.request));
         Some(rechain)
@@ -171,7 +177,7 @@ impl Rechains {
             return false;
         };
         let rechain = self.pending.get_mut(chunk);
-        rechain.expect("who asked waits for something").asker = asker;
+        rechain.expect("who asked waits for something").round.asker = asker;
         true
     }
 }
@@ -200,7 +206,15 @@ impl Serving {
         probe::hit(Probe::RechainAsked);
         // An earlier request for it was given up by its client.
         self.rechains.take(wish.chunk);
-        self.seal_members(io, asker, wish, 0);
+        let before = 0;
+        self.seal_members(
+            io,
+            Round {
+                asker,
+                wish,
+                before,
+            },
+        );
         Ok(None)
     }
 
@@ -216,10 +230,11 @@ impl Serving {
     }
 
     /// Asks every member that is there how far it has the chunk.
-    fn seal_members(&mut self, io: &mut Io, asker: Asker, wish: Wish, rounds: u32) {
+    fn seal_members(&mut self, io: &mut Io, round: Round) {
+        let wish = round.wish;
         let owned = match self.standing(&wish) {
             Ok(owned) => owned,
-            Err(refusal) => return self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+            Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
         };
         let mut waiting = BTreeMap::new();
         for member in owned.members.iter() {
@@ -232,9 +247,7 @@ impl Serving {
         let sealed = BTreeMap::new();
         let asked = waiting.keys().copied().collect();
         self.rechains.put(Rechain {
-            asker,
-            wish,
-            rounds,
+            round,
             stage: Stage::Sealing {
                 waiting,
                 sealed,
@@ -313,16 +326,9 @@ impl Serving {
 
     /// All members have said how far they are, or had the time to.
     fn decide_rechain(&mut self, io: &mut Io, chunk: ChunkId) {
-        let Some(rechain) = self.rechains.take(chunk) else {
+        let Some(Rechain { round, stage, .. }) = self.rechains.take(chunk) else {
             return;
         };
-        let Rechain {
-            asker,
-            wish,
-            rounds,
-            stage,
-            ..
-        } = rechain;
         let Stage::Sealing {
             sealed,
             waiting,
@@ -332,27 +338,26 @@ impl Serving {
             unreachable!("it is decided on what was sealed");
         };
         let silent = Failed::of(waiting.into_keys().map(silent).collect());
-        let owned = match self.standing(&wish) {
+        let owned = match self.standing(&round.wish) {
             Ok(owned) => owned,
-            Err(refusal) => return self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+            Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
         };
         let is_back = |member: &ServerIndex| {
             let heard = self.roster.get(*member);
             heard.is_some_and(|heard| heard.is_up()) && !asked.contains(member)
         };
         if owned.members.iter().any(is_back) {
-            return self.next_round(io, asker, wish, rounds);
+            return self.next_round(io, round);
         }
-        match self.rechain_decision(io, &asker, &wish, &owned, (&sealed, &silent)) {
-            Decision::Resume(members) => self.resume(io, asker, wish, rounds, &owned, &members),
+        match self.rechain_decision(io, &round, &owned, &sealed, &silent) {
+            Decision::Resume(members) => self.resume(io, round, &owned, &members),
             Decision::Copy { members, to } => {
-                self.copy_for_rechain(io, asker, wish, rounds, &owned, members, &to);
+                self.copy_for_rechain(io, round, &owned, members, &to);
             }
-            Decision::MakeAnew => self.make_anew(io, asker, &wish, silent),
+            Decision::MakeAnew => self.make_anew(io, round, silent),
             Decision::Wait(what) => {
                 probe::hit(Probe::RechainWaits);
-                let refusal = Refusal::new(Status::Busy, what);
-                self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+                self.rechain_ends(io, round, Err(Refusal::new(Status::Busy, what)));
             }
         }
     }
@@ -360,14 +365,14 @@ impl Serving {
     fn rechain_decision(
         &self,
         io: &mut Io,
-        asker: &Asker,
-        wish: &Wish,
+        Round { asker, wish, .. }: &Round,
         owned: &ChunkState,
-        (sealed, silent): (&BTreeMap<ServerIndex, Sealed>, &Failed),
+        sealed: &BTreeMap<ServerIndex, Sealed>,
+        silent: &Failed,
     ) -> Decision {
         let (file, index) = wish.target;
         let wanted = usize::from(self.state.replication(file));
-        let needed = usize::from(io.config.min_replicas).min(wanted);
+        let needed = self.needed(io, file);
         let least = if planted::is(Bug::RechainForgetsSynced) {
             Durable::default()
         } else {
@@ -452,70 +457,48 @@ impl Serving {
     }
 
     /// Nothing of it was synced: other members make a new one, and the client sends all again.
-    fn make_anew(&mut self, io: &mut Io, asker: Asker, wish: &Wish, silent: Failed) {
+    fn make_anew(&mut self, io: &mut Io, round: Round, silent: Failed) {
+        let Round { asker, wish, .. } = round;
         if let Err(refusal) = self.has_room(2 * RECORD_BYTES, LOG_RESERVE) {
-            return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            return self.rechain_ends(io, round, Err(refusal));
         }
         probe::hit(Probe::RechainMadeAnew);
         self.commit(io, By::NOBODY, ChunkAbandoned { chunk: wish.chunk });
         if let Err(refusal) = self.make(io, wish.target, vec![asker], silent) {
-            self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            self.rechain_ends(io, round, Err(refusal));
         }
     }
 
     /// Others get a copy of what the member that has most of it has.
-    #[expect(clippy::too_many_arguments, reason = "what was decided, taken apart")]
     fn copy_for_rechain(
         &mut self,
         io: &mut Io,
-        asker: Asker,
-        wish: Wish,
-        rounds: u32,
+        round: Round,
         owned: &ChunkState,
         members: Vec<(ServerIndex, Durable)>,
         to: &[ServerIndex],
     ) {
+        let Wish { target, chunk, .. } = round.wish;
         let most = members.iter().max_by_key(|(_, has)| has.wseq);
         let (source, has) = *most.expect("somebody has it");
-        let incarnation = self.incarnation_of(wish.chunk, owned.version);
+        let room = self.chunk_file_bytes();
         let mut waiting = BTreeSet::new();
         for server in to {
-            let (Some((link, term)), Some(source), Some(incarnation)) = (
-                self.roster.orders_to(*server),
-                self.place(source),
-                incarnation,
-            ) else {
-                continue;
-            };
-            probe::hit(Probe::RechainCopies);
-            let order = CopyChunk {
-                term,
-                file: self.state.named(wish.chunk, wish.target.0),
-                chunk: wish.chunk,
-                version: wish.version,
-                incarnation,
-                has,
-                source,
-            };
-            self.reply(io, link, 0, order);
-            let promise = self.chunk_file_bytes();
-            if let Some(heard) = self.roster.get_mut(*server) {
-                heard.promised.insert(wish.chunk, promise);
+            if self.order_to_copy(io, (*server, source), target.0, owned, has, room) {
+                probe::hit(Probe::RechainCopies);
+                waiting.insert(*server);
             }
-            waiting.insert(*server);
         }
         let until = io.now.mono + COPIED_WITHIN + Duration::from_secs(has.len >> 20);
         let nobody = waiting.is_empty();
         self.rechains.put(Rechain {
-            asker,
-            wish,
-            rounds,
+            round,
             stage: Stage::Copying { members, waiting },
             until,
             due: until,
         });
         if nobody {
-            self.copied_for_rechain(io, wish.chunk);
+            self.copied_for_rechain(io, chunk);
         }
     }
 
@@ -532,11 +515,17 @@ impl Serving {
         let Stage::Copying { members, waiting } = &mut rechain.stage else {
             return false;
         };
-        if rechain.wish.version != m.version || !waiting.remove(&server) {
+        if rechain.round.wish.version != m.version || !waiting.remove(&server) {
             return false;
         }
         match &m.outcome {
-            Ok(has) => members.push((server, *has)),
+            Ok(has) => {
+                members.push((server, *has));
+                // Until it is a member, whatever becomes of this.
+                let (version, is_known) = (m.version, true);
+                let stray = Stray { version, is_known };
+                self.roster.strays.found(server, m.chunk, stray);
+            }
             Err(refusal) => {
                 tracing::warn!(chunk = %m.chunk, %server, %refusal, "a copy to go on writing to could not be made");
             }
@@ -549,49 +538,37 @@ impl Serving {
 
     /// The copies are there that could be made.
     fn copied_for_rechain(&mut self, io: &mut Io, chunk: ChunkId) {
-        let Some(rechain) = self.rechains.take(chunk) else {
+        let Some(Rechain { round, stage, .. }) = self.rechains.take(chunk) else {
             return;
         };
-        let Rechain {
-            asker,
-            wish,
-            rounds,
-            stage,
-            ..
-        } = rechain;
         let Stage::Copying { members, .. } = stage else {
             unreachable!("copies were awaited");
         };
-        let wanted = self.state.replication(wish.target.0);
-        let needed = usize::from(io.config.min_replicas.min(wanted));
-        match self.standing(&wish) {
-            Ok(owned) if members.len() >= needed => {
-                self.resume(io, asker, wish, rounds, &owned, &members);
-            }
-            Ok(owned) => {
-                for (server, _) in &members {
-                    if !owned.members.contains(server) {
-                        self.strayed_from(*server, &wish);
-                    }
-                }
+        let needed = self.needed(io, round.wish.target.0);
+        match self.standing(&round.wish) {
+            Ok(owned) if members.len() >= needed => self.resume(io, round, &owned, &members),
+            Ok(_) => {
                 let what = "no copy could be made on another chunkserver to go on writing to";
-                let refusal = Refusal::new(Status::Busy, what);
-                self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+                self.rechain_ends(io, round, Err(Refusal::new(Status::Busy, what)));
             }
-            Err(refusal) => self.rechain_ends(io, asker, self.state.seq, Err(refusal)),
+            Err(refusal) => self.rechain_ends(io, round, Err(refusal)),
         }
+    }
+
+    /// A chunk of this file is written to by so many servers at least.
+    fn needed(&self, io: &Io, file: FileId) -> usize {
+        usize::from(io.config.min_replicas.min(self.state.replication(file)))
     }
 
     /// Logs the members, if they are others, and orders them to take pieces.
     fn resume(
         &mut self,
         io: &mut Io,
-        asker: Asker,
-        wish: Wish,
-        rounds: u32,
+        round: Round,
         owned: &ChunkState,
         members: &[(ServerIndex, Durable)],
     ) {
+        let Round { asker, wish, .. } = round;
         let (chunk, version) = (wish.chunk, wish.version);
         let wseqs = || members.iter().map(|(_, has)| has.wseq);
         let to = wseqs().max().expect("there is a member");
@@ -607,11 +584,11 @@ impl Serving {
             .map(|member| self.roster.orders_to(*member))
             .collect();
         let (Some(places), Some(orders)) = (places, orders) else {
-            return self.next_round(io, asker, wish, rounds);
+            return self.next_round(io, round);
         };
         if *owned.members != *list {
             if let Err(refusal) = self.has_room(RECORD_BYTES, LOG_RESERVE) {
-                return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+                return self.rechain_ends(io, round, Err(refusal));
             }
             tracing::info!(%chunk, members = ?list, before = ?owned.members, "a chunk is written by other members");
             let members = list.clone();
@@ -647,9 +624,7 @@ impl Serving {
         }
         let until = io.now.mono + SAID_WITHIN;
         self.rechains.put(Rechain {
-            asker,
-            wish,
-            rounds,
+            round,
             stage: Stage::Resuming {
                 chain,
                 missing: list.into_iter().collect(),
@@ -661,7 +636,7 @@ impl Serving {
         });
     }
 
-    /// A server is no member any more, or did not become one: what it has is nobody's replica.
+    /// A server is no member any more: what it has is nobody's replica.
     fn strayed_from(&mut self, server: ServerIndex, wish: &Wish) {
         if self.roster.forget(server, wish.chunk, &mut self.copies) {
             let stray = Stray {
@@ -690,7 +665,7 @@ impl Serving {
         if let Err(refusal) = &m.outcome {
             tracing::warn!(chunk = %m.chunk, %server, %refusal, "a member does not take pieces again");
             let rechain = self.rechains.take(m.chunk).expect("it was just found");
-            return self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+            return self.next_round(io, rechain.round);
         }
         self.roster.resumed(server, m.chunk, &mut self.copies);
         if all {
@@ -700,51 +675,33 @@ impl Serving {
 
     /// All members take pieces: the client may send them.
     fn resumed(&mut self, io: &mut Io, chunk: ChunkId) {
-        let rechain = self.rechains.take(chunk).expect("it was just found");
-        let Rechain {
-            asker, wish, stage, ..
-        } = rechain;
+        let Rechain { round, stage, .. } = self.rechains.take(chunk).expect("just found");
         let Stage::Resuming { from, to, .. } = stage else {
             unreachable!("it was just found");
         };
-        let granted = self.standing(&wish).and_then(|owned| {
-            let places = owned.members.iter().map(|member| self.place(*member));
-            let chain: Option<Vec<Place>> = places.collect();
-            let waits = || Refusal::new(Status::Busy, "a member has left meanwhile");
-            Ok(Done::Granted(Grant {
-                index: wish.target.1,
-                chunk,
-                version: wish.version,
-                chain: chain.ok_or_else(waits)?,
-                from: PieceNumber(from.0),
-                to: PieceNumber(to.0),
-            }))
+        let standing = self.standing(&round.wish);
+        let grant = standing.and_then(|owned| self.grant(round.wish.target, &owned));
+        let grant = grant.map(|grant| Grant {
+            from: PieceNumber(from.0),
+            to: PieceNumber(to.0),
+            ..grant
         });
         probe::hit(Probe::Rechained);
-        self.rechain_ends(io, asker, self.state.seq, granted);
+        self.rechain_ends(io, round, grant.map(Done::Granted));
     }
 
-    fn next_round(&mut self, io: &mut Io, asker: Asker, wish: Wish, rounds: u32) {
+    fn next_round(&mut self, io: &mut Io, round: Round) {
         probe::hit(Probe::RechainNextRound);
-        if rounds + 1 >= ROUNDS_MAX {
+        let before = round.before + 1;
+        if before >= ROUNDS_MAX {
             let what = "its members come and go: it cannot be written to at the moment";
-            let refusal = Refusal::new(Status::Busy, what);
-            return self.rechain_ends(io, asker, self.state.seq, Err(refusal));
+            return self.rechain_ends(io, round, Err(Refusal::new(Status::Busy, what)));
         }
-        self.seal_members(io, asker, wish, rounds + 1);
+        self.seal_members(io, Round { before, ..round });
     }
 
-    fn rechain_ends(
-        &mut self,
-        io: &mut Io,
-        asker: Asker,
-        seq: LogSeq,
-        outcome: Result<Done, Refusal>,
-    ) {
-        let Asker { by, link, request } = asker;
-        self.sessions
-            .remember(by.session, by.request, seq, &outcome);
-        self.mutated(io, link, request, seq, outcome);
+    fn rechain_ends(&mut self, io: &mut Io, round: Round, outcome: Result<Done, Refusal>) {
+        self.answer(io, &[round.asker], self.state.seq, &outcome);
     }
 
     /// A server is not there any more.
@@ -758,7 +715,7 @@ impl Serving {
             }
             // One that has resumed already is lost to the chain as well.
             Stage::Resuming { .. } => {
-                let owned = self.state.chunks.get(&rechain.wish.target);
+                let owned = self.state.chunks.get(&rechain.round.wish.target);
                 owned.is_some_and(|owned| owned.members.contains(&server))
             }
         };
@@ -783,7 +740,7 @@ impl Serving {
                 }
             } else {
                 let rechain = self.rechains.take(chunk).expect("just found");
-                self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+                self.next_round(io, rechain.round);
             }
         }
     }
@@ -810,7 +767,7 @@ impl Serving {
                         waiting.insert(*member, Asked::Yes);
                     }
                     rechain.due = rechain.until;
-                    let wish = rechain.wish;
+                    let wish = rechain.round.wish;
                     self.rechains.put(rechain);
                     for member in again {
                         self.order_drop(io, member, &wish);
@@ -827,7 +784,7 @@ impl Serving {
                     self.copied_for_rechain(io, chunk);
                 }
                 Stage::Resuming { .. } => {
-                    self.next_round(io, rechain.asker, rechain.wish, rechain.rounds);
+                    self.next_round(io, rechain.round);
                 }
             }
         }
@@ -838,7 +795,7 @@ impl Serving {
         if let Some(rechain) = self.rechains.take(chunk) {
             let what = "the file was removed, or closed, while its chunk was given another chain";
             let refusal = Refusal::new(Status::NotFound, what);
-            self.rechain_ends(io, rechain.asker, self.state.seq, Err(refusal));
+            self.rechain_ends(io, rechain.round, Err(refusal));
         }
     }
 }

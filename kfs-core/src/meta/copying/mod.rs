@@ -459,30 +459,11 @@ impl Serving {
         owned: &ChunkState,
         has: Durable,
     ) -> bool {
-        let (chunk, server, source) = (owned.chunk, making.server, making.source);
-        let incarnation = self.incarnation_of(chunk, owned.version);
-        let (Some((link, term)), Some(source_at), Some(incarnation)) = (
-            self.roster.orders_to(server),
-            self.place(source),
-            incarnation,
-        ) else {
+        let (chunk, between) = (owned.chunk, (making.server, making.source));
+        if !self.order_to_copy(io, between, file, owned, has, HEADER_BYTES + has.len) {
             return false;
-        };
-        probe::hit(Probe::CopyOrdered);
-        tracing::info!(%chunk, %server, %source, bytes = has.len, "a replica is missing: it is copied");
-        let order = CopyChunk {
-            term,
-            file: self.state.named(chunk, file),
-            chunk,
-            version: owned.version,
-            incarnation,
-            has,
-            source: source_at,
-        };
-        self.reply(io, link, 0, order);
-        if let Some(heard) = self.roster.get_mut(server) {
-            heard.promised.insert(chunk, HEADER_BYTES + has.len);
         }
+        probe::hit(Probe::CopyOrdered);
         let now = io.now.mono;
         let rate = io.config.copy_rate.max(1);
         let takes = Duration::from_nanos(has.len.saturating_mul(1_000_000_000) / rate);
@@ -498,8 +479,44 @@ impl Serving {
         true
     }
 
+    /// Orders a server to copy from another what that one has. Its file may take so much room. Whether both are there.
+    pub(super) fn order_to_copy(
+        &mut self,
+        io: &mut Io,
+        (server, source): (ServerIndex, ServerIndex),
+        file: FileId,
+        owned: &ChunkState,
+        has: Durable,
+        room: u64,
+    ) -> bool {
+        let (chunk, version) = (owned.chunk, owned.version);
+        let incarnation = self.incarnation_of(chunk, version);
+        let (Some((link, term)), Some(source_at), Some(incarnation)) = (
+            self.roster.orders_to(server),
+            self.place(source),
+            incarnation,
+        ) else {
+            return false;
+        };
+        tracing::info!(%chunk, %server, %source, bytes = has.len, "a replica is missing: it is copied");
+        let order = CopyChunk {
+            term,
+            file: self.state.named(chunk, file),
+            chunk,
+            version,
+            incarnation,
+            has,
+            source: source_at,
+        };
+        self.reply(io, link, 0, order);
+        if let Some(heard) = self.roster.get_mut(server) {
+            heard.promised.insert(chunk, room);
+        }
+        true
+    }
+
     /// Of the meta server that issued a version: what the headers of its replicas say.
-    pub(super) fn incarnation_of(&self, chunk: ChunkId, version: Version) -> Option<Incarnation> {
+    fn incarnation_of(&self, chunk: ChunkId, version: Version) -> Option<Incarnation> {
         let adopted = self.state.adopted.get(&chunk).map(|of| of.incarnation);
         let issued = || self.state.epochs.get(&version.epoch());
         adopted.or_else(|| issued().map(|epoch| epoch.incarnation))
