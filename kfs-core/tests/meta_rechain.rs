@@ -790,7 +790,7 @@ fn a_copy_that_was_made_for_a_chain_that_is_given_up_goes_with_its_chunk() {
     let others = at.others.clone();
     let copies: Vec<_> = others
         .iter()
-        .map(|other| copy_of(&mut at, &[other.clone()]))
+        .map(|other| copy_of(&mut at, core::slice::from_ref(other)))
         .collect();
     let (taker, order) = &copies[0];
     at.rig.send(taker.link, copied(order, Ok(writes(2))));
