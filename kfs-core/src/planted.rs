@@ -245,6 +245,9 @@ bugs! {
     /// A log that lost its end takes no changes until somebody accepts that.
     LostTailIgnored, "lost-tail-ignored", "F",
         "a meta server whose log was set back hears of it, and goes on as if nothing was missing";
+    /// Nor does one before somebody was heard who would know.
+    WitnessesNotAwaited, "witnesses-not-awaited", "F",
+        "a meta server takes changes after a start before any chunkserver has said what it knows of the log";
     /// What was lost is found again, or stays as it is; nothing of it is deleted.
     AcceptedDeleted, "accepted-deleted", "F",
         "chunks of the part of the log that is missing are deleted once that is accepted";

@@ -210,6 +210,8 @@ probes! {
     TailLost, "log-tail-lost";
     /// A change was refused because the log has lost its end.
     TailLostRefused, "log-tail-lost-refused";
+    /// A change waits after a start for chunkservers that may have seen more of the log.
+    WitnessesAwaited, "log-witnesses-awaited";
     /// An operator has accepted that.
     RollbackAccepted, "log-rollback-accepted";
     /// A chunk of the part of the log that is missing became a file.

@@ -501,6 +501,8 @@ fn a_chunk_that_was_given_up_to_be_made_anew_is_made_though_the_meta_server_rest
     at.sealed(0, 0);
     at.sealed(2, 0);
     at.rig.restart();
+    // Who is gone is not waited for any more.
+    at.rig.pass(Duration::from_secs(10));
     let mut live = [at.members(&[0, 2]), at.others.clone()].concat();
     for server in &mut live {
         at.rig.join(server, vec![]);

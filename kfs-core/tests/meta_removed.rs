@@ -26,6 +26,12 @@ fn with_a_file() -> (Rig, Vec<Server>, Client, FileId) {
     write(&mut rig, &servers, &mut client, file);
     (rig, servers, client, file)
 }
+/// They come back after a restart of the meta server.
+fn all_join(rig: &mut Rig, servers: &mut [Server]) {
+    for server in servers {
+        rig.join(server, vec![]);
+    }
+}
 fn write(rig: &mut Rig, servers: &[Server], client: &mut Client, file: FileId) {
     let of: Vec<&Server> = servers.iter().collect();
     let grant = rig.allocate(client, &of, file, 0).unwrap();
@@ -190,11 +196,12 @@ fn a_removed_file_that_was_only_written_goes_when_it_is_closed_or_its_session_en
 
 #[test]
 fn after_a_restart_a_removed_file_stays_for_who_says_in_time_that_it_is_open() {
-    let (mut rig, _, mut client, file) = with_a_file();
+    let (mut rig, mut servers, mut client, file) = with_a_file();
     let link = rig.open_link(Role::Client);
     open(&mut rig, link, "f");
     rig.mutate(&mut client, remove("f")).unwrap();
     rig.restart();
+    all_join(&mut rig, &mut servers);
     let link = rig.open_link(Role::Client);
     rig.pass(IDLE - SOON);
     assert!(is_there(&mut rig, link, file));
@@ -212,10 +219,11 @@ fn after_a_restart_a_removed_file_stays_for_who_says_in_time_that_it_is_open() {
 
 #[test]
 fn what_is_removed_soon_after_a_restart_waits_until_everybody_could_say_what_is_open() {
-    let (mut rig, _, mut client, file) = with_a_file();
+    let (mut rig, mut servers, mut client, file) = with_a_file();
     let link = rig.open_link(Role::Client);
     open(&mut rig, link, "f");
     rig.restart();
+    all_join(&mut rig, &mut servers);
     rig.resume(&mut client);
     rig.mutate(&mut client, remove("f")).unwrap();
     rig.pass(IDLE / 2);
@@ -354,12 +362,13 @@ fn a_tree_is_gone_with_one_record_and_its_names_go_in_batches() {
 
 #[test]
 fn an_id_in_a_removed_tree_leads_nowhere_though_it_is_not_reclaimed_yet() {
-    let (mut rig, _, mut client, _) = with_a_file();
+    let (mut rig, mut servers, mut client, _) = with_a_file();
     let top = tree(&mut rig, &mut client, 2, 3);
     let link = client.link;
     let below = rig.stat(link, "t/d1").unwrap().file;
     // Soon after a restart nothing is reclaimed.
     rig.restart();
+    all_join(&mut rig, &mut servers);
     rig.resume(&mut client);
     let link = client.link;
     for dir in [top, below] {

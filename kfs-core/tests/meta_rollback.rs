@@ -74,6 +74,7 @@ fn records_lost_within_an_epoch_are_missed_however_far_the_log_has_grown_since()
         has_seen(rig, &mut servers[0]);
     });
     let seen = first.hello.seen_seq;
+    rig.newcomer_joins();
     let mut client = rig.client(2);
     for nth in 0..20 {
         rig.mutate(&mut client, mkdir(&format!("grown{nth}")))
@@ -144,6 +145,7 @@ fn nothing_changes_before_it_is_accepted_and_reads_go_on() {
         Status::BadRequest,
     );
     let temporary = create("held", Keep::UntilSessionEnds);
+    rig.newcomer_joins();
     rig.mutate(&mut client, temporary).unwrap();
     rig.join(&mut first, vec![]);
     for op in [
@@ -172,6 +174,7 @@ fn nothing_changes_before_it_is_accepted_and_reads_go_on() {
     assert!(status.read_only.is_some() && status.tail_lost);
 
     rig.mutate(&mut client, MutateOp::AcceptRollback).unwrap();
+    rig.newcomer_joins();
     rig.mutate(&mut client, mkdir("new")).unwrap();
     assert_eq!(is_lost(&mut rig), None);
     // What it held is a file like others now, and stays when it ends.
@@ -182,6 +185,7 @@ fn nothing_changes_before_it_is_accepted_and_reads_go_on() {
     rig.join(&mut second, vec![]);
     assert_eq!(is_lost(&mut rig), None);
     rig.restart();
+    rig.newcomer_joins();
     rig.resume(&mut client);
     rig.mutate(&mut client, mkdir("newer")).unwrap();
     rig.meta.state().unwrap().check();
@@ -189,13 +193,14 @@ fn nothing_changes_before_it_is_accepted_and_reads_go_on() {
 
 #[test]
 fn what_is_lost_after_one_rollback_was_accepted_is_missed_again() {
-    let (mut rig, [mut first, _]) = set_back(|rig, client, servers| {
+    let (mut rig, [mut first, mut second]) = set_back(|rig, client, servers| {
         rig.mutate(client, mkdir("after")).unwrap();
         has_seen(rig, &mut servers[0]);
     });
     rig.join(&mut first, vec![]);
     let mut client = rig.client(2);
     rig.mutate(&mut client, MutateOp::AcceptRollback).unwrap();
+    rig.join(&mut second, vec![]);
     let copy = rig.disk.clone();
     rig.mutate(&mut client, mkdir("lost again")).unwrap();
     has_seen(&mut rig, &mut first);
@@ -395,6 +400,7 @@ fn an_orphan_without_a_byte_and_one_whose_directory_is_a_file_stay_where_they_ar
         items = Some(written(rig, client, servers));
     });
     let [one, other] = items.unwrap();
+    rig.newcomer_joins();
     let mut client = rig.client(2);
     rig.create(&mut client, "lost+found");
     let empty = InventoryItem {
@@ -415,4 +421,76 @@ fn an_orphan_without_a_byte_and_one_whose_directory_is_a_file_stay_where_they_ar
     rig.mutate(&mut client, remove("lost+found")).unwrap();
     rig.join(&mut first, vec![one, empty]);
     assert_eq!(found(&mut rig, &client).len(), 1);
+}
+
+/// What a client is told that wants a change made.
+fn waits(rig: &mut Rig, client: &mut Client, name: &str) -> Option<String> {
+    let done = rig.mutate(client, mkdir(name));
+    done.is_err().then(|| refused(done, Status::Busy))
+}
+
+#[test]
+fn after_a_start_nothing_changes_before_all_were_heard_who_may_know_of_more() {
+    let mut rig = Rig::fresh();
+    let mut servers = [rig.server(1), rig.server(2), rig.server(3)];
+    let mut client = rig.client(1);
+    rig.mutate(&mut client, mkdir("before")).unwrap();
+    rig.restart();
+    rig.resume(&mut client);
+    for (heard, server) in servers.iter_mut().enumerate() {
+        let why = waits(&mut rig, &mut client, "new").expect("not all were heard");
+        assert!(
+            why.contains(&format!("{heard} of 3 have said hello")),
+            "{why}"
+        );
+        rig.stat(client.link, "before").unwrap();
+        rig.hello(server).unwrap();
+    }
+    assert_eq!(waits(&mut rig, &mut client, "new"), None);
+}
+
+#[test]
+fn who_does_not_come_back_is_waited_for_no_longer_than_it_would_count_as_there() {
+    let mut rig = Rig::fresh();
+    let mut servers = [rig.server(1), rig.server(2)];
+    let mut client = rig.client(1);
+    rig.restart();
+    rig.resume(&mut client);
+    let timing = Timing::REAL;
+    let grace = timing.serve_lease + timing.heartbeat;
+    rig.pass(grace - Duration::from_millis(1));
+    rig.join(&mut servers[0], vec![]);
+    assert!(waits(&mut rig, &mut client, "new").is_some());
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(waits(&mut rig, &mut client, "new"), None);
+    // Who was waited for in vain is not waited for again when others come and go.
+    rig.close_link(servers[0].link);
+    assert_eq!(waits(&mut rig, &mut client, "newer"), None);
+}
+
+#[test]
+fn one_at_least_is_waited_for_and_until_then_no_session_ends() {
+    let mut rig = Rig::fresh();
+    let mut server = rig.server(1);
+    let mut client = rig.client(1);
+    rig.mutate(&mut client, create("held", Keep::UntilSessionEnds))
+        .unwrap();
+    rig.restart();
+    let mut other = rig.client(2);
+    rig.pass(Timing::REAL.session_idle * 3);
+    rig.resume(&mut other);
+    assert!(waits(&mut rig, &mut other, "new").is_some());
+    rig.stat(other.link, "held").unwrap();
+    rig.join(&mut server, vec![]);
+    assert_eq!(waits(&mut rig, &mut other, "new"), None);
+    rig.pass(Duration::from_secs(2));
+    refused(rig.stat(other.link, "held"), Status::NotFound);
+}
+
+#[test]
+fn a_cluster_that_never_had_a_chunkserver_waits_for_none() {
+    let mut rig = Rig::fresh();
+    rig.restart();
+    let mut client = rig.client(1);
+    assert_eq!(waits(&mut rig, &mut client, "new"), None);
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 89] = [
+pub const SHOWN: [(&str, Bug); 90] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -41,6 +41,7 @@ pub const SHOWN: [(&str, Bug); 89] = [
     ("meta-set-back", Bug::EpochLivedTwice),
     ("meta-set-back", Bug::UnknownDeleted),
     ("meta-set-back", Bug::LostTailIgnored),
+    ("set-back-while-alone", Bug::WitnessesNotAwaited),
     ("rollback-accepted", Bug::AcceptedDeleted),
     ("disk-cloned", Bug::ClonedDiskAccepted),
     ("sync-fails-and-power-is-lost", Bug::ReadTailOnlySynced),

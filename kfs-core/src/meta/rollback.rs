@@ -110,7 +110,7 @@ impl Serving {
     }
 
     /// Whether this may be done as things stand.
-    pub(super) fn may_change(&self, op: &MutateOp) -> Result<(), Refusal> {
+    pub(super) fn may_change(&self, io: &Io, op: &MutateOp) -> Result<(), Refusal> {
         match (self.tail_lost(), op) {
             (Some(_), MutateOp::AcceptRollback) => Ok(()),
             (None, MutateOp::AcceptRollback) => Err(Refusal::new(
@@ -121,7 +121,13 @@ impl Serving {
                 probe::hit(Probe::TailLostRefused);
                 Err(Refusal::new(Status::ReadOnly, why))
             }
-            (None, _) => Ok(()),
+            (None, _) => match self.awaits_witnesses(io) {
+                Some(why) => {
+                    probe::hit(Probe::WitnessesAwaited);
+                    Err(Refusal::new(Status::Busy, why))
+                }
+                None => Ok(()),
+            },
         }
     }
 

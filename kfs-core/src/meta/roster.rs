@@ -648,6 +648,23 @@ impl Serving {
             addr: self.roster.get(server)?.addr,
         })
     }
+    /// Why changes wait, if they do: who is not heard yet may have seen a part of the log that is missing here, and
+    /// what is acknowledged before that is known goes into the wrong history. Who was there before the start is
+    /// waited for as long as a server counts as there without a word of it, and one of them for as long as it takes.
+    pub(super) fn awaits_witnesses(&self, io: &Io) -> Option<String> {
+        if planted::is(Bug::WitnessesNotAwaited) {
+            return None;
+        }
+        let known = self.state.roster.len();
+        let heard = self.roster.heard.len();
+        let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;
+        let is_over = io.now.mono >= self.started + grace && heard > 0;
+        (heard < known && !is_over).then(|| {
+            format!(
+                "after a start changes wait for chunkservers, which may know more of the log: {heard} of {known} have said hello"
+            )
+        })
+    }
     /// Whether servers may still come back that were there before the start.
     pub(super) fn awaits_servers(&self, io: &Io) -> bool {
         let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;

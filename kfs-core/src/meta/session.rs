@@ -312,7 +312,7 @@ impl Serving {
         } = asker.by;
         let time = io.now.wall;
         let state = &self.state;
-        let decided = self.may_change(&op).and_then(|()| {
+        let decided = self.may_change(io, &op).and_then(|()| {
             self.has_room(record_bytes_max(&op), LOG_RESERVE + self.allocations.len())
         });
         let decided = match (decided, op) {
@@ -482,7 +482,10 @@ impl Serving {
             };
             if heard + idle > now {
                 self.sessions.due.insert((heard + idle, session));
-            } else if self.has_room(128, 0).is_err() || self.state.tail_lost.is_some() {
+            } else if self.has_room(128, 0).is_err()
+                || self.state.tail_lost.is_some()
+                || self.awaits_witnesses(io).is_some()
+            {
                 // With its end go its temporary files: a part of the log that is missing may have renamed them.
                 self.sessions.due.insert((now + RETRY_END, session));
             } else {

@@ -452,6 +452,12 @@ impl Rig {
         self.join(&mut server, vec![]);
         server
     }
+    /// After a start a chunkserver joins that was not there before, and those that were are waited for no longer.
+    pub fn newcomer_joins(&mut self) {
+        let timing = self.config.timing;
+        self.pass(timing.serve_lease + timing.heartbeat);
+        self.server(9);
+    }
     /// Says hello and reports these; the verdicts.
     pub fn join(&mut self, server: &mut Server, items: Vec<InventoryItem>) -> Vec<Verdict> {
         self.hello(server).unwrap();

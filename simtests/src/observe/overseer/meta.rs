@@ -36,6 +36,10 @@ pub(super) struct MetaSeen {
     welcomed: BTreeMap<NodeId, (Boot, Instance)>,
     /// The last state seen of this process, and how far it was durable.
     last: Option<(LogSeq, LogSeq)>,
+    /// The first one.
+    began: Option<LogSeq>,
+    /// Whether this process has welcomed anybody.
+    has_welcomed: bool,
     /// The simulation's time.
     now: Tick,
     /// When the log was durable how far, the newest last.
@@ -74,6 +78,8 @@ impl MetaSeen {
         self.hellos.clear();
         self.seen.clear();
         self.last = None;
+        self.began = None;
+        self.has_welcomed = false;
         self.hearing = Hearing::default();
     }
 
@@ -133,6 +139,22 @@ impl MetaSeen {
         }
         let what = format!(
             "a server is welcome that has seen record {seq} of a meta server; a backup was restored that ends with its record {end}, and nothing is said to be missing"
+        );
+        Err(Violation::new("O12", "F", what))
+    }
+
+    /// A change was made: somebody was heard before, who would know if this log had lost its end.
+    fn changed(&self, seq: LogSeq, meta: &Meta) -> Result<(), Violation> {
+        let (Some(began), Some(state)) = (self.began, meta.state()) else {
+            return Ok(());
+        };
+        let accepts = state.tail_lost().is_some() || state.rollback_accepted() == state.epoch();
+        let knows_nobody = || meta.status().is_none_or(|status| status.servers.is_empty());
+        if self.has_welcomed || seq <= began || accepts || knows_nobody() {
+            return Ok(());
+        }
+        let what = format!(
+            "a change was made as record {seq} of a log that ended with {began} at the start, and no chunkserver was asked whether it knows of more"
         );
         Err(Violation::new("O12", "F", what))
     }
@@ -237,7 +259,11 @@ impl Overseen for Meta {
             _ => return Ok(()),
         };
         match &msg.head {
+            Head::Mutated(mutated) if mutated.outcome.is_ok() => {
+                overseer.meta.changed(mutated.seq, self)
+            }
             Head::Welcome(welcome) => {
+                overseer.meta.has_welcomed = true;
                 overseer.meta.hears(*link, welcome.term);
                 overseer.meta.misses(*link, self.state())?;
                 if overseer.hurt.contains(&0) {
@@ -293,6 +319,7 @@ impl Overseen for Meta {
         };
         let now = (state.seq(), durable);
         let last = overseer.meta.last;
+        overseer.meta.began.get_or_insert(state.seq());
         if last.is_none()
             && let Owed::UpTo(owed) = overseer.meta.owed
             && durable < owed

@@ -1,5 +1,5 @@
 //! Disks that rot, are set back, or are cloned; and bits that flip on their way.
-use super::{dark, draws_of, one, plan, planned, put, read, small, write};
+use super::{dark, draws_of, mkdir, one, plan, planned, put, read, small, write};
 use crate::disk::faults::{Aim, Damage, DiskFault, Target as DiskTarget, Times};
 use crate::fault::spot::Which;
 use crate::fault::{Fault, Party, Spot, Trigger};
@@ -9,7 +9,7 @@ use crate::workload::job::{Job, Look, ReadHow};
 use std::ops::Range;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 12] = [
+pub(super) const ALL: [Scenario; 13] = [
     Scenario {
         name: "rot-in-the-log",
         about: "a block of the log rots while the meta server is down, with acked records behind it",
@@ -54,6 +54,24 @@ pub(super) const ALL: [Scenario; 12] = [
                     planned(Trigger::At(1_000), Fault::Kill(0), 5),
                     planned(Trigger::At(4_000), Fault::SetBack(0, 20), 50),
                 ],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "set-back-while-alone",
+        about: "the meta server gets an old copy of its disk back while no chunkserver is there to say so, and is asked for changes",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let down_ms = draws.between(800, 4_000);
+            let alone =
+                (1..4).map(|server| planned(Trigger::At(980), Fault::Kill(server), down_ms));
+            let set_back = planned(Trigger::At(1_000), Fault::SetBack(0, 20), 50);
+            let changes = [Job::Idle { ms: 1_100 }, mkdir("/new"), mkdir("/newer")];
+            Schedule {
+                class: Class::Safe,
+                clients: [one(puts(0..4).collect()), one(changes.into())].concat(),
+                faults: alone.chain([set_back]).collect(),
                 ..small(seed)
             }
         },

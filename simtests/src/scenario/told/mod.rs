@@ -34,6 +34,7 @@
 //! | a backup is restored; what is missing is said, accepted, and found | `backup-restored` | `lost-tail-ignored`, `accepted-deleted` |
 //! | the newest checkpoint rots | `newest-checkpoint-rots` | `log-pruned-by-newest` |
 //! | an old copy of the meta server's disk comes back; epochs are lived twice | `meta-set-back` | `epoch-lived-twice`, `unknown-deleted`, `lost-tail-ignored` |
+//! | an old copy of the meta server's disk comes back, and nobody is there to say so | `set-back-while-alone` | `witnesses-not-awaited` |
 //! | the operator accepts that; what was lost is found again | `rollback-accepted` | `accepted-deleted` |
 //! | the lost tail is grown over before anybody says hello | `set-back-and-grown-over` | `unknown-deleted` |
 //! | a disk is cloned into a second server | `disk-cloned` | `cloned-disk-accepted` |
