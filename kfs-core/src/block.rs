@@ -74,6 +74,14 @@ pub fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
+/// FNV-1a, 64 bits.
+#[must_use]
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}
+
 /// One block's share of a range of bytes within a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockSpan {

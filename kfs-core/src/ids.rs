@@ -117,6 +117,11 @@ number!(
     Instance
 );
 
+number!(
+    /// What a chunk at rest holds, in 64 bits: its last write, its length, and the sums of its blocks.
+    Digest
+);
+
 impl FileId {
     /// The root directory.
     pub const ROOT: Self = Self(2);

@@ -60,6 +60,12 @@ bugs! {
     /// Who is no member any more is one that the log says so of.
     TrimUnlogged, "trim-unlogged", "D2",
         "a replica goes that is not needed, and the log still has its server";
+    /// A header is written only into the slot that does not hold the newest one.
+    SealOverActiveSlot, "seal-over-active-slot", "D2",
+        "a replica at rest gets its header written over the only slot that has it";
+    /// It is written again only where it is not: the newest may be the one that no sync has covered.
+    SealWritesAgain, "seal-writes-again", "D2",
+        "each time a replica at rest is sealed, its header is written over the older slot";
     /// A damaged replica is made anew as well.
     DamageLeft, "damage-left", "L",
         "a replica with a bad block stays as it is";

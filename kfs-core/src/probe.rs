@@ -210,6 +210,10 @@ probes! {
     TailLost, "log-tail-lost";
     /// A change was refused because the log has lost its end.
     TailLostRefused, "log-tail-lost-refused";
+    /// What a chunk at rest holds went into the log.
+    ChunkSealed, "chunk-sealed";
+    /// Replicas of a chunk at rest are not the same.
+    SealDiffers, "seal-differs";
     /// A change waits after a start for chunkservers that may have seen more of the log.
     WitnessesAwaited, "log-witnesses-awaited";
     /// An operator has accepted that.

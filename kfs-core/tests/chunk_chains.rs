@@ -6,6 +6,7 @@ mod chunk_rig;
 use bytes::Bytes;
 use chunk_rig::*;
 use kfs_core::chunk::Call;
+use kfs_core::chunk::header::{Header, SLOT_BYTES, Slot};
 use kfs_core::ids::*;
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::machine::DiskError;
@@ -78,7 +79,8 @@ impl World {
         };
         let mut said: Vec<_> = self.meta.heard.iter().filter_map(said).collect();
         assert_eq!(said.len(), 1, "an order is answered once");
-        said.remove(0)
+        let (outcome, next_lost) = said.remove(0);
+        (outcome.map(|content| content.durable), next_lost)
     }
     /// Seals, forgetting what no sync covered.
     fn seal(&mut self, server: usize) -> Result<Durable, Refusal> {
@@ -773,4 +775,66 @@ fn a_header_whose_sync_failed_is_believed_by_nobody() {
         }
     });
     assert_eq!(has, Some(WriteSeq(0)), "nor does the next process say so");
+}
+
+/// Both slots of a header, as far as they are valid.
+fn slots(world: &World, server: usize) -> Vec<Header> {
+    let path = name(C).path();
+    let file = world.servers[server].disk.get(path.as_str()).unwrap();
+    [Slot::A, Slot::B]
+        .into_iter()
+        .filter_map(|slot| {
+            let bytes = file[slot.offset()..].first_chunk::<SLOT_BYTES>().unwrap();
+            Header::decode(bytes, slot, GEOMETRY).ok()
+        })
+        .collect()
+}
+
+#[test]
+fn a_replica_at_rest_has_its_header_in_both_slots_without_a_sync() {
+    let (mut world, _) = synced_once(1);
+    assert_ne!(slots(&world, 0)[0].wseq, slots(&world, 0)[1].wseq);
+    assert_eq!(world.seal_as(0, Unsynced::Kept).0, Ok(durable(1)));
+    let [one, other] = &slots(&world, 0)[..] else {
+        panic!("two slots are valid")
+    };
+    assert_eq!(
+        (one.wseq, one.len, &one.sums, &one.pieces),
+        (other.wseq, other.len, &other.sums, &other.pieces)
+    );
+    assert!(world.traced("0: sync").is_empty(), "{:?}", world.trace);
+    // Asked again it writes nothing: the newer slot may be the one that no sync has covered.
+    let before = slots(&world, 0);
+    assert_eq!(world.seal_as(0, Unsynced::Kept).0, Ok(durable(1)));
+    assert_eq!(slots(&world, 0), before);
+    // The one that no sync has covered goes with the power, and nothing is missing.
+    world.servers[0].disk.power_loss();
+    let header = world.header(0, C);
+    assert_eq!((header.len, header.wseq), (durable(1).len, WriteSeq(1)));
+}
+
+#[test]
+fn what_a_replica_says_it_holds_is_the_same_for_a_copy_with_holes_and_for_nothing_else() {
+    let (world, _) = synced_once(1);
+    let header = world.header(0, C);
+    let digest = header.digest(GEOMETRY);
+    let zeros = kfs_core::block::padded_sum(&[], GEOMETRY.block_bytes);
+    let with = |change: &dyn Fn(&mut Header)| {
+        let mut header = header.clone();
+        change(&mut header);
+        header.digest(GEOMETRY)
+    };
+    assert_eq!(with(&|header| header.sums.push(Some(zeros))), digest);
+    assert_eq!(with(&|header| header.sums.push(None)), digest);
+    assert_eq!(with(&|header| header.generation += 1), digest);
+    assert_eq!(with(&|header| header.pieces.clear()), digest);
+    for change in [
+        &(|header: &mut Header| header.sums.push(Some(7))) as &dyn Fn(&mut Header),
+        &|header| header.sums[0] = header.sums[0].map(|sum| sum ^ 1),
+        &|header| header.sums.insert(0, None),
+        &|header| header.len += 1,
+        &|header| header.wseq = header.wseq.next(),
+    ] {
+        assert_ne!(with(change), digest);
+    }
 }

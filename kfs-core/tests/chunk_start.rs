@@ -233,6 +233,7 @@ fn what_is_found_is_said_with_what_its_header_says() {
             incarnation: INCARNATION,
             wseq: WriteSeq(1),
             len: 300,
+            digest: said.items[0].digest,
             state: ReplicaState::Good,
         }]
     );

@@ -609,6 +609,7 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         incarnation: Incarnation(0xEF),
         wseq: WriteSeq(64),
         len: 1 << 26,
+        digest: Digest(0xD16E_5700),
         state,
     };
     let items = [
@@ -768,6 +769,10 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         len: 70_000,
         wseq: WriteSeq(9),
     };
+    let content = Content {
+        durable: has,
+        digest: Digest(0xFEDC_BA98_7654_3210),
+    };
     let sealed = |outcome| ChunkSealed {
         term,
         chunk,
@@ -775,7 +780,7 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         outcome,
         next_lost: true,
     };
-    add("ok", sealed(Ok(has)).into(), none());
+    add("ok", sealed(Ok(content)).into(), none());
     add("refused", sealed(Err(refusal(Status::Busy))).into(), none());
     let order = CopyChunk {
         term,
@@ -793,7 +798,7 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         version,
         outcome,
     };
-    add("ok", copied(Ok(has)).into(), none());
+    add("ok", copied(Ok(content)).into(), none());
     add(
         "refused",
         copied(Err(refusal(Status::NoRoom))).into(),

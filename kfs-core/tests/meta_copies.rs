@@ -91,7 +91,7 @@ fn sealed(order: &SealChunk) -> ChunkSealed {
         term: order.term,
         chunk: order.chunk,
         version: order.version,
-        outcome: Ok(durable(LEN)),
+        outcome: Ok(content(durable(LEN))),
         next_lost: false,
     }
 }
@@ -100,7 +100,7 @@ fn copied(order: &CopyChunk, outcome: Result<Durable, Refusal>) -> ChunkCopied {
         term: order.term,
         chunk: order.chunk,
         version: order.version,
-        outcome,
+        outcome: outcome.map(content),
     }
 }
 fn no_room() -> Result<Durable, Refusal> {

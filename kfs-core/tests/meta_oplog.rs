@@ -15,6 +15,7 @@ use kfs_core::meta::key::{Key, Name};
 use kfs_core::meta::oplog::*;
 use kfs_core::meta::record::*;
 use kfs_core::time::UnixNanos;
+use kfs_core::wire::chunk_meta::Content;
 use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::{Keep, Ownership, WriterStays};
 use std::collections::BTreeSet;
@@ -184,6 +185,18 @@ fn records() -> Vec<Logged> {
             members: vec![ServerIndex(1)],
         }
         .into(),
+        Sealed {
+            chunk: ChunkId(id(1_000)),
+            version: Version(id(1_001)),
+            content: Content {
+                durable: Durable {
+                    len: 70_000,
+                    wseq: WriteSeq(300),
+                },
+                digest: Digest(0xFEDC_BA98_7654_3210),
+            },
+        }
+        .into(),
         TreeDetached {
             key: key(2, b"a"),
             time,
@@ -213,6 +226,7 @@ fn records() -> Vec<Logged> {
                 | Record::TreeReclaimed(_)
                 | Record::FilesReclaimed(_)
                 | Record::MembersChanged(_)
+                | Record::Sealed(_)
         );
         let session = if nobody { 0 } else { id(1) };
         let number = |number| RequestNumber(if nobody { 0 } else { number });
@@ -295,11 +309,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(21), false)
+        (2, LogSeq(22), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(20));
+    assert_eq!(state.seq(), LogSeq(21));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -372,11 +386,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (20, 1, 0)
+        (21, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 21, 20)
+        (0, 22, 21)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

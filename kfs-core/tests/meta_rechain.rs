@@ -142,7 +142,7 @@ impl Broken {
             term: order.term,
             chunk: order.chunk,
             version: order.version,
-            outcome,
+            outcome: outcome.map(content),
             next_lost,
         };
         self.rig.send(server.link, sealed);
@@ -520,7 +520,7 @@ fn copied(order: &CopyChunk, outcome: Result<Durable, Refusal>) -> ChunkCopied {
         term: order.term,
         chunk: order.chunk,
         version: order.version,
-        outcome,
+        outcome: outcome.map(content),
     }
 }
 
@@ -979,7 +979,7 @@ fn a_second_wish_for_the_same_chunk_takes_the_place_of_the_one_that_its_client_g
             term: server.term,
             chunk: order.chunk,
             version: order.version,
-            outcome: Ok(writes(2)),
+            outcome: Ok(content(writes(2))),
             next_lost: false,
         };
         at.rig.send(server.link, sealed);

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 90] = [
+pub const SHOWN: [(&str, Bug); 92] = [
     ("format", Bug::IdentityUnnamed),
+    ("at-rest-loses-power", Bug::SealOverActiveSlot),
+    ("power-fails-while-copies-are-made", Bug::SealWritesAgain),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
     ("rename-over", Bug::SessionEndRemovesRenamed),

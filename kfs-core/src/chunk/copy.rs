@@ -14,24 +14,26 @@ use super::table::Table;
 use super::trash::Step as TrashStep;
 use super::{Chunk, Job, Stopping};
 use crate::block::spans;
-use crate::ids::{LinkId, Term, WriteSeq};
+use crate::ids::{Digest, LinkId, Term, WriteSeq};
 use crate::limits::HEADER_BYTES;
-use crate::machine::{CloseReason, DiskError, DiskOp, DiskResult, FileName, Output, SyncMode};
+use crate::machine::{
+    CloseReason, DiskDone, DiskError, DiskOp, DiskResult, FileName, Output, SyncMode,
+};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::chunk_meta::{ChunkCopied, ChunkSealed, CopyChunk, SealChunk, Unsynced};
-use crate::wire::client_chunk::{Durable, RangeRead, ReadRange};
+use crate::wire::chunk_meta::{ChunkCopied, ChunkSealed, Content, CopyChunk, SealChunk, Unsynced};
+use crate::wire::client_chunk::{RangeRead, ReadRange};
 use crate::wire::{Msg, Refusal, Role, Status};
 use bytes::Bytes;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Who was too busy for a range is asked again after this long.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Copies that are made here at once.
 pub const COPIES_MAX: usize = 4;
-/// Replicas that are sealed here at once to be written in another chain.
+/// Replicas that are sealed here at once.
 const SEALS_MAX: usize = 64;
 /// Ranges of one copy that are asked for or being written.
 pub const RANGES_MAX: usize = 2;
@@ -56,6 +58,8 @@ pub(super) struct Copy {
     /// Writes that the disk has.
     at_disk: usize,
     table: Table,
+    /// Of what it holds, once all of it has come.
+    digest: Digest,
     /// When something last came of it.
     moved: Instant,
     /// Somebody ordered meanwhile that the replica goes.
@@ -81,7 +85,7 @@ impl Copy {
     }
 }
 
-/// A replica that is to be copied from here: who asked.
+/// A replica that takes no more pieces: who asked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seal {
     id: ReplicaId,
@@ -97,11 +101,22 @@ impl Seal {
     }
 }
 
+/// The file of a replica whose chain has ended.
+#[derive(Debug)]
+enum Sealed {
+    /// What its header says is durable.
+    Clean(FileName),
+    /// Its header may say more than is durable.
+    Unsure(FileName),
+}
+
 /// What is done before it may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SealStep {
     Sync,
     Header,
+    /// The header is written into the other slot too: from now on one that rots is no loss.
+    OtherSlot,
     /// The sync could not be made.
     Failed,
 }
@@ -110,7 +125,7 @@ pub(super) enum SealStep {
 pub(super) type Copies = BTreeMap<ReplicaId, Copy>;
 
 impl Chunk {
-    /// An order of the meta server: a replica is to be copied from here. The term was checked.
+    /// An order of the meta server: a replica takes no more pieces. The term was checked.
     pub(super) fn seal_chunk(&mut self, link: LinkId, request: u64, order: &SealChunk) {
         let id = ReplicaId {
             chunk: order.chunk,
@@ -127,12 +142,21 @@ impl Chunk {
             next_lost: broken.is_some_and(|broken| broken.next_lost),
         };
         match sealed {
-            Ok(file) => self.disk(Job::Seal(seal, SealStep::Sync), DiskOp::Sync { file }),
+            Ok(Sealed::Clean(file)) => self.read_sealed(seal, SealStep::Header, file),
+            Ok(Sealed::Unsure(file)) => {
+                self.disk(Job::Seal(seal, SealStep::Sync), DiskOp::Sync { file });
+            }
             Err(refusal) => self.say_sealed(seal, Err(refusal)),
         }
     }
 
-    fn say_sealed(&mut self, seal: Seal, outcome: Result<Durable, Refusal>) {
+    fn read_sealed(&mut self, seal: Seal, step: SealStep, file: FileName) {
+        let len = usize::try_from(HEADER_BYTES).expect("a header is small");
+        let offset = 0;
+        self.disk(Job::Seal(seal, step), DiskOp::Read { file, offset, len });
+    }
+
+    fn say_sealed(&mut self, seal: Seal, outcome: Result<Content, Refusal>) {
         let sealed = ChunkSealed {
             term: seal.term,
             chunk: seal.id.chunk,
@@ -151,6 +175,15 @@ impl Chunk {
             let why = format!("{id} is not on {} any more", self.who());
             return self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
         };
+        if step == SealStep::OtherSlot {
+            // The header stands in the other slot as before, whatever came of this one.
+            if let Err(error) = result {
+                tracing::warn!(%id, %error, "the header of a replica at rest could not be written a second time");
+            }
+            let replica = &self.inventory.replicas[&id];
+            let content = replica.content();
+            return self.say_sealed(seal, Ok(content));
+        }
         if step == SealStep::Failed {
             let newer = self.read_header(name, result);
             let replica = &self.inventory.replicas[&id];
@@ -171,19 +204,25 @@ impl Chunk {
             } else {
                 SealStep::Header
             };
-            let op = DiskOp::Read {
-                file: name.path(),
-                offset: 0,
-                len: usize::try_from(HEADER_BYTES).expect("a header is small"),
-            };
-            return self.disk(Job::Seal(seal, step), op);
+            return self.read_sealed(seal, step, name.path());
         }
+        let geometry = self.config.geometry;
+        let stands_twice = match &result {
+            Ok(DiskDone::Data(bytes)) => Header::is_in_both_slots(bytes, geometry),
+            Ok(_) | Err(_) => false,
+        };
         let header = self.read_header(name, result);
         let replica = self.inventory.replicas.get_mut(&id).expect("just found");
         let outcome = match header {
             Ok(header) if header.wseq >= replica.wseq && header.len >= replica.len => {
                 (replica.wseq, replica.len) = (header.wseq, header.len);
-                Ok(replica.durable())
+                replica.digest = header.digest(geometry);
+                let again = !stands_twice || planted::is(Bug::SealWritesAgain);
+                if seal.unsynced == Unsynced::Kept && again {
+                    self.inventory.tables.forget(id);
+                    return self.write_other_slot(seal, name, &header);
+                }
+                Ok(replica.content())
             }
             Ok(_) => Err("its newest header is gone".to_owned()),
             Err(why) => Err(why),
@@ -197,9 +236,31 @@ impl Chunk {
         self.say_sealed(seal, outcome.map_err(refuse));
     }
 
+    /// Writes the header of a replica that stays as it is into the slot that does not hold it. No sync: one slot has
+    /// it, durably, and until the other has it too it is as if nothing had been written. So that is done once: the
+    /// newer slot may be the one that no sync has covered.
+    fn write_other_slot(&mut self, seal: Seal, name: ChunkName, header: &Header) {
+        let generation = if planted::is(Bug::SealOverActiveSlot) {
+            header.generation + 2
+        } else {
+            header.generation + 1
+        };
+        let again = Header {
+            generation,
+            ..header.clone()
+        };
+        let op = DiskOp::Write {
+            file: name.path(),
+            offset: Slot::of(generation).offset() as u64,
+            data: vec![Bytes::from(again.encode())],
+            sync: SyncMode::Later,
+        };
+        self.disk(Job::Seal(seal, SealStep::OtherSlot), op);
+    }
+
     /// Ends the chain of a replica that is durable, and gives its file; one that is not is synced, and who asks asks
     /// again.
-    fn sealed(&mut self, id: ReplicaId, unsynced: Unsynced) -> Result<FileName, Refusal> {
+    fn sealed(&mut self, id: ReplicaId, unsynced: Unsynced) -> Result<Sealed, Refusal> {
         let who = self.who();
         let replica = self.inventory.replicas.get(&id);
         let Some(replica) = replica.filter(|replica| replica.standing == Standing::Served) else {
@@ -211,6 +272,9 @@ impl Chunk {
             return Err(Refusal::new(Status::LocalIo, broken.why.clone()));
         }
         let durable = replica.durable();
+        // What a sync was at work on when its chain broke may stand in the header, and not be durable.
+        let syncs = self.writing.get(&id).map(|writing| &writing.syncs);
+        let is_clean = replica.broken.is_none() && syncs.is_none_or(VecDeque::is_empty);
         if let Some(writing) = self.writing.get(&id)
             && writing.applied > durable.wseq
             && unsynced == Unsynced::Kept
@@ -223,22 +287,22 @@ impl Chunk {
             return Err(Refusal::new(Status::Busy, why));
         }
         let why = match unsynced {
-            Unsynced::Kept => format!("{id} is copied from {who}: it takes no more pieces"),
+            Unsynced::Kept => format!("{id} is at rest: it takes no more pieces on {who}"),
             Unsynced::Dropped => {
                 format!("{id} is to be written in another chain: it takes no more pieces on {who}")
             }
         };
         self.break_chain(id, WriteSeq(0), &why);
-        let too_many = match unsynced {
-            Unsynced::Kept => self.copies_held().0 >= COPIES_MAX,
-            Unsynced::Dropped => self.seals_dropping() >= SEALS_MAX,
-        };
-        if self.is_at_work_on(id) || too_many {
+        if self.is_at_work_on(id) || self.seals() >= SEALS_MAX {
             let why = format!("{who} is still at work on {id}");
             return Err(Refusal::new(Status::Busy, why));
         }
-        let file = self.inventory.replicas[&id].file;
-        Ok(id.of(file).path())
+        let file = id.of(self.inventory.replicas[&id].file).path();
+        Ok(if is_clean {
+            Sealed::Clean(file)
+        } else {
+            Sealed::Unsure(file)
+        })
     }
 
     /// An order of the meta server. The term was checked.
@@ -265,7 +329,7 @@ impl Chunk {
     }
 
     /// Whether a copy may be made; or what stands here already and is good.
-    fn may_copy(&self, name: ChunkName, order: &CopyChunk) -> Result<Option<Durable>, Refusal> {
+    fn may_copy(&self, name: ChunkName, order: &CopyChunk) -> Result<Option<Content>, Refusal> {
         let id = name.id();
         let refuse = |status, why: String| Err(Refusal::new(status, why));
         let who = self.who();
@@ -284,7 +348,7 @@ impl Chunk {
             }
             let bad = self.damage.keys().any(|(damaged, _)| *damaged == id);
             if replica.standing == Standing::Served && !bad && replica.durable().covers(order.has) {
-                return Ok(Some(replica.durable()));
+                return Ok(Some(replica.content()));
             }
             if replica.standing == Standing::Unconfirmed {
                 return refuse(Status::Busy, format!("{id} is not yet confirmed on {who}"));
@@ -317,7 +381,6 @@ impl Chunk {
     pub(super) fn copies_held(&self) -> (usize, usize) {
         let of = |job: &Job| match job {
             Job::Copy(id, ..) => Some(*id),
-            Job::Seal(seal, _) if seal.unsynced == Unsynced::Kept => Some(seal.id),
             _ => None,
         };
         let jobs: Vec<ReplicaId> = self.jobs.values().filter_map(of).collect();
@@ -325,11 +388,10 @@ impl Chunk {
         (ids.len(), jobs.len())
     }
 
-    /// Replicas that are being sealed to be written in another chain.
-    fn seals_dropping(&self) -> usize {
-        let dropping =
-            |job: &&Job| matches!(job, Job::Seal(seal, _) if seal.unsynced == Unsynced::Dropped);
-        self.jobs.values().filter(dropping).count()
+    /// Replicas that are being sealed.
+    fn seals(&self) -> usize {
+        let seals = |job: &&Job| matches!(job, Job::Seal(..));
+        self.jobs.values().filter(seals).count()
     }
 
     fn begin_copy(&mut self, name: ChunkName, from: (LinkId, u64), order: CopyChunk) {
@@ -347,6 +409,7 @@ impl Chunk {
             again_at: self.now.mono,
             at_disk: 0,
             table: Table::new(self.config.geometry),
+            digest: Digest::default(),
             moved: self.now.mono,
             doomed: false,
         };
@@ -555,22 +618,20 @@ impl Chunk {
         let cluster = self.identity.cluster;
         let copy = self.copies.get_mut(&id).expect("it was just found");
         copy.stage = Stage::Header;
-        let slot = |generation: u64, sums: Vec<Option<u32>>| Header {
+        let mut header = Header {
             name: copy.name,
             len: copy.order.has.len,
-            sums,
-            generation,
+            sums: copy.table.cut(),
+            generation: FIRST_GENERATION,
             incarnation: copy.order.incarnation,
             cluster,
             wseq: copy.order.has.wseq,
             pieces: Vec::new(),
         };
-        let sums = copy.table.cut();
-        let slots = [FIRST_GENERATION, FIRST_GENERATION + 1];
-        let data = slots
-            .iter()
-            .map(|generation| Bytes::from(slot(*generation, sums.clone()).encode()))
-            .collect();
+        copy.digest = header.digest(self.config.geometry);
+        let first = Bytes::from(header.encode());
+        header.generation += 1;
+        let data = vec![first, Bytes::from(header.encode())];
         let (file, source) = (copy.name.copy_path(), copy.source);
         self.space.taken += HEADER_BYTES;
         self.space.written += HEADER_BYTES;
@@ -623,6 +684,7 @@ impl Chunk {
             incarnation: copy.order.incarnation,
             wseq: copy.order.has.wseq,
             len: copy.order.has.len,
+            digest: copy.digest,
             standing: if here {
                 Standing::Served
             } else {
@@ -630,7 +692,7 @@ impl Chunk {
             },
             broken: None,
         };
-        let has = replica.durable();
+        let has = replica.content();
         self.inventory.replicas.insert(id, replica);
         self.counts.chunks_copied += 1;
         if copy.doomed {
@@ -759,7 +821,7 @@ impl Chunk {
     }
 }
 
-fn copied(request: u64, term: Term, id: ReplicaId, outcome: Result<Durable, Refusal>) -> Msg {
+fn copied(request: u64, term: Term, id: ReplicaId, outcome: Result<Content, Refusal>) -> Msg {
     let copied = ChunkCopied {
         term,
         chunk: id.chunk,

@@ -3,9 +3,10 @@
 //!
 //! Pure: bytes in, a header or a reason out. Never trusts a byte that its CRC does not cover.
 use super::name::ChunkName;
-use crate::block::{crc, sum};
+use crate::block::{crc, fnv, pad, sum};
 use crate::ids::{
-    ChunkId, ClusterId, FileId, ID_LIMIT, Incarnation, PieceNumber, SessionId, Version, WriteSeq,
+    ChunkId, ClusterId, Digest, FileId, ID_LIMIT, Incarnation, PieceNumber, SessionId, Version,
+    WriteSeq,
 };
 use crate::limits::{Geometry, HEADER_BLOCKS, HEADER_BYTES, PIECE_TABLE_MAX};
 use crate::planted::{self, Bug};
@@ -207,6 +208,22 @@ impl Header {
         }
     }
 
+    /// Whether both slots say the same, but for which is the newer one.
+    #[must_use]
+    pub fn is_in_both_slots(file: &[u8], geometry: Geometry) -> bool {
+        let slot = |slot: Slot| {
+            let bytes = file.get(slot.offset()..slot.offset() + SLOT_BYTES)?;
+            let bytes = bytes.try_into().expect("as long as a slot");
+            let header = Self::decode(bytes, slot, geometry).ok()?;
+            let generation = 0;
+            Some(Self {
+                generation,
+                ..header
+            })
+        };
+        slot(Slot::A).is_some_and(|a| slot(Slot::B) == Some(a))
+    }
+
     /// Reads one slot.
     ///
     /// # Errors
@@ -321,6 +338,23 @@ impl Header {
         put(&mut out, at::GENERATION_LOW, &generation[..4]);
         assert_eq!(out.len(), SLOT_BYTES, "a slot has one length");
         out
+    }
+
+    /// Of what the chunk holds. A block of zeros that was written is none that anybody can tell from a hole, and a
+    /// copy has a hole there: so it counts as one.
+    #[must_use]
+    pub fn digest(&self, geometry: Geometry) -> Digest {
+        let zeros = pad(sum(&[]), geometry.block_bytes.into());
+        let mut of = Vec::with_capacity(16 + 8 * self.sums.len());
+        of.extend_from_slice(&self.wseq.0.to_le_bytes());
+        of.extend_from_slice(&self.len.to_le_bytes());
+        for (block, block_sum) in (0_u32..).zip(&self.sums) {
+            if let Some(block_sum) = block_sum.filter(|block_sum| *block_sum != zeros) {
+                of.extend_from_slice(&block.to_le_bytes());
+                of.extend_from_slice(&block_sum.to_le_bytes());
+            }
+        }
+        Digest(fnv(&of))
     }
 
     /// The padded sum of a block; `None`: a hole.

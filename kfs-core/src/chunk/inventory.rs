@@ -5,9 +5,10 @@ use super::header::Header;
 use super::name::{ChunkName, ReplicaId};
 use super::read::ReadId;
 use crate::buggify::{self, Site};
-use crate::ids::{FileId, Incarnation, LinkId, WriteSeq};
+use crate::ids::{Digest, FileId, Incarnation, LinkId, WriteSeq};
+use crate::limits::Geometry;
 use crate::probe::{self, Probe};
-use crate::wire::chunk_meta::{InventoryItem, ReplicaState};
+use crate::wire::chunk_meta::{Content, InventoryItem, ReplicaState};
 use crate::wire::client_chunk::Durable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Replica {
     pub wseq: WriteSeq,
     /// The committed length in bytes.
     pub len: u64,
+    /// Of what is durable.
+    pub digest: Digest,
     pub standing: Standing,
     /// Why it takes no pieces, if its chain broke in this process.
     pub broken: Option<Box<Broken>>,
@@ -63,9 +66,10 @@ pub(super) struct Inventory {
 
 impl Replica {
     /// As a scan finds it.
-    pub(super) fn found(name: ChunkName, header: Option<&Header>) -> Self {
-        let (incarnation, wseq, len) = header.map_or_else(Default::default, |header| {
-            (header.incarnation, header.wseq, header.len)
+    pub(super) fn found(name: ChunkName, header: Option<&Header>, geometry: Geometry) -> Self {
+        let (incarnation, wseq, len, digest) = header.map_or_else(Default::default, |header| {
+            let digest = header.digest(geometry);
+            (header.incarnation, header.wseq, header.len, digest)
         });
         let standing = if header.is_some() {
             Standing::Unconfirmed
@@ -77,6 +81,7 @@ impl Replica {
             incarnation,
             wseq,
             len,
+            digest,
             standing,
             broken: None,
         }
@@ -88,6 +93,13 @@ impl Replica {
             wseq: self.wseq,
         }
     }
+    /// What it holds, once it is at rest.
+    pub(super) const fn content(&self) -> Content {
+        Content {
+            durable: self.durable(),
+            digest: self.digest,
+        }
+    }
     /// What is said of it, by whether it is being written.
     pub(super) const fn item(&self, id: ReplicaId, whole: ReplicaState) -> InventoryItem {
         let item = InventoryItem {
@@ -97,6 +109,7 @@ impl Replica {
             incarnation: self.incarnation,
             wseq: self.wseq,
             len: self.len,
+            digest: self.digest,
             state: whole,
         };
         match self.standing {
@@ -104,6 +117,7 @@ impl Replica {
                 incarnation: Incarnation(0),
                 wseq: WriteSeq(0),
                 len: 0,
+                digest: Digest(0),
                 state: ReplicaState::BadHeader,
                 ..item
             },

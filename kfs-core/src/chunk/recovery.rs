@@ -436,7 +436,10 @@ impl Chunk {
                     "a chunk file without a readable header is served to nobody"
                 );
             }
-            self.found(name, Replica::found(name, header.ok().as_deref()));
+            self.found(
+                name,
+                Replica::found(name, header.ok().as_deref(), self.config.geometry),
+            );
         }
         self.scan_goes_on();
     }

@@ -8,7 +8,8 @@ use super::header::Slot;
 use super::name::{CHUNKS, ReplicaId};
 use super::write::{Synced, Writing};
 use super::{Chunk, Event, Job, Stopping};
-use crate::ids::{ClusterId, LinkId, PieceNumber, WriteSeq};
+use crate::ids::{ClusterId, Digest, LinkId, PieceNumber, WriteSeq};
+use crate::limits::Geometry;
 use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -26,6 +27,7 @@ pub(super) struct Cut {
     wseq: WriteSeq,
     piece: PieceNumber,
     len: u64,
+    digest: Digest,
     slot: Slot,
     header: Bytes,
     reach: Reach,
@@ -77,9 +79,10 @@ pub(super) struct DirSync {
 }
 
 impl Cut {
-    fn take(writing: &mut Writing, cluster: ClusterId, reach: Reach) -> Self {
+    fn take(writing: &mut Writing, cluster: ClusterId, geometry: Geometry, reach: Reach) -> Self {
         let header = writing.next_header(cluster);
         Self {
+            digest: header.digest(geometry),
             wseq: header.wseq,
             piece: writing.last_piece,
             len: header.len,
@@ -223,7 +226,7 @@ impl Chunk {
         } else {
             Reach::Chain
         };
-        let cut = Cut::take(writing, cluster, reach);
+        let cut = Cut::take(writing, cluster, self.config.geometry, reach);
         assert!(
             writing
                 .syncs
@@ -402,7 +405,7 @@ impl Chunk {
             replica.wseq <= cut.wseq && replica.len <= cut.len,
             "a chunk being written only grows"
         );
-        (replica.wseq, replica.len) = (cut.wseq, cut.len);
+        (replica.wseq, replica.len, replica.digest) = (cut.wseq, cut.len, cut.digest);
         if planted::is(Bug::HeadAcksEarly) && writing.position == 0 {
             let (piece, durable) = (cut.piece, cut.durable());
             self.answer_syncs(id, piece, durable);
@@ -507,7 +510,7 @@ impl Chunk {
     pub(super) fn sync_here(&mut self, id: ReplicaId) {
         let cluster = self.identity.cluster;
         if let Some(writing) = self.writing.get_mut(&id).filter(|at| at.may_cut()) {
-            let cut = Cut::take(writing, cluster, Reach::Here);
+            let cut = Cut::take(writing, cluster, self.config.geometry, Reach::Here);
             writing.syncs.push_back(cut);
             self.sync_step(id);
         }

@@ -315,6 +315,7 @@ impl Chunk {
             incarnation: writing.incarnation,
             wseq: WriteSeq(0),
             len: 0,
+            digest: header.digest(geometry),
             standing: Standing::Served,
             broken: None,
         };

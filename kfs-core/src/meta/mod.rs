@@ -30,6 +30,7 @@ pub mod record;
 mod recovery;
 mod rollback;
 mod roster;
+pub mod sealing;
 mod session;
 pub mod snapshot;
 pub mod state;
@@ -48,6 +49,7 @@ use self::reclaim::Reclaim;
 use self::record::{By, Logged, Record, SizeSet};
 use self::recovery::{Purpose, Recovered, Recovery};
 use self::roster::Roster;
+use self::sealing::Sealing;
 use self::session::Sessions;
 use self::state::State;
 use crate::buggify::{self, Site};
@@ -148,6 +150,8 @@ pub struct Bounds {
     pub rechains: usize,
     /// Copies that are being made, and chunks that wait for one.
     pub replication: usize,
+    /// Chunks at rest that are asked about, or wait for it.
+    pub sealing: usize,
     /// Holds on open files.
     pub holds: usize,
     /// The most of them that one link has.
@@ -228,6 +232,7 @@ struct Serving {
     holds: Holds,
     reclaim: Reclaim,
     copying: Copying,
+    sealing: Sealing,
     /// Orders to delete that this input gave rise to.
     deletes: BTreeMap<ServerIndex, Vec<(ChunkId, Version)>>,
     started: Instant,
@@ -310,6 +315,7 @@ impl Meta {
                     allocations: serving.allocations.len(),
                     rechains: serving.rechains.len(),
                     replication: serving.copying.len(),
+                    sealing: serving.sealing.len(),
                     holds,
                     holds_most,
                     ..io
@@ -499,6 +505,7 @@ impl Serving {
             rechains: Rechains::default(),
             holds: Holds::default(),
             copying: Copying::default(),
+            sealing: Sealing::of(io.now.mono, io.config.timing.serve_lease),
             reclaim: Reclaim::of(&state, io.now.mono, io.config.timing.session_idle),
             deletes: BTreeMap::new(),
             started: io.now.mono,
@@ -585,7 +592,17 @@ impl Serving {
             self.synced(report);
             if report.writer == WriterStays::Closed {
                 self.settle(report);
+                let lease = io.config.timing.serve_lease;
+                self.sealing.rests(report.file, io.now.mono, lease);
             }
+        }
+        if let Record::SessionEnded(_)
+        | Record::MembersChanged(_)
+        | Record::OrphanAdopted(_)
+        | Record::RollbackAccepted(_) = &logged.record
+        {
+            let lease = io.config.timing.serve_lease;
+            self.sealing.look_later(io.now.mono, lease);
         }
         self.reclaim.count(applied.gone.dropped);
         self.reclaim.look_at(&self.state, applied.gone.nameless);
@@ -805,6 +822,7 @@ impl Serving {
         self.adopt_orphans(io);
         self.reclaim(io);
         self.replicate(io);
+        self.seal_at_rest(io);
         self.checkpoints.tick(
             io.now.mono,
             &self.state,
@@ -846,6 +864,7 @@ impl Serving {
             of(self.holds.due(), "see whether a link is silent"),
             of(self.reclaim.due(&self.state), "reclaim what was removed"),
             of(self.replication_due(), "make copies"),
+            of(self.sealing_due(), "ask about chunks at rest"),
             of(self.roster.due(), "see whether a server is silent"),
             of(self.rechains.due(), "give a chunk another chain"),
             of(

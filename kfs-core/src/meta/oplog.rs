@@ -3,9 +3,9 @@
 //!
 //! Everything here is a function of bytes: nothing is read, written or timed. What writes it is in
 //! [`super::commit`], what reads it at a start is in [`super::recovery`].
-use super::page::{fnv, known_format, sealed, u32_at, u64_at, unsealed};
+use super::page::{known_format, sealed, u32_at, u64_at, unsealed};
 use super::record::{Logged, RECORD_BYTES_MAX, RecordError};
-use crate::block::crc;
+use crate::block::{crc, fnv};
 use crate::ids::{ClusterId, Epoch, LogSeq};
 use crate::planted::{self, Bug};
 use core::fmt;

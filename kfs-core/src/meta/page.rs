@@ -2,13 +2,6 @@
 use super::oplog::Mismatch;
 use crate::block::crc;
 
-/// FNV-1a, 64 bits.
-pub(crate) fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
-}
-
 /// Fills a header with zeros up to its CRC-32, which it gets.
 pub(crate) fn sealed(mut header: Vec<u8>, crc_at: usize) -> Vec<u8> {
     header.resize(crc_at, 0);

@@ -302,7 +302,7 @@ impl Serving {
                 sealed.insert(
                     server,
                     Sealed {
-                        has: *has,
+                        has: has.durable,
                         next_lost,
                     },
                 );
@@ -520,7 +520,7 @@ impl Serving {
         }
         match &m.outcome {
             Ok(has) => {
-                members.push((server, *has));
+                members.push((server, has.durable));
                 // Until it is a member, whatever becomes of this.
                 let (version, is_known) = (m.version, true);
                 let stray = Stray { version, is_known };

@@ -10,6 +10,7 @@ use crate::ids::{
 };
 use crate::limits::{Geometry, PATH_BYTES_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
+use crate::wire::chunk_meta::Content;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Keep, Ownership, WriterStays};
 use serde::de::DeserializeOwned;
@@ -310,6 +311,17 @@ pub struct MembersChanged {
     pub members: Vec<ServerIndex>,
 }
 
+/// What a chunk at rest holds, as all of its replicas said: from now on whoever holds something else is damaged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The one it has.
+    pub version: Version,
+    /// What they hold.
+    pub content: Content,
+}
+
 /// Why the bytes of a record cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -388,6 +400,7 @@ records! {
     17 1 TreeReclaimed,
     18 1 FilesReclaimed,
     19 1 MembersChanged,
+    20 1 Sealed,
 }
 
 impl Logged {

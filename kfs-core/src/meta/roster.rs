@@ -697,7 +697,7 @@ fn verdict(state: &State, server: ServerIndex, item: &InventoryItem) -> Verdict 
         return match item.state {
             _ if !ours => Verdict::Unknown,
             _ if log.len == 0 && planted::is(Bug::UnreadReplicaStale) => Verdict::Stale,
-            ReplicaState::Writing | ReplicaState::Good if item.durable().covers(log) => {
+            ReplicaState::Writing | ReplicaState::Good if chunk.is_had_by(log, item.content()) => {
                 Verdict::Keep { log }
             }
             ReplicaState::Writing | ReplicaState::Good | ReplicaState::BadHeader => {

@@ -8,12 +8,13 @@ use super::packed::{Chunks, Inodes, Map, Owners, Writers, Writing};
 use super::record::{Adopted, Logged, TailLost};
 use super::tree::Tree;
 use crate::ids::{
-    Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
-    ServerIndex, SessionId, Version,
+    Boot, ChunkId, ClusterId, Digest, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
+    RequestNumber, ServerIndex, SessionId, Version,
 };
 use crate::limits::{Geometry, RECLAIM_BATCH_MAX};
 use crate::time::UnixNanos;
 use crate::wire::Refusal;
+use crate::wire::chunk_meta::Content;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{At, Attrs, Done, Entry, Kind};
 use core::cmp::Ordering;
@@ -128,8 +129,21 @@ pub(crate) struct ChunkState {
     pub(crate) members: Arc<[ServerIndex]>,
     /// Which request of the file's writer made it: if that one is asked again, nobody was told of it.
     pub(crate) opened_by: RequestNumber,
-    /// How far size reports say it is synced; `None` before one has named it.
+    /// How far size reports say it is synced; `None` before one has named it. If it is sealed: all of it.
     pub(crate) synced: Option<Durable>,
+    /// Of what it holds, once it is sealed.
+    pub(crate) sealed: Option<Digest>,
+}
+
+impl ChunkState {
+    /// Whether a replica is what the log has of the chunk, or, while that is not known, has at least what was synced.
+    pub(crate) fn is_had_by(&self, log: Durable, has: Content) -> bool {
+        let same = self.sealed.is_none_or(|digest| {
+            let durable = self.synced.unwrap_or_default();
+            has == Content { durable, digest }
+        });
+        same && has.durable.covers(log)
+    }
 }
 
 /// A chunk that a file owns, as the log has it, for who looks at a state from outside.
@@ -149,6 +163,8 @@ pub struct Owned {
     pub members: Arc<[ServerIndex]>,
     /// How far size reports say it is synced; `None` before one has named it.
     pub synced: Option<Durable>,
+    /// Of what every replica holds, once it is sealed.
+    pub sealed: Option<Digest>,
     /// How many of its bytes readers may see, and which writes every replica has.
     pub log: Durable,
     /// How many replicas its file asks for.
@@ -539,6 +555,7 @@ impl State {
             version: chunk.version,
             members: Arc::clone(&chunk.members),
             synced: chunk.synced,
+            sealed: chunk.sealed,
             log: self.logged(file, index, chunk),
             wanted: self.replication(file),
         }

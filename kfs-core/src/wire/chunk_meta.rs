@@ -5,8 +5,8 @@ use super::client_chunk::Durable;
 use super::client_meta::Place;
 use super::status::Refusal;
 use crate::ids::{
-    Boot, ChainId, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
-    SessionId, Term, Version, WriteSeq,
+    Boot, ChainId, ChunkId, ClusterId, Digest, Epoch, FileId, Incarnation, Instance, LogSeq,
+    NodeId, SessionId, Term, Version, WriteSeq,
 };
 use crate::limits::{Geometry, Timing};
 use core::net::SocketAddr;
@@ -100,6 +100,8 @@ pub struct InventoryItem {
     pub wseq: WriteSeq,
     /// From the header: the committed length.
     pub len: u64,
+    /// Of what is durable.
+    pub digest: Digest,
     /// What the server thinks of it.
     pub state: ReplicaState,
 }
@@ -113,6 +115,23 @@ impl InventoryItem {
             wseq: self.wseq,
         }
     }
+    /// What it holds, if it is at rest.
+    #[must_use]
+    pub const fn content(&self) -> Content {
+        Content {
+            durable: self.durable(),
+            digest: self.digest,
+        }
+    }
+}
+
+/// What a replica at rest holds. Two that are the same in this are the same to whoever reads them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Content {
+    /// How far it is durable.
+    pub durable: Durable,
+    /// Of that.
+    pub digest: Digest,
 }
 
 /// See [`InventoryItem`].
@@ -234,8 +253,8 @@ pub struct ChunksDeleted {
     pub chunks: Vec<(ChunkId, Version)>,
 }
 
-/// An order: take no more pieces for this replica, and say how far it is durable. It is copied then, or written further
-/// in another chain.
+/// An order: take no more pieces for this replica, and say how far it is durable. It is at rest, or copied then, or
+/// written further in another chain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SealChunk {
     /// Of the welcome.
@@ -267,7 +286,7 @@ pub struct ChunkSealed {
     /// Of the order.
     pub version: Version,
     /// How far it is durable, and stays.
-    pub outcome: Result<Durable, Refusal>,
+    pub outcome: Result<Content, Refusal>,
     /// Whether its chain broke, or stood still, at the link to the next server.
     pub next_lost: bool,
 }
@@ -338,7 +357,7 @@ pub struct ChunkCopied {
     /// Of the order.
     pub version: Version,
     /// How far the replica is durable.
-    pub outcome: Result<Durable, Refusal>,
+    pub outcome: Result<Content, Refusal>,
 }
 
 /// A replica is not what it should be.

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 pub use status::{Refusal, Status};
 
 /// The newest protocol this build speaks.
-pub const PROTOCOL_MAX: u8 = 2;
+pub const PROTOCOL_MAX: u8 = 3;
 /// The oldest protocol this build speaks.
-pub const PROTOCOL_MIN: u8 = 2;
+pub const PROTOCOL_MIN: u8 = 3;
 
 /// A message: a typed head and a raw body that is never copied or encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -627,6 +627,7 @@ pub fn item(file: FileId, grant: &Grant, incarnation: Incarnation, len: u64) -> 
         incarnation,
         wseq: WriteSeq(1),
         len,
+        digest: content(durable(len)).digest,
         state: ReplicaState::Good,
     }
 }
@@ -635,6 +636,12 @@ pub fn item(file: FileId, grant: &Grant, incarnation: Incarnation, len: u64) -> 
 pub fn durable(len: u64) -> Durable {
     let wseq = WriteSeq(u64::from(len > 0));
     Durable { len, wseq }
+}
+
+/// What a replica holds that is durable so far; of one write like that there is one.
+pub fn content(durable: Durable) -> Content {
+    let digest = Digest(durable.len << 32 | durable.wseq.0);
+    Content { durable, digest }
 }
 
 pub fn synced(grant: &Grant, synced_len: u64) -> SyncedChunk {

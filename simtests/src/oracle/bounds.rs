@@ -12,6 +12,7 @@ use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX};
 use kfs_core::meta;
 use kfs_core::meta::copying::WORK_MAX as REPLICATION_WORK_MAX;
 use kfs_core::meta::rechain::RECHAINS_MAX;
+use kfs_core::meta::sealing::WORK_MAX as SEALING_WORK_MAX;
 
 /// Bytes of a message besides its body: a frame's header and a head with sums of a piece's blocks.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -165,6 +166,11 @@ pub fn meta(whose: &str, bounds: &meta::Bounds, population: Population) -> Resul
         bounds.replication,
         REPLICATION_WORK_MAX,
     )?;
+    judge.most(
+        "chunks at rest that are asked about",
+        bounds.sealing,
+        SEALING_WORK_MAX,
+    )?;
     judge.most("chunks rechained", bounds.rechains, RECHAINS_MAX)?;
     judge.most(
         "chunks being made",
@@ -302,13 +308,15 @@ mod tests {
             allocations: 512,
             rechains: RECHAINS_MAX,
             replication: REPLICATION_WORK_MAX,
+            sealing: SEALING_WORK_MAX,
             holds: 60,
             holds_most: 20,
         };
         let judge = |bounds: &meta::Bounds| meta("meta", bounds, population);
         judge(&full).unwrap();
-        let more: [fn(&mut meta::Bounds); 9] = [
+        let more: [fn(&mut meta::Bounds); 10] = [
             |bounds| bounds.replication += 1,
+            |bounds| bounds.sealing += 1,
             |bounds| bounds.links += 1,
             |bounds| bounds.waiting += 1,
             |bounds| bounds.sessions += 1,

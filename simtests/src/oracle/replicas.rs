@@ -142,6 +142,20 @@ impl Slot {
     pub(super) const fn has_all(&self, log: Durable) -> bool {
         self.len >= log.len && self.wseq >= log.wseq.0
     }
+    /// What it says of all that is durable, in 64 bits: FNV-1a of the last write, the length, and each block that has
+    /// something else than zeros in it, with its sum.
+    pub(super) fn digest(&self, block_bytes: usize) -> u64 {
+        let zeros = adler2::adler32_slice(&vec![0; block_bytes]);
+        let mut of = [self.wseq.to_le_bytes(), self.len.to_le_bytes()].concat();
+        for block in self.blocks().filter(|block| self.sums[*block] != zeros) {
+            let number = u32::try_from(block).expect("a chunk has few blocks");
+            of.extend(number.to_le_bytes());
+            of.extend(self.sums[block].to_le_bytes());
+        }
+        of.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+        })
+    }
     /// The blocks that have a sum.
     pub(super) fn blocks(&self) -> impl Iterator<Item = usize> {
         (0..self.sums.len()).filter(|block| self.bitmap[block / 8] >> (block % 8) & 1 == 1)

@@ -78,6 +78,7 @@ impl Truth {
             }
         }
         let mut copies: BTreeMap<ChunkId, usize> = BTreeMap::new();
+        let block_bytes = geometry.block_bytes as usize;
         for shelf in up {
             let Some(server) = shelf.server else {
                 continue;
@@ -95,7 +96,7 @@ impl Truth {
                         && owned.members.contains(&server)
                 });
                 let fate = match (&owned, ours) {
-                    (_, Some(ours)) => fate_of_ours(ours, slot.as_ref()),
+                    (_, Some(ours)) => fate_of_ours(ours, slot.as_ref(), block_bytes),
                     (Some(_), None) => Fate::Unknown,
                     (None, None) => fate_of_nobodys(state, chunk, version, slot.as_ref()),
                 };
@@ -109,7 +110,6 @@ impl Truth {
                     }
                     Fate::Stale => {}
                 }
-                let block_bytes = geometry.block_bytes as usize;
                 let rots = |slot: &Slot| slot.bad_block(&bytes, block_bytes).is_some();
                 if fate == Fate::Served && slot.as_ref().is_some_and(rots) {
                     truth.rotten.insert((server, chunk));
@@ -247,9 +247,16 @@ impl Truth {
 }
 
 /// A member's replica is served if nothing that readers may see is missing.
-fn fate_of_ours(owned: &Owned, slot: Option<&Slot>) -> Fate {
+fn fate_of_ours(owned: &Owned, slot: Option<&Slot>, block_bytes: usize) -> Fate {
+    let is_as_sealed = |slot: &Slot| {
+        owned.sealed.is_none_or(|digest| {
+            let synced = owned.synced.unwrap_or_default();
+            (slot.wseq, slot.len) == (synced.wseq.0, synced.len)
+                && slot.digest(block_bytes) == digest.0
+        })
+    };
     match slot {
-        Some(slot) if slot.has_all(owned.log) => Fate::Served,
+        Some(slot) if slot.has_all(owned.log) && is_as_sealed(slot) => Fate::Served,
         Some(_) | None => Fate::Damaged,
     }
 }

@@ -173,6 +173,7 @@ fn of_chunk(state: &State, record: &Record) -> Option<FileId> {
         Record::ChunkOpened(opened) => Some(opened.file),
         Record::ChunkAbandoned(gone) => state.chunk(gone.chunk).map(|owned| owned.file),
         Record::MembersChanged(r) => state.chunk(r.chunk).map(|owned| owned.file),
+        Record::Sealed(r) => state.chunk(r.chunk).map(|owned| owned.file),
         Record::SizeSet(set) => Some(set.file),
         Record::OrphanAdopted(adopted) => Some(adopted.file),
         _ => None,

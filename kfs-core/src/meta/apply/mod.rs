@@ -12,8 +12,8 @@ use super::key::Key;
 use super::packed::Map;
 use super::record::{
     ChunkAbandoned, ChunkOpened, DirectoriesMade, EpochBegun, Fate, FileCreated, Logged,
-    MembersChanged, OrphanAdopted, Record, Renamed, ServerJoined, SessionEnded, SessionOpened,
-    SizeSet, TailLost,
+    MembersChanged, OrphanAdopted, Record, Renamed, Sealed, ServerJoined, SessionEnded,
+    SessionOpened, SizeSet, TailLost,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -23,6 +23,7 @@ use crate::limits::REPLICATION_MAX;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
+use crate::wire::chunk_meta::Content;
 use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
@@ -89,6 +90,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::TreeReclaimed(r) => tree_reclaimed(state, r, &mut gone),
         Record::FilesReclaimed(r) => files_reclaimed(state, r, &mut gone),
         Record::MembersChanged(r) => members_changed(state, r),
+        Record::Sealed(r) => sealed(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -353,6 +355,7 @@ fn chunk_opened(state: &mut State, request: RequestNumber, r: &ChunkOpened) -> S
         members,
         opened_by: request,
         synced: None,
+        sealed: None,
     };
     state.chunks.insert(at, chunk);
     state.owners.insert(r.chunk, at);
@@ -384,6 +387,26 @@ fn members_changed(state: &mut State, r: &MembersChanged) -> Step {
         Ok(())
     });
     changed.ok_or("there is no such chunk")??;
+    Ok(Done::Ok)
+}
+
+fn sealed(state: &mut State, r: &Sealed) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+    ensure(!state.is_written(at.0), "its file is being written")?;
+    let Content { durable, digest } = r.content;
+    ensure(
+        durable.len < ID_LIMIT,
+        "it holds more than a chunk can have",
+    )?;
+    let sealed = state.chunks.update(&at, |chunk| {
+        ensure(chunk.version == r.version, "the chunk has another version")?;
+        ensure(chunk.sealed.is_none(), "the chunk is sealed")?;
+        let same = chunk.synced == Some(durable);
+        ensure(same, "it holds something else than was synced")?;
+        chunk.sealed = Some(digest);
+        Ok(())
+    });
+    sealed.ok_or("there is no such chunk")??;
     Ok(Done::Ok)
 }
 
@@ -525,6 +548,7 @@ fn orphan_adopted(state: &mut State, r: &OrphanAdopted) -> Step {
         members: r.members.as_slice().into(),
         opened_by: RequestNumber(0),
         synced: Some(r.synced),
+        sealed: None,
     };
     state.chunks.insert((r.file, 0), chunk);
     state.owners.insert(r.chunk, (r.file, 0));

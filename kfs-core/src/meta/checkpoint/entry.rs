@@ -3,8 +3,8 @@
 //! Sections come in the order of [`Section::ALL`], entries within a section in the order of their keys; so equal
 //! states give equal bytes, whoever writes them. A section that was released is never edited: another one is added.
 use crate::ids::{
-    Boot, ChunkId, Epoch, FileId, ID_LIMIT, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
-    ServerIndex, SessionId, Version,
+    Boot, ChunkId, Digest, Epoch, FileId, ID_LIMIT, Incarnation, Instance, LogSeq, NodeId,
+    RequestNumber, ServerIndex, SessionId, Version,
 };
 use crate::limits::{Geometry, REPLICATION_MAX};
 use crate::meta::key::Key;
@@ -144,6 +144,8 @@ pub struct ChunkEntry {
     pub opened_by: RequestNumber,
     /// How far size reports say it is synced.
     pub synced: Option<Durable>,
+    /// Of what every replica holds, once it is sealed.
+    pub sealed: Option<Digest>,
 }
 
 /// A file that goes with its session.
@@ -357,6 +359,7 @@ pub(super) fn entries_after(
                     members: chunk.members.to_vec(),
                     opened_by: chunk.opened_by,
                     synced: chunk.synced,
+                    sealed: chunk.sealed,
                 })
             };
             behind(&state.chunks, from, most).map(entry).collect()
@@ -577,6 +580,7 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
                 members: entry.members.into(),
                 opened_by: entry.opened_by,
                 synced: entry.synced,
+                sealed: entry.sealed,
             };
             state.chunks.insert(at, chunk);
         }

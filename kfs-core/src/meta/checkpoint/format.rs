@@ -1,9 +1,9 @@
 //! The layout of a checkpoint: a header page, blocks of entries, and an end. In `docs/formats/checkpoint.md`;
 //! every constant of it is here. Everything is a function of bytes.
-use crate::block::crc;
+use crate::block::{crc, fnv};
 use crate::ids::{ClusterId, Epoch, LogSeq};
 use crate::meta::oplog::Mismatch;
-use crate::meta::page::{fnv, known_format, sealed, u32_at, u64_at, unsealed};
+use crate::meta::page::{known_format, sealed, u32_at, u64_at, unsealed};
 
 /// The directory of checkpoints below the data directory.
 pub const DIR: &str = "checkpoint";

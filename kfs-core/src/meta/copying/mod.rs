@@ -25,7 +25,8 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
-    ChunkCopied, ChunkSealed, CopyChunk, InventoryItem, ReplicaState, SealChunk, Unsynced, Verdict,
+    ChunkCopied, ChunkSealed, Content, CopyChunk, InventoryItem, ReplicaState, SealChunk, Unsynced,
+    Verdict,
 };
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
@@ -116,6 +117,10 @@ impl Copying {
     }
     pub(super) fn len(&self) -> usize {
         self.making.len() + self.queue.len() + self.retries.len()
+    }
+    /// Whether a copy of the chunk is being made.
+    pub(super) fn makes(&self, chunk: ChunkId) -> bool {
+        self.making.contains_key(&chunk)
     }
     /// A server is there that was not.
     pub(super) fn server_up(&mut self, now: Instant) {
@@ -238,7 +243,7 @@ impl Serving {
     }
 
     /// Members that are up and have it whole.
-    fn good(&self, chunk: &ChunkState) -> Vec<ServerIndex> {
+    pub(super) fn good(&self, chunk: &ChunkState) -> Vec<ServerIndex> {
         let members = chunk.members.iter().copied();
         members
             .filter(|member| self.roster.has_whole(*member, chunk.chunk))
@@ -246,7 +251,7 @@ impl Serving {
     }
 
     /// A chunk that is at rest, with where it stands and what the log has of it.
-    fn at_rest(&self, chunk: ChunkId) -> Option<((FileId, u64), ChunkState, Durable)> {
+    pub(super) fn at_rest(&self, chunk: ChunkId) -> Option<((FileId, u64), ChunkState, Durable)> {
         let at = self.state.owners.get(&chunk)?;
         let owned = self.state.chunks.get(&at)?;
         let log = self.state.logged(at.0, at.1, &owned);
@@ -272,6 +277,9 @@ impl Serving {
         };
         if self.copying.making.contains_key(&chunk) {
             return Decision::Leave;
+        }
+        if self.sealing.asks(chunk) {
+            return Decision::Busy;
         }
         let wanted = usize::from(self.state.replication(file));
         let good = self.good(&owned);
@@ -425,7 +433,7 @@ impl Serving {
         let Some(source) = self.in_term(io, link, m.term) else {
             return;
         };
-        if self.rechain_sealed(io, source, m) {
+        if self.rechain_sealed(io, source, m) || self.rest_told(io, source, m) {
             return;
         }
         let making = self.copying.making.get(&m.chunk).copied();
@@ -436,8 +444,8 @@ impl Serving {
         let rest = self.at_rest(m.chunk);
         let rest = rest.filter(|(_, owned, _)| owned.version == m.version);
         let ordered = match (&m.outcome, rest) {
-            (Ok(has), Some((at, owned, log))) if has.covers(log) => {
-                self.order_copy(io, making, at.0, &owned, *has)
+            (Ok(has), Some((at, owned, log))) if owned.is_had_by(log, *has) => {
+                self.order_copy(io, making, at.0, &owned, has.durable)
             }
             (Ok(_), _) => false,
             (Err(refusal), _) => {
@@ -545,7 +553,7 @@ impl Serving {
                 self.copying.retries.settled(m.chunk);
                 if counts == Some(true) {
                     self.copying.made += 1;
-                    self.copying.bytes += has.len;
+                    self.copying.bytes += has.durable.len;
                 } else if counts.is_none() {
                     // It stays where it is, and is found again when the chunk is at rest, or the log has room.
                     probe::hit(Probe::CopyUnregistered);
@@ -570,7 +578,7 @@ impl Serving {
         io: &mut Io,
         server: ServerIndex,
         (chunk, version): (ChunkId, Version),
-        has: Durable,
+        has: Content,
     ) -> Option<bool> {
         let Some(at) = self.state.owners.get(&chunk) else {
             return Some(false);
@@ -583,7 +591,7 @@ impl Serving {
             return Some(is_member);
         }
         let log = self.state.logged(at.0, at.1, &owned);
-        let fits = !self.state.is_written(at.0) && has.covers(log);
+        let fits = !self.state.is_written(at.0) && owned.is_had_by(log, has);
         if is_member {
             if fits {
                 self.roster.mended(server, chunk, &mut self.copies);
@@ -695,7 +703,7 @@ impl Serving {
             probe::hit(Probe::StrayNotWanted);
             return Some(Verdict::Stale);
         }
-        if item.durable().covers(log) && self.joins(io, server, &owned) == Some(true) {
+        if owned.is_had_by(log, item.content()) && self.joins(io, server, &owned) == Some(true) {
             probe::hit(Probe::StrayTaken);
             return Some(Verdict::Keep { log });
         }

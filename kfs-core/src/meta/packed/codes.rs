@@ -1,6 +1,8 @@
 //! How the entries of each large map are written.
 use super::{Code, Reader, Spot, put_signed, put_unsigned};
-use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq};
+use crate::ids::{
+    ChunkId, Digest, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
+};
 use crate::limits::{NAME_BYTES_MAX, REPLICATION_MAX};
 use crate::meta::key::{Key, Name};
 use crate::meta::state::{ChunkState, Inode, Node};
@@ -415,10 +417,14 @@ pub(crate) struct ChunkAt {
     count: usize,
     opened_by: u64,
     synced: Option<Durable>,
+    sealed: Option<Digest>,
 }
 
 /// Stands where the number of members stands, which is less: they are those of the entry before.
-const SAME_MEMBERS: u8 = u8::MAX;
+const SAME_MEMBERS: u8 = IS_SEALED - 1;
+/// Stands there too: the chunk is sealed.
+const IS_SEALED: u8 = 0x80;
+const _: () = assert!(MEMBERS_MAX < SAME_MEMBERS as usize);
 
 impl Code for Chunks {
     type Key = (FileId, u64);
@@ -434,10 +440,12 @@ impl Code for Chunks {
         let same = before.members[..before.count]
             .iter()
             .eq(value.members.iter().map(|m| &m.0));
+        let sealed = value.sealed.map_or(0, |_| IS_SEALED);
         if same {
-            to.push(SAME_MEMBERS);
+            to.push(SAME_MEMBERS | sealed);
         } else {
-            to.push(u8::try_from(value.members.len()).expect("replication has a bound"));
+            let count = u8::try_from(value.members.len()).expect("replication has a bound");
+            to.push(count | sealed);
             for member in value.members.iter() {
                 put_unsigned(member.0, to);
             }
@@ -450,6 +458,9 @@ impl Code for Chunks {
                 put_unsigned(wseq.0, to);
             }
         }
+        if let Some(digest) = value.sealed {
+            to.extend_from_slice(&digest.0.to_le_bytes());
+        }
     }
     #[inline]
     fn take(at: &mut ChunkAt, from: &mut Reader<'_>) {
@@ -458,7 +469,8 @@ impl Code for Chunks {
         at.index = reader.unsigned();
         at.chunk = reader.signed(at.file);
         at.version = reader.signed(at.chunk);
-        match reader.byte() {
+        let flags = reader.byte();
+        match flags & !IS_SEALED {
             SAME_MEMBERS => {}
             count => {
                 at.count = usize::from(count);
@@ -472,6 +484,7 @@ impl Code for Chunks {
             len,
             wseq: WriteSeq(reader.unsigned()),
         });
+        at.sealed = (flags & IS_SEALED != 0).then(|| Digest(reader.eight()));
         *from = reader;
     }
     #[inline]
@@ -490,6 +503,7 @@ impl Code for Chunks {
             members: members.collect(),
             opened_by: RequestNumber(at.opened_by),
             synced: at.synced,
+            sealed: at.sealed,
         };
         ((FileId(at.file), at.index), state)
     }

@@ -1,7 +1,9 @@
 //! O6 for each kind of map: it has what a plain map has, whatever is done to it and in whatever order; and a
 //! clone keeps what it had.
 use super::*;
-use crate::ids::{ChunkId, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq};
+use crate::ids::{
+    ChunkId, Digest, FileId, RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
+};
 use crate::meta::key::{Key, Name};
 use crate::meta::state::{ChunkState, Inode, Node};
 use crate::rng::Rng;
@@ -106,6 +108,8 @@ impl Drawn for Chunks {
                 len: number(rng).min((1 << 63) - 1),
                 wseq: WriteSeq(number(rng)),
             }),
+            sealed: (rng.below(3) > 0)
+                .then(|| Digest(number(rng).wrapping_mul(0x9E37_79B9_7F4A_7C15))),
         }
     }
 }

@@ -32,6 +32,16 @@ impl<'a> Reader<'a> {
         self.0 = rest;
         bytes
     }
+    /// A number of eight bytes.
+    #[inline]
+    pub(crate) fn eight(&mut self) -> u64 {
+        let (bytes, rest) = self
+            .0
+            .split_first_chunk()
+            .expect("what was written is there");
+        self.0 = rest;
+        u64::from_le_bytes(*bytes)
+    }
     /// A number.
     #[inline]
     pub(crate) fn unsigned(&mut self) -> u64 {

@@ -1,5 +1,5 @@
 //! Chunks on the disks of their servers: headers, tables, and blocks that are written on.
-use super::{draws_of, large_blocks, one, plan, planned, small};
+use super::{draws_of, large_blocks, one, plan, planned, put, small};
 use crate::disk::Policy;
 use crate::fault::{Fault, Site, Trigger};
 use crate::keyed::Keyed;
@@ -10,7 +10,7 @@ use crate::workload::job::{End, Fill, Job, Look, ReadHow};
 const PAGE: u64 = 4_096;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 4] = [
+pub(super) const ALL: [Scenario; 5] = [
     Scenario {
         name: "block-synced-twice",
         about: "a block is synced in its middle and written on, and all power fails in the second sync",
@@ -77,6 +77,27 @@ pub(super) const ALL: [Scenario; 4] = [
                     .map(|nth| power(30 + 120 * nth, &mut draws))
                     .collect(),
                 ..base
+            }
+        },
+    },
+    Scenario {
+        name: "at-rest-loses-power",
+        about: "files come to rest, and every power fails while their headers are written into their other slots",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let jobs = (0..8).map(|nth| put(&format!("/d0/p{nth}"), 700));
+            let dark = |ms: u64| {
+                let site = Site {
+                    servers: vec![1, 2, 3],
+                    clients: vec![],
+                };
+                planned(Trigger::At(ms), Fault::PowerLoss(site, Policy::Torn), 30)
+            };
+            let at = 3_000 + draws.below(600);
+            Schedule {
+                clients: one(jobs.chain([Job::Idle { ms: 4_000 }]).collect()),
+                faults: vec![dark(at)],
+                ..small(seed)
             }
         },
     },

@@ -17,6 +17,7 @@
 //! | a server comes back with what was removed while it was away | `stale-restart` | `trash-emptied-early` |
 //! | the newer header rots: the older one shows less | `newer-header-rots`, `hole-filled-and-header-rots` | `short-replica-served`, `older-header-served` |
 //! | power is lost in the middle of a header | `header-torn` | `header-over-active-slot` |
+//! | files come to rest, and power is lost | `at-rest-loses-power` | `seal-over-active-slot` |
 //! | a block that is synced is written on, and power is lost | `block-synced-twice` | `header-before-data` |
 //! | a block is read while it is written on, or by a table of before | `read-while-written`, `parked-and-written-on` | `dirty-block-read`, `stale-table-read` |
 //! | a member of an open chunk loses what was not synced, and is back in two seconds | `member-back-in-two-seconds` | `chain-goes-on-without-tail` |
@@ -61,7 +62,7 @@
 //! | open, remove, the meta server restarts, read on | `removed-while-open` | `held-file-dropped`, `restart-forgets-holders`, `holds-not-told-again` |
 //! | a directory is removed with all that is in it, while a client creates below it and another reads there | `tree-removed-while-created-below` | `tree-takes-held`, `reclaim-loses-its-place` |
 //! | a server is gone for good, and is back when its copies were made again | `server-gone-for-good` | `trim-unlogged`, `copy-unsynced` |
-//! | power fails while copies are made | `power-fails-while-copies-are-made` | `copy-unnamed` |
+//! | power fails while copies are made | `power-fails-while-copies-are-made` | `copy-unnamed`, `seal-writes-again` |
 //! | a bit flips on its way to who makes a copy | `bits-flip-on-their-way-to-copies` | `copy-unchecked` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
