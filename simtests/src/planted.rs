@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 89] = [
+pub const SHOWN: [(&str, Bug); 90] = [
     ("format", Bug::IdentityUnnamed),
     ("write", Bug::NoDirSyncOnCreate),
     ("segment-switch", Bug::SegmentUnnamed),
@@ -56,6 +56,7 @@ pub const SHOWN: [(&str, Bug); 89] = [
     ("rename-over-power", Bug::RenameInTwoRecords),
     ("directory-below-itself", Bug::DirectoryIntoItself),
     ("writer-dies", Bug::TemporaryStays),
+    ("tree-counted-while-names-move", Bug::UsageOfMovingTree),
     ("member-back-in-two-seconds", Bug::ChainGoesOnWithoutTail),
     ("replicas-differ-after-power-loss", Bug::HeadAcksEarly),
     ("chains-cross-with-full-rooms", Bug::OneRoomForAll),

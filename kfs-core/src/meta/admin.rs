@@ -27,6 +27,10 @@ impl Serving {
                 Status::Busy,
                 "a checkpoint is asked for by itself",
             )),
+            // Answered when it has come so far: see `Serving::usage`.
+            QueryOp::Usage { .. } | QueryOp::UsageNext { .. } => {
+                Err(Refusal::new(Status::Busy, "a scan is asked for by itself"))
+            }
             QueryOp::Open { at } => self.open(io, link, at),
             QueryOp::Hold { files } => self.hold(io, link, files),
             QueryOp::Release { file } => Ok(self.release(io, link, *file)),
