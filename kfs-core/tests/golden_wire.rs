@@ -571,6 +571,7 @@ fn status() -> ClusterStatus {
         read_only: Some("the log's disk is full".into()),
         tail_lost: true,
         checkpoint: Box::new(CheckpointStatus {
+            age: Some(CheckpointAge::Exactly(Duration::from_secs(90))),
             newest: Some(LogSeq(300)),
             failed: Some("no space".into()),
         }),

@@ -127,7 +127,7 @@ impl Serving {
             min_replicas: config.min_replicas,
             read_only: self.read_only(),
             tail_lost: self.state.tail_lost.is_some(),
-            checkpoint: Box::new(self.checkpoints.status()),
+            checkpoint: Box::new(self.checkpoints.status(now.mono)),
             replication_work: Box::new(self.copying.status()),
             reclaim: Box::new(self.reclaim.status(&self.state)),
             log_mirror: self.mirror.clone().map(Box::new),

@@ -619,8 +619,19 @@ pub struct ClusterStatus {
 pub struct CheckpointStatus {
     /// The record that the newest one ends with; `None`: there is none yet.
     pub newest: Option<LogSeq>,
+    /// How old what is in it is; `None`: there is none yet.
+    pub age: Option<CheckpointAge>,
     /// Why the last one that was begun could not be made, if so.
     pub failed: Option<String>,
+}
+
+/// How old what is in a checkpoint is. A checkpoint has no time in it: equal states give equal bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CheckpointAge {
+    /// The state was that one so long ago.
+    Exactly(Duration),
+    /// It was there at the start of the meta server, so long ago: it is older.
+    Over(Duration),
 }
 
 /// What is done about replicas that are missing. Counts are since the meta server started.
