@@ -151,6 +151,11 @@ impl Checkpoints {
     pub(super) fn newest(&self) -> Option<LogSeq> {
         self.kept.last().copied()
     }
+    /// From this record on the log is kept: two checkpoints stand for what is before it. `None`: all of it is.
+    pub(super) fn log_from(&self) -> Option<LogSeq> {
+        let older = self.kept.len().checked_sub(KEPT)?;
+        Some(self.kept[older].next())
+    }
     /// Whether one is being made, or what it replaces is being taken away.
     pub(super) const fn is_making(&self) -> bool {
         self.making.is_some()
