@@ -4,6 +4,7 @@
 use crate::dir::Directory;
 use crate::error::{Error, Result};
 use crate::file::{Reader, Writer};
+use crate::usage::UsageScan;
 use kfs_core::client::{Call, Client, Config, Event};
 use kfs_core::limits::Limits;
 use kfs_core::machine::Machine;
@@ -230,6 +231,17 @@ impl Kfs {
     #[must_use]
     pub fn list(&self, path: &[u8]) -> Directory {
         Directory::new(Arc::clone(&self.0), path)
+    }
+
+    /// What a tree takes, or a file: each directory at most `depth` below it, with all that is below that, asked for
+    /// page by page as they are taken. With a depth of 0 there is only the whole: see [`UsageScan::total`].
+    /// Errors come from [`UsageScan::next`].
+    ///
+    /// The meta server has few such scans under way at a time; one that is dropped before its end counts until nothing
+    /// was asked of it for as long as a session may be idle.
+    #[must_use]
+    pub fn usage(&self, path: &[u8], depth: u32) -> UsageScan {
+        UsageScan::new(Arc::clone(&self.0), path, depth)
     }
 
     /// The state of the cluster.

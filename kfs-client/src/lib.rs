@@ -43,6 +43,7 @@ mod connect;
 mod dir;
 mod error;
 mod file;
+mod usage;
 
 pub use connect::{CreateOptions, Kfs, Options};
 pub use dir::Directory;
@@ -52,5 +53,6 @@ pub use kfs_core::limits::Limits;
 pub use kfs_core::wire::Status;
 pub use kfs_core::wire::client_meta::{
     Attrs, ClusterStatus, Entry, Keep, Kind, Ownership, Parents, RenameMode, ServerState,
-    ServerStatus,
+    ServerStatus, Usage,
 };
+pub use usage::{UsageOf, UsageScan};

@@ -92,6 +92,11 @@ sites! {
     ReadPieceOfOneBlock, "client-read-of-one-block";
     /// One piece is read at a time.
     ReadAheadOfOne, "client-read-ahead-of-one";
+
+    // The meta server, once more: a site's number is its place here, and what fires in a run is drawn by it.
+
+    /// A scan of what a tree takes looks at two names or chunks in a slice, and gives three rows in a page.
+    UsageSliceOfTwo, "usage-slice-of-two";
 }
 
 /// Stands in the simulator's binary, and in no other.

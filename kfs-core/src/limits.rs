@@ -37,6 +37,15 @@ pub const HOLDS_MAX: usize = 1 << 20;
 pub const HOLD_PAGE_MAX: usize = 4_096;
 /// Names and chunks that one record may reclaim: so much is done between two inputs of the meta server.
 pub const RECLAIM_BATCH_MAX: usize = 64;
+/// Rows in one page of what a tree takes.
+pub const USAGE_PAGE_MAX: usize = 1_024;
+/// Scans of what trees take that a meta server has under way, those whose states are being let go of among them: each
+/// may keep as much of a state as has changed since it began.
+pub const USAGE_SCANS_MAX: usize = 4;
+/// Scans of those that one link may have.
+pub const USAGE_SCANS_PER_LINK_MAX: usize = 2;
+/// Directories in one another that a scan goes down: twice what a path can name from the root.
+pub const USAGE_DEPTH_MAX: usize = PATH_BYTES_MAX;
 
 /// The sizes that a file is cut into. Small in the simulator, where edges are met more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -222,5 +231,7 @@ const _: () = Geometry::REAL.check();
 const _: () = assert!(Limits::REAL.link_unsent_bytes >= 2 * FRAME_BODY_MAX);
 const _: () = assert!(Limits::REAL.write_window_bytes >= 2 * Limits::REAL.sync_every_bytes);
 const _: () = assert!(LIST_PAGE_MAX * (NAME_BYTES_MAX + 160) <= FRAME_HEAD_MAX);
+const _: () = assert!(USAGE_PAGE_MAX * (NAME_BYTES_MAX + 16) + 1_024 <= FRAME_HEAD_MAX);
+const _: () = assert!(USAGE_SCANS_PER_LINK_MAX < USAGE_SCANS_MAX);
 const _: () = assert!(HOLD_PAGE_MAX * 10 + 1_024 <= FRAME_HEAD_MAX);
 const _: () = assert!(PATH_BYTES_MAX * 2 + 1_024 <= FRAME_HEAD_MAX);

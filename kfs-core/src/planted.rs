@@ -234,6 +234,9 @@ bugs! {
     /// What is being reclaimed is in checkpoints.
     ReclaimLosesItsPlace, "reclaim-loses-its-place", "N3",
         "a checkpoint has not the directories that were removed and are being reclaimed";
+    /// A scan of what a tree takes is of one instant.
+    UsageOfMovingTree, "usage-of-moving-tree", "N1",
+        "each slice of a scan of what a tree takes looks at the tree as it has become meanwhile";
 
     /// A link that a client has left does not take its session back.
     LateOpeningTaken, "late-opening-taken", "N4",

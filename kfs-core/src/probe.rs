@@ -189,6 +189,15 @@ probes! {
     /// A file without a name has more chunks than one record reclaims.
     ReclaimedInParts, "reclaimed-in-parts";
 
+    // What trees take.
+
+    /// A scan rests until its next page is asked for.
+    UsageInPages, "usage-in-pages";
+    /// A slice of a scan ended among the chunks of a file.
+    UsageFileInParts, "usage-file-in-parts";
+    /// A scan ended before its last page: its link is gone, or was silent.
+    UsageScanDropped, "usage-scan-dropped";
+
     // Chunks being made.
 
     /// A chunk that was being made was given up for another set.

@@ -61,11 +61,13 @@ variants! {
     query QUERY QueryOp {
         Stat QueryOp::Stat { .. }, List QueryOp::List { .. }, Locate QueryOp::Locate { .. }, Status QueryOp::Status, Checkpoint QueryOp::Checkpoint,
         Open QueryOp::Open { .. }, Hold QueryOp::Hold { .. }, Release QueryOp::Release { .. },
+        Usage QueryOp::Usage { .. }, UsageNext QueryOp::UsageNext { .. },
     }
     answer ANSWER Answer {
         Attrs Answer::Attrs(_), Entries Answer::Entries { .. }, Located Answer::Located(_), Status Answer::Status(_), Checkpoint Answer::Checkpoint(_),
-        Opened Answer::Opened { .. }, Held Answer::Held { .. },
+        Opened Answer::Opened { .. }, Held Answer::Held { .. }, Usage Answer::Usage(_),
     }
+    usage_row USAGE_ROW UsageRow { Enters UsageRow::Enters { .. }, Leaves UsageRow::Leaves(_) }
     kind KIND Kind { File Kind::File, Directory Kind::Directory }
     server SERVER ServerState { Up ServerState::Up, Joining ServerState::Joining, Down ServerState::Down }
     replica REPLICA ReplicaState {
@@ -112,6 +114,7 @@ fn shows(head: &Head) -> Vec<String> {
                     }
                     Answer::Checkpoint(_) | Answer::Opened { .. } | Answer::Held { .. } => {}
                     Answer::Status(s) => s.servers.iter().for_each(|s| see(server(&s.state))),
+                    Answer::Usage(page) => page.rows.iter().for_each(|row| see(usage_row(row))),
                     Answer::Attrs(_) | Answer::Located(_) => {}
                 }
             }
@@ -429,6 +432,19 @@ fn samples() -> Vec<(String, Msg)> {
             },
         ),
         ("release", QueryOp::Release { file: FILE }),
+        (
+            "usage",
+            QueryOp::Usage {
+                at: at("a"),
+                depth: 3,
+            },
+        ),
+        (
+            "usage_next",
+            QueryOp::UsageNext {
+                scan: 0x1122_3344_5566_7788,
+            },
+        ),
     ] {
         add(case, Query { op }.into(), none());
     }
@@ -478,6 +494,26 @@ fn samples() -> Vec<(String, Msg)> {
             Answer::Held {
                 idle: Duration::from_secs(120),
             },
+        ),
+        (
+            "usage",
+            Answer::Usage(UsagePage {
+                scan: 0x1122_3344_5566_7788,
+                at: LogSeq(302),
+                rows: vec![
+                    UsageRow::Enters {
+                        name: b"d".to_vec(),
+                    },
+                    UsageRow::Leaves(Usage {
+                        bytes: 1 << 33,
+                        files: 5,
+                        directories: 2,
+                        chunks: 130,
+                        replica_bytes: 3 << 33,
+                    }),
+                ],
+                end: false,
+            }),
         ),
     ] {
         add(
@@ -535,6 +571,7 @@ fn status() -> ClusterStatus {
         read_only: Some("the log's disk is full".into()),
         tail_lost: true,
         checkpoint: Box::new(CheckpointStatus {
+            age: Some(CheckpointAge::Exactly(Duration::from_secs(90))),
             newest: Some(LogSeq(300)),
             failed: Some("no space".into()),
         }),
@@ -1071,7 +1108,7 @@ fn every_message_and_every_nested_variant_has_a_sample() {
         .collect();
     let nested = [
         ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, UNSYNCED, DONE, QUERY, ANSWER,
-        KIND, SERVER, REPLICA, VERDICT,
+        KIND, USAGE_ROW, SERVER, REPLICA, VERDICT,
     ];
     for name in nested.into_iter().flatten() {
         assert!(shown.contains(*name), "no sample shows {name}");

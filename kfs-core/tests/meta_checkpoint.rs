@@ -447,3 +447,45 @@ fn checkpoints_are_made_by_the_clock() {
         "nobody asked for it"
     );
 }
+
+#[test]
+fn the_age_of_the_newest_checkpoint_is_that_of_its_state_and_of_an_older_start_at_least_that() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (mut rig, _) = lively();
+    let link = rig.open_link(Role::Client);
+    let age = |rig: &mut Rig, link| {
+        let status = *rig.status(link).checkpoint;
+        assert_eq!(status.newest.is_some(), status.age.is_some());
+        status.age
+    };
+    assert_eq!(age(&mut rig, link), None);
+    // It is written for a minute: what is in it is as old as the state was when it was begun.
+    rig.hold = true;
+    rig.send(
+        link,
+        Query {
+            op: QueryOp::Checkpoint,
+        },
+    );
+    rig.now.mono = rig.now.mono + MINUTE;
+    rig.hold = false;
+    rig.run_disk();
+    assert_eq!(age(&mut rig, link), Some(CheckpointAge::Exactly(MINUTE)));
+    rig.pass(MINUTE);
+    assert_eq!(
+        age(&mut rig, link),
+        Some(CheckpointAge::Exactly(2 * MINUTE))
+    );
+    rig.restart();
+    let link = rig.open_link(Role::Client);
+    rig.pass(MINUTE);
+    assert_eq!(age(&mut rig, link), Some(CheckpointAge::Over(MINUTE)));
+    rig.newcomer_joins();
+    let mut client = rig.client(2);
+    rig.mutate(&mut client, mkdir("later")).unwrap();
+    checkpoint(&mut rig, link).unwrap();
+    assert_eq!(
+        age(&mut rig, link),
+        Some(CheckpointAge::Exactly(Duration::ZERO))
+    );
+}

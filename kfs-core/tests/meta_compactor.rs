@@ -8,8 +8,8 @@ mod meta_rig;
 
 use kfs_core::ids::*;
 use kfs_core::machine::*;
-use kfs_core::meta::Event;
 use kfs_core::meta::compactor::{Aim, Compacted, Compactor};
+use kfs_core::meta::{Config, Event};
 use kfs_core::time::Now;
 use kfs_core::wire::Role;
 use kfs_core::wire::client_meta::*;
@@ -19,7 +19,18 @@ type Ended = Result<Result<Compacted, String>, Fault>;
 
 /// Runs one on a disk, at most so many operations; `None`: it was killed before its end.
 fn run(disk: &mut Disk, aim: Aim, most: usize) -> Option<Ended> {
-    let mut compactor = Compactor::new(config(), aim);
+    run_of(config(), disk, aim, most, &mut Vec::new())
+}
+
+/// As [`run`], and what it did to the disk.
+fn run_of(
+    config: Config,
+    disk: &mut Disk,
+    aim: Aim,
+    most: usize,
+    done: &mut Vec<DiskOp>,
+) -> Option<Ended> {
+    let mut compactor = Compactor::new(config, aim);
     let mut next = Some(Input::Wake);
     let mut ops = Vec::new();
     for _ in 0..=most {
@@ -38,6 +49,7 @@ fn run(disk: &mut Disk, aim: Aim, most: usize) -> Option<Ended> {
         assert_eq!(ops.len(), 1, "one operation at a time");
         let (ticket, op) = ops.pop()?;
         let result = disk.run(&op);
+        done.push(op);
         next = Some(Input::Disk { ticket, result });
     }
     None
@@ -52,7 +64,10 @@ fn compact(disk: &mut Disk) -> Compacted {
 
 /// A meta server whose log has so many segments, and the open one.
 fn with_segments(segments: usize) -> (Rig, Client) {
-    let mut rig = Rig::fresh();
+    with_segments_of(config(), segments)
+}
+fn with_segments_of(config: Config, segments: usize) -> (Rig, Client) {
+    let mut rig = Rig::start(config, Disk::default());
     let mut client = rig.client(1);
     let mut made = 0;
     while rig.disk.segments().len() <= segments {
@@ -233,4 +248,139 @@ fn who_only_reads_changes_nothing() {
         .unwrap()
         .unwrap_err();
     assert_eq!(fault.kind, FaultKind::Refused);
+}
+
+fn mirrored() -> Config {
+    Config {
+        mirror: true,
+        ..config()
+    }
+}
+fn mirror_segments(disk: &Disk) -> Vec<String> {
+    let of = |path: &String| path.strip_prefix("mirror/log/log.")?.parse::<u64>().ok();
+    let mut segments: Vec<u64> = disk.files.keys().filter_map(of).collect();
+    segments.sort_unstable();
+    segments.iter().map(u64::to_string).collect()
+}
+fn log_segments(disk: &Disk) -> Vec<String> {
+    let first = |path: &String| path.rsplit('.').next().unwrap().to_owned();
+    disk.segments().iter().map(first).collect()
+}
+/// A server with a mirror, and two checkpoints that compactors made which knew nothing of it.
+fn with_a_mirror_left_behind() -> Rig {
+    let (mut rig, mut client) = with_segments_of(mirrored(), 2);
+    for round in 0..3 {
+        compact(&mut rig.disk);
+        let segments = rig.disk.segments().len();
+        for nth in 0..500 {
+            let _ = rig.mutate(&mut client, mkdir(&format!("m{round}-{nth}")));
+            if rig.disk.segments().len() > segments {
+                break;
+            }
+        }
+    }
+    assert!(mirror_segments(&rig.disk).len() > log_segments(&rig.disk).len());
+    rig
+}
+
+#[test]
+fn old_segments_of_the_mirror_go_when_two_durable_checkpoints_stand_for_them() {
+    let rig = with_a_mirror_left_behind();
+    let mut ops = Vec::new();
+    let mut disk = rig.disk.clone();
+    let ended = run_of(mirrored(), &mut disk, Aim::Checkpoint, 10_000, &mut ops);
+    let done = ended.unwrap().unwrap().unwrap();
+    assert!(done.made.is_some() && done.mirror_removed > 0);
+    assert_eq!(mirror_segments(&disk), log_segments(&disk));
+    assert_eq!(checkpoints(&disk).len(), 2);
+    let at = |what: &dyn Fn(&DiskOp) -> bool| ops.iter().position(what).unwrap();
+    let named =
+        at(&|op| matches!(op, DiskOp::Rename { to, .. } if to.as_str().starts_with("checkpoint/")));
+    let durable = named
+        + ops[named..]
+            .iter()
+            .position(|op| matches!(op, DiskOp::SyncDir { dir } if dir.as_str() == "checkpoint"))
+            .unwrap();
+    let own = at(&|op| matches!(op, DiskOp::Remove { file } if file.as_str().starts_with("log/")));
+    let theirs =
+        at(&|op| matches!(op, DiskOp::Remove { file } if file.as_str().starts_with("mirror/")));
+    assert!(named < durable && durable < own && own < theirs);
+    starts_with_everything(&rig, disk.clone());
+    // With nothing to make, what an earlier one has left goes all the same.
+    let mut left = rig.disk.clone();
+    compact(&mut left);
+    let ended = run_of(mirrored(), &mut left, Aim::Checkpoint, 10_000, &mut ops);
+    let done = ended.unwrap().unwrap().unwrap();
+    assert!(done.made.is_none() && done.mirror_removed > 0);
+    assert_eq!(mirror_segments(&left), log_segments(&left));
+    starts_with_everything(&rig, left);
+    // One that only reads changes nothing.
+    let mut read = rig.disk.clone();
+    run_of(mirrored(), &mut read, Aim::Read, 10_000, &mut ops)
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(read == rig.disk);
+}
+
+#[test]
+fn a_compactor_killed_anywhere_leaves_a_mirror_that_a_start_can_use() {
+    let rig = with_a_mirror_left_behind();
+    for most in 0.. {
+        let mut disk = rig.disk.clone();
+        let ended = run_of(
+            mirrored(),
+            &mut disk,
+            Aim::Checkpoint,
+            most,
+            &mut Vec::new(),
+        );
+        starts_with_everything(&rig, disk.clone());
+        // The mirror has the log from where two checkpoints need it, whatever becomes of the data directory's.
+        let needed = log_segments(&disk).last().unwrap().clone();
+        assert!(mirror_segments(&disk).contains(&needed));
+        if ended.is_some() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_mirror_with_another_history_or_of_another_cluster_loses_nothing() {
+    let rig = with_a_mirror_left_behind();
+    // The segment that the log begins with after this is another one in the mirror.
+    let mut plain = rig.disk.clone();
+    compact(&mut plain);
+    let first = log_segments(&plain)[0].clone();
+    let mut disk = rig.disk.clone();
+    let path = format!("mirror/log/log.{first}");
+    disk.files.get_mut(&path).unwrap()[100] ^= 1;
+    let before = mirror_segments(&disk);
+    let run = |disk: &mut Disk| run_of(mirrored(), disk, Aim::Checkpoint, 10_000, &mut Vec::new());
+    let done = run(&mut disk).unwrap().unwrap().unwrap();
+    assert_eq!((done.made.is_some(), done.mirror_removed), (true, 0));
+    assert_eq!(mirror_segments(&disk), before);
+    // Nor if it is not there.
+    let mut disk = rig.disk.clone();
+    disk.files.remove(&path);
+    let before = mirror_segments(&disk);
+    let done = run(&mut disk).unwrap().unwrap().unwrap();
+    assert_eq!(done.mirror_removed, 0);
+    assert_eq!(mirror_segments(&disk), before);
+    // A data directory is no mirror, and neither is that of another cluster: nothing at all is done then.
+    let identity = |of: &Disk, name: &str| of.files[name].clone();
+    let mut config = mirrored();
+    config.seed += 100;
+    let stranger = Rig::start(config, Disk::default()).disk;
+    for bytes in [
+        identity(&rig.disk, "identity"),
+        identity(&stranger, "mirror/identity"),
+    ] {
+        let mut disk = rig.disk.clone();
+        disk.files.insert("mirror/identity".into(), bytes);
+        let before = disk.clone();
+        let fault = run(&mut disk).unwrap().unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Refused, "{}", fault.what);
+        assert!(disk == before);
+    }
 }

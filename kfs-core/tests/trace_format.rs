@@ -232,6 +232,14 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
         ("client_remove_tree", Call::RemoveTree(at("a"))),
         ("client_rmdir", Call::Rmdir(at("a"))),
         (
+            "client_usage",
+            Call::Usage {
+                at: at("a"),
+                depth: 2,
+            },
+        ),
+        ("client_usage_next", Call::UsageNext { scan: 1 << 40 }),
+        (
             "client_create",
             Call::Create {
                 at: at("f"),

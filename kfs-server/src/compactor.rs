@@ -25,8 +25,17 @@ pub fn run(flags: &CompactorFlags) -> Result<(), StartError> {
     } else {
         Aim::Checkpoint
     };
-    let Compacted { end, made } = compact(&flags.data, aim)?;
-    let line = match (made, aim) {
+    let done = compact(
+        &flags.data,
+        flags.log_mirror.as_deref().filter(|_| !flags.verify),
+        aim,
+    )?;
+    let Compacted {
+        end,
+        made,
+        mirror_removed,
+    } = done;
+    let mut line = match (made, aim) {
         (Some(made), _) => format!(
             "checkpoint {end} made, {} entries, {} bytes, state hash {:016x}",
             made.entries, made.bytes, made.hash
@@ -34,6 +43,11 @@ pub fn run(flags: &CompactorFlags) -> Result<(), StartError> {
         (None, Aim::Read) => format!("whole up to record {end}"),
         (None, Aim::Checkpoint) => format!("checkpoint {end} has everything already"),
     };
+    if mirror_removed > 0 {
+        line.push_str(&format!(
+            "; {mirror_removed} segments went from the log mirror"
+        ));
+    }
     writeln!(std::io::stdout(), "{line}")
         .map_err(|err| StartError::new(Code::DataUnusable, format!("cannot print: {err}")))
 }
@@ -42,9 +56,9 @@ pub fn run(flags: &CompactorFlags) -> Result<(), StartError> {
 ///
 /// # Errors
 /// See [`run`].
-pub fn compact(data: &Path, aim: Aim) -> Result<Compacted, StartError> {
+pub fn compact(data: &Path, mirror: Option<&Path>, aim: Aim) -> Result<Compacted, StartError> {
     let (done, mut completions) = unbounded_channel();
-    let mut disk = Files::open_beside(data, DIR, done).map_err(|err| match err {
+    let mut disk = Files::open_beside(data, DIR, mirror, done).map_err(|err| match err {
         OpenError::Locked(_) => StartError::new(
             Code::DataInUse,
             format!("another compactor is at work in {}", data.display()),
@@ -66,7 +80,7 @@ pub fn compact(data: &Path, aim: Aim) -> Result<Compacted, StartError> {
             checkpoint_every: None,
             re_replicate_after: std::time::Duration::ZERO,
             copy_rate: 1,
-            mirror: false,
+            mirror: mirror.is_some(),
         },
         aim,
     );

@@ -21,6 +21,7 @@ mod status;
 mod transfer;
 mod tree;
 mod units;
+mod usage;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -100,6 +101,27 @@ enum Verb {
     Stat {
         #[arg(value_name = "PATH", value_parser = remote(), required = true)]
         paths: Vec<RemotePath>,
+    },
+    /// Show what trees take: bytes of the files, directory by directory, what is in one before itself
+    ///
+    /// All numbers of a tree are of one instant, which is said at its end, and nothing waits for them. With --json also
+    /// files, directories, chunks, and what the replicas take.
+    #[command(disable_help_flag = true)]
+    Du {
+        /// Only what is asked for, with all below it
+        #[arg(short, long, conflicts_with = "max_depth")]
+        summarize: bool,
+        /// Sizes in the unit that fits, as in 1.5 GiB
+        #[arg(short, long)]
+        human_readable: bool,
+        /// Only directories so far below what is asked for; what is in others is counted
+        #[arg(long, value_name = "N")]
+        max_depth: Option<u32>,
+        #[arg(value_name = "PATH", value_parser = remote(), default_value = "/")]
+        paths: Vec<RemotePath>,
+        /// Print help: here '-h' says how sizes are shown, as in 'du -sh'
+        #[arg(long, action = clap::ArgAction::Help)]
+        help: Option<bool>,
     },
     /// Write a file to standard output
     Cat {
@@ -492,6 +514,25 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             list::ls(reach, screen, &paths, look, depth).await
         }
         Verb::Stat { paths } => list::stat(reach, screen, &paths).await,
+        Verb::Du {
+            summarize,
+            human_readable,
+            max_depth,
+            paths,
+            help: _,
+        } => {
+            let depth = if summarize {
+                0
+            } else {
+                max_depth.unwrap_or(u32::MAX)
+            };
+            let sizes = if human_readable {
+                usage::Sizes::Short
+            } else {
+                usage::Sizes::Bytes
+            };
+            usage::du(reach, screen, &paths, depth, sizes).await
+        }
         Verb::Cat {
             path,
             offset,

@@ -2,10 +2,13 @@
 use super::failure::{Exit, Failure};
 use super::reach::Reach;
 use super::screen::Screen;
-use super::units::size;
+use super::units::{size, span};
 use kfs_core::health::{Health, Reason, reasons};
-use kfs_core::wire::client_meta::{ClusterStatus, LogMirror, ServerState, ServerStatus};
+use kfs_core::wire::client_meta::{
+    CheckpointAge, CheckpointStatus, ClusterStatus, LogMirror, ServerState, ServerStatus,
+};
 use serde::Serialize;
+use std::time::Duration;
 
 /// The health, as JSON.
 #[derive(Serialize, Debug)]
@@ -47,6 +50,8 @@ struct Shape<'a> {
     read_only: Option<&'a str>,
     tail_lost: bool,
     checkpoint: Option<u64>,
+    checkpoint_age_s: Option<u64>,
+    checkpoint_before_start: Option<bool>,
     checkpoint_failed: Option<&'a str>,
     log_mirror: bool,
     log_repaired: Option<&'a [String]>,
@@ -124,6 +129,11 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         read_only: status.read_only.as_deref(),
         tail_lost: status.tail_lost,
         checkpoint: status.checkpoint.newest.map(|seq| seq.0),
+        checkpoint_age_s: status.checkpoint.age.map(|age| seconds(age).as_secs()),
+        checkpoint_before_start: status
+            .checkpoint
+            .age
+            .map(|age| matches!(age, CheckpointAge::Over(_))),
         checkpoint_failed: status.checkpoint.failed.as_deref(),
         log_mirror: status.log_mirror.is_some(),
         log_repaired: status.log_mirror.as_deref().map(|mirror| &*mirror.repaired),
@@ -162,10 +172,7 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
                 Some(LogMirror { caught_up, .. }) =>
                     format!(", mirrored ({caught_up} files brought up to date at the start)"),
             },
-            status.checkpoint.newest.map_or_else(
-                || "no checkpoint yet".to_owned(),
-                |seq| format!("newest checkpoint at {seq}")
-            )
+            checkpoint(&status.checkpoint)
         ),
         format!(
             "files    {} in {} directories, {}",
@@ -227,6 +234,26 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
     lines
 }
 
+/// The newest checkpoint, and how old what is in it is.
+fn checkpoint(status: &CheckpointStatus) -> String {
+    let Some(seq) = status.newest else {
+        return "no checkpoint yet".into();
+    };
+    let old = match status.age {
+        Some(CheckpointAge::Exactly(age)) => format!(", {} ago", span(age)),
+        Some(CheckpointAge::Over(age)) => format!(", before this start {} ago", span(age)),
+        None => String::new(),
+    };
+    format!("newest checkpoint at {seq}{old}")
+}
+
+/// Since it was made, or since the start before which it was.
+const fn seconds(age: CheckpointAge) -> Duration {
+    match age {
+        CheckpointAge::Exactly(age) | CheckpointAge::Over(age) => age,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +311,18 @@ mod tests {
     #[test]
     fn a_whole_cluster_is_well() {
         assert_eq!(codes(&cluster()), (Health::Ok, vec![]));
+    }
+
+    #[test]
+    fn the_age_of_the_newest_checkpoint_is_told_as_far_as_it_is_known() {
+        let mut status = cluster();
+        let said = |status: &ClusterStatus| lines(status, &[])[2].clone();
+        assert!(said(&status).ends_with("; no checkpoint yet"));
+        status.checkpoint.newest = Some(LogSeq(2));
+        status.checkpoint.age = Some(CheckpointAge::Exactly(Duration::from_secs(120)));
+        assert!(said(&status).ends_with("; newest checkpoint at 2, 2 min ago"));
+        status.checkpoint.age = Some(CheckpointAge::Over(Duration::from_secs(7)));
+        assert!(said(&status).ends_with("; newest checkpoint at 2, before this start 7 s ago"));
     }
 
     #[test]

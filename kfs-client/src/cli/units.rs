@@ -76,6 +76,18 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{:.1} {unit}", bytes as f64 / *scale as f64)
 }
 
+/// `45 s`, `12 min`, `3 h`, `2 d`: as the pages of the servers have it.
+pub(crate) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (number, unit) = match seconds {
+        0..90 => (seconds, "s"),
+        90..5_400 => ((seconds + 30) / 60, "min"),
+        5_400..172_800 => ((seconds + 1_800) / 3_600, "h"),
+        _ => ((seconds + 43_200) / 86_400, "d"),
+    };
+    format!("{number} {unit}")
+}
+
 /// `2026-01-31 23:59:59Z`.
 pub(crate) fn date(time: UnixNanos) -> String {
     let seconds = time.0 / 1_000_000_000;
@@ -154,6 +166,20 @@ mod tests {
             (1_767_225_599, "2025-12-31 23:59:59Z"),
         ] {
             assert_eq!(date(UnixNanos(seconds * 1_000_000_000)), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_shown_in_the_unit_that_fits() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (89, "89 s"),
+            (90, "2 min"),
+            (5_399, "90 min"),
+            (5_400, "2 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
         }
     }
 

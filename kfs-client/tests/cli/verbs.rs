@@ -239,3 +239,70 @@ fn help_and_version_are_answers() {
         assert!(!said.out.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn what_trees_take_is_summed_up_deepest_first_and_as_of_one_record() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/a/b/c", "/a/d"]);
+    cluster.store("/a/b/one", &content(70_000));
+    cluster.store("/a/two", b"12345");
+    cluster.store("/top", b"123");
+    let said = cluster.kfs(&["du", "/a"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let due = "0\t/a/b/c\n70000\t/a/b\n0\t/a/d\n70005\t/a\n";
+    assert_eq!(said.out, due.as_bytes());
+    for part in ["/a: 2 files, 4 directories, 2 chunks", "as of record "] {
+        assert!(said.err.contains(part), "{part}: {}", said.err);
+    }
+    assert_eq!(
+        cluster.ok(&["du", "-s", "/", "/top"]),
+        "70008\t/\n3\t/top\n"
+    );
+    assert_eq!(cluster.ok(&["du", "-sh", "/a/b"]), "68.4 KiB\t/a/b\n");
+    let one_down = "70005\t/a\n70008\t/\n";
+    assert_eq!(cluster.ok(&["du", "--max-depth", "1"]), one_down);
+    let told = lines(&cluster.ok(&["--json", "du", "/a"]));
+    assert_eq!(told.len(), 4);
+    let all = &told[3];
+    assert_eq!((&all["path"], &all["depth"]), (&"/a".into(), &0.into()));
+    for (field, value) in [
+        ("bytes", 70_005),
+        ("files", 2),
+        ("directories", 4),
+        ("chunks", 2),
+        ("replica_bytes", 3 * (2 * 16_384 + 70_005)),
+    ] {
+        assert_eq!(all[field], value, "{field}");
+    }
+    assert!(told.iter().all(|of| of["log_seq"] == all["log_seq"]));
+    // One path that is not there does not keep the others from being shown.
+    let said = cluster.kfs(&["du", "-s", "/nothing", "/a"]);
+    assert_eq!(said.code, Some(3));
+    assert_eq!(said.out, b"70005\t/a\n");
+    assert!(said.err.contains("KFS-E001"), "{}", said.err);
+    for wrong in [
+        &["du", "-s", "--max-depth", "1"][..],
+        &["du", "--max-depth", "x"],
+    ] {
+        assert_eq!(cluster.kfs(wrong).code, Some(2));
+    }
+    assert!(cluster.ok(&["du", "--help"]).contains("--max-depth"));
+}
+
+#[test]
+fn more_directories_than_fit_in_an_answer_are_all_shown() {
+    let cluster = Cluster::new();
+    let paths: Vec<String> = (0..1_300).map(|nth| format!("/d/{nth:04}")).collect();
+    cluster.ok(&["mkdir", "/d"]);
+    let mut arguments = vec!["mkdir"];
+    arguments.extend(paths.iter().map(String::as_str));
+    cluster.ok(&arguments);
+    let shown = cluster.ok(&["du", "/d"]);
+    let mut due: Vec<String> = paths.iter().map(|path| format!("0\t{path}")).collect();
+    due.push("0\t/d".into());
+    assert!(
+        shown.lines().eq(due.iter()),
+        "{} lines",
+        shown.lines().count()
+    );
+}

@@ -30,7 +30,7 @@ use crate::time::{Instant, Now};
 use crate::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
 use crate::wire::client_meta::{
     Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Entry, Keep, Kind, MutateOp, Ownership,
-    Parents, QueryOp, RenameMode,
+    Parents, QueryOp, RenameMode, UsagePage,
 };
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -144,6 +144,18 @@ pub enum Call {
     Status,
     /// A checkpoint is made; answered by [`Event::Checkpoint`].
     Checkpoint,
+    /// What a tree takes: the first page of a scan; answered by [`Event::Usage`].
+    Usage {
+        /// Which.
+        at: At,
+        /// Directories so far below have rows of their own.
+        depth: u32,
+    },
+    /// The next page of a scan; answered by [`Event::Usage`].
+    UsageNext {
+        /// As the page before said.
+        scan: u64,
+    },
     /// What a part of the log that is missing had is given up; answered by [`Event::Done`].
     AcceptRollback,
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
@@ -159,6 +171,7 @@ impl Call {
             | Self::RemoveTree(at)
             | Self::Rmdir(at)
             | Self::Open(at)
+            | Self::Usage { at, .. }
             | Self::Mkdir { at, .. }
             | Self::Create { at, .. } => [&at.path, &[]],
             Self::List { at, after } => [&at.path, after],
@@ -169,6 +182,7 @@ impl Call {
             | Self::Abandon(_)
             | Self::Read { .. }
             | Self::Status
+            | Self::UsageNext { .. }
             | Self::AcceptRollback
             | Self::Checkpoint
             | Self::Disconnect => [&[], &[]],
@@ -225,6 +239,8 @@ pub enum Event {
     Status(Box<ClusterStatus>),
     /// To `Checkpoint`.
     Checkpoint(CheckpointMade),
+    /// To `Usage` and `UsageNext`.
+    Usage(UsagePage),
     /// The call failed.
     Failed(Failure),
 }
@@ -306,6 +322,7 @@ enum Asker {
     Change(CallId),
     Status(CallId),
     Checkpoint(CallId),
+    Usage(CallId),
     Open { id: CallId, name: String },
     Create { id: CallId, name: String },
     Locate { handle: Handle, page: Page },
@@ -394,6 +411,14 @@ impl Client {
             Call::Status => meta.ask(now, Asker::Status(id), Ask::Query(QueryOp::Status)),
             Call::Checkpoint => {
                 meta.ask(now, Asker::Checkpoint(id), Ask::Query(QueryOp::Checkpoint))
+            }
+            Call::Usage { at, depth } => {
+                let op = QueryOp::Usage { at, depth };
+                meta.ask(now, Asker::Usage(id), Ask::Query(op));
+            }
+            Call::UsageNext { scan } => {
+                let op = QueryOp::UsageNext { scan };
+                meta.ask(now, Asker::Usage(id), Ask::Query(op));
             }
             Call::AcceptRollback => meta.ask(
                 now,
@@ -634,6 +659,10 @@ impl Client {
             }),
             Asker::Checkpoint(id) => self.reach.answer(id, outcome, |reply| match reply {
                 Reply::Answer(Answer::Checkpoint(made)) => Some(Event::Checkpoint(made)),
+                Reply::Answer(_) | Reply::Done(..) => None,
+            }),
+            Asker::Usage(id) => self.reach.answer(id, outcome, |reply| match reply {
+                Reply::Answer(Answer::Usage(page)) => Some(Event::Usage(page)),
                 Reply::Answer(_) | Reply::Done(..) => None,
             }),
             Asker::Change(id) => self.reach.answer(id, outcome, |reply| match reply {

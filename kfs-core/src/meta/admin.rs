@@ -27,6 +27,10 @@ impl Serving {
                 Status::Busy,
                 "a checkpoint is asked for by itself",
             )),
+            // Answered when it has come so far: see `Serving::usage`.
+            QueryOp::Usage { .. } | QueryOp::UsageNext { .. } => {
+                Err(Refusal::new(Status::Busy, "a scan is asked for by itself"))
+            }
             QueryOp::Open { at } => self.open(io, link, at),
             QueryOp::Hold { files } => self.hold(io, link, files),
             QueryOp::Release { file } => Ok(self.release(io, link, *file)),
@@ -123,7 +127,7 @@ impl Serving {
             min_replicas: config.min_replicas,
             read_only: self.read_only(),
             tail_lost: self.state.tail_lost.is_some(),
-            checkpoint: Box::new(self.checkpoints.status()),
+            checkpoint: Box::new(self.checkpoints.status(now.mono)),
             replication_work: Box::new(self.copying.status()),
             reclaim: Box::new(self.reclaim.status(&self.state)),
             log_mirror: self.mirror.clone().map(Box::new),

@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::client_meta::CheckpointStatus;
+use crate::wire::client_meta::{CheckpointAge, CheckpointStatus};
 use bytes::Bytes;
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -63,6 +63,8 @@ pub(super) struct Checkpoints {
     copies: Copies,
     /// On the disk, and whole, oldest first.
     kept: Vec<LogSeq>,
+    /// Of the newest of them.
+    since: Since,
     due: Option<Instant>,
     /// How many segments the log had when the last one was begun.
     segments: usize,
@@ -71,10 +73,21 @@ pub(super) struct Checkpoints {
     failed: Option<String>,
 }
 
+/// From when on the age of a checkpoint is counted.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    /// It was there at this start; what is in it is older.
+    Start(Instant),
+    /// The state in it was that of this instant.
+    State(Instant),
+}
+
 /// A checkpoint that is being made.
 #[derive(Clone, Debug)]
 struct Making {
     seq: LogSeq,
+    /// When its state was the one there was.
+    begun: Instant,
     /// `None` while it waits for the log.
     ticket: Option<Ticket>,
     step: Step,
@@ -127,6 +140,7 @@ impl Checkpoints {
             every,
             copies,
             kept,
+            since: Since::Start(now),
             due: every.map(|every| now + every),
             segments: 0,
             making: None,
@@ -137,14 +151,25 @@ impl Checkpoints {
     pub(super) fn newest(&self) -> Option<LogSeq> {
         self.kept.last().copied()
     }
+    /// From this record on the log is kept: two checkpoints stand for what is before it. `None`: all of it is.
+    pub(super) fn log_from(&self) -> Option<LogSeq> {
+        let older = self.kept.len().checked_sub(KEPT)?;
+        Some(self.kept[older].next())
+    }
     /// Whether one is being made, or what it replaces is being taken away.
     pub(super) const fn is_making(&self) -> bool {
         self.making.is_some()
     }
     /// For who asks how the cluster is.
-    pub(super) fn status(&self) -> CheckpointStatus {
+    pub(super) fn status(&self, now: Instant) -> CheckpointStatus {
+        let newest = self.newest();
+        let age = match self.since {
+            Since::Start(at) => CheckpointAge::Over(now.since(at)),
+            Since::State(at) => CheckpointAge::Exactly(now.since(at)),
+        };
         CheckpointStatus {
-            newest: self.newest(),
+            newest,
+            age: newest.map(|_| age),
             failed: self.failed.clone(),
         }
     }
@@ -196,6 +221,7 @@ impl Checkpoints {
         }));
         self.making = Some(Making {
             seq: state.seq,
+            begun: now,
             ticket,
             step: Step::MakingDir(writer),
         });
@@ -226,19 +252,22 @@ impl Checkpoints {
         (durable, segments): (LogSeq, &mut Segments),
         outbox: &mut Outbox<E>,
     ) -> Option<Made> {
-        let Making { seq, step, .. } = self.making.take().expect("the ticket was its");
+        let making = self.making.take().expect("the ticket was its");
+        let Making {
+            seq, begun, step, ..
+        } = making;
         let done = match (step, result) {
             // What is there already, or is gone already, is fine.
             (Step::Removing, _) => return None,
             (Step::Pruning(ops), Ok(_) | Err(DiskError::NotFound)) => {
-                self.prune(seq, ops, outbox);
+                self.prune((seq, begun), ops, outbox);
                 return None;
             }
             (Step::Pruning(_), Err(error)) => {
                 tracing::warn!(%error, "an old checkpoint or segment of the log cannot be removed; it stays");
                 return None;
             }
-            (step, Ok(done)) => self.go_on(seq, step, done, (durable, segments), outbox),
+            (step, Ok(done)) => self.go_on((seq, begun), step, done, (durable, segments), outbox),
             (step, Err(error)) => Err(format!("{}: {error}", described(&step))),
         };
         match done {
@@ -253,6 +282,7 @@ impl Checkpoints {
                 }));
                 self.making = Some(Making {
                     seq,
+                    begun,
                     ticket,
                     step: Step::Removing,
                 });
@@ -263,7 +293,7 @@ impl Checkpoints {
 
     fn go_on<E>(
         &mut self,
-        seq: LogSeq,
+        (seq, begun): (LogSeq, Instant),
         step: Step,
         done: DiskDone,
         (durable, segments): (LogSeq, &mut Segments),
@@ -325,6 +355,7 @@ impl Checkpoints {
                     Some(summary) if summary.hash == hash => {
                         self.making = Some(Making {
                             seq,
+                            begun,
                             ticket: None,
                             step: Step::Waiting(summary),
                         });
@@ -340,7 +371,7 @@ impl Checkpoints {
                 (op, Step::Naming(summary))
             }
             Step::Naming(summary) => {
-                self.made(seq, segments, outbox);
+                self.made((seq, begun), segments, outbox);
                 return Ok(Some(summary));
             }
             Step::Waiting(_) | Step::Pruning(_) | Step::Removing => {
@@ -348,15 +379,26 @@ impl Checkpoints {
             }
         };
         let ticket = Some(outbox.disk(op));
-        self.making = Some(Making { seq, ticket, step });
+        self.making = Some(Making {
+            seq,
+            begun,
+            ticket,
+            step,
+        });
         Ok(None)
     }
 
     /// It has its name, durably: what it stands for may go.
-    fn made<E>(&mut self, seq: LogSeq, segments: &mut Segments, outbox: &mut Outbox<E>) {
+    fn made<E>(
+        &mut self,
+        (seq, begun): (LogSeq, Instant),
+        segments: &mut Segments,
+        outbox: &mut Outbox<E>,
+    ) {
         probe::hit(Probe::CheckpointMade);
         self.failed = None;
         self.kept.push(seq);
+        self.since = Since::State(begun);
         let mut ops = VecDeque::new();
         let old = self.kept.len().saturating_sub(KEPT);
         for seq in self.kept.drain(..old) {
@@ -388,14 +430,24 @@ impl Checkpoints {
                 }
             }
         }
-        self.prune(seq, ops, outbox);
+        self.prune((seq, begun), ops, outbox);
     }
 
-    fn prune<E>(&mut self, seq: LogSeq, mut ops: VecDeque<DiskOp>, outbox: &mut Outbox<E>) {
+    fn prune<E>(
+        &mut self,
+        (seq, begun): (LogSeq, Instant),
+        mut ops: VecDeque<DiskOp>,
+        outbox: &mut Outbox<E>,
+    ) {
         if let Some(op) = ops.pop_front() {
             let ticket = Some(outbox.disk(op));
             let step = Step::Pruning(ops);
-            self.making = Some(Making { seq, ticket, step });
+            self.making = Some(Making {
+                seq,
+                begun,
+                ticket,
+                step,
+            });
         }
     }
 }

@@ -35,6 +35,7 @@ mod session;
 pub mod snapshot;
 pub mod state;
 mod tree;
+mod usage;
 
 use self::allocate::Allocations;
 use self::apply::Freed;
@@ -52,6 +53,7 @@ use self::roster::Roster;
 use self::sealing::Sealing;
 use self::session::Sessions;
 use self::state::State;
+use self::usage::Usages;
 use crate::buggify::{self, Site};
 use crate::identity::Identity;
 use crate::ids::{
@@ -67,8 +69,8 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::HelloRefused;
 use crate::wire::client_meta::{
-    Answer, Answered, CheckpointMade, ClusterStatus, Done, LogMirror, Mutated, QueryOp, Renewed,
-    SessionOpened, WriterStays,
+    Answer, Answered, CheckpointMade, ClusterStatus, Done, LogMirror, Mutated, Query, QueryOp,
+    Renewed, SessionOpened, WriterStays,
 };
 use crate::wire::{Head, Msg, Peer, Refusal, Status};
 use core::time::Duration;
@@ -156,6 +158,8 @@ pub struct Bounds {
     pub holds: usize,
     /// The most of them that one link has.
     pub holds_most: usize,
+    /// Scans of what trees take, and what is left of those that have ended.
+    pub usages: usize,
 }
 
 /// The meta server.
@@ -233,6 +237,7 @@ struct Serving {
     reclaim: Reclaim,
     copying: Copying,
     sealing: Sealing,
+    usages: Usages,
     /// Orders to delete that this input gave rise to.
     deletes: BTreeMap<ServerIndex, Vec<(ChunkId, Version)>>,
     started: Instant,
@@ -318,6 +323,7 @@ impl Meta {
                     sealing: serving.sealing.len(),
                     holds,
                     holds_most,
+                    usages: serving.usages.len(),
                     ..io
                 }
             }
@@ -467,7 +473,7 @@ impl Machine for Meta {
     }
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         match &self.phase {
-            Phase::Serving(serving) => serving.deadline(),
+            Phase::Serving(serving) => serving.deadline(self.io.config.timing.session_idle),
             Phase::Stopping(serving) => serving.log.deadline(),
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
         }
@@ -506,6 +512,7 @@ impl Serving {
             holds: Holds::default(),
             copying: Copying::default(),
             sealing: Sealing::of(io.now.mono, io.config.timing.serve_lease),
+            usages: Usages::new(io.now.mono),
             reclaim: Reclaim::of(&state, io.now.mono, io.config.timing.session_idle),
             deletes: BTreeMap::new(),
             started: io.now.mono,
@@ -679,7 +686,15 @@ impl Serving {
             Head::OpenSession(m) => self.open_session(io, link, request, &m),
             Head::Mutate(m) => self.mutate(io, link, request, m),
             Head::Renew(m) => self.renew(io, link, request, &m),
-            Head::Query(m) if m.op == QueryOp::Checkpoint => self.checkpoint(io, link, request),
+            Head::Query(Query {
+                op: QueryOp::Checkpoint,
+            }) => self.checkpoint(io, link, request),
+            Head::Query(Query {
+                op: QueryOp::Usage { at, depth },
+            }) => self.usage(io, link, request, &at, depth),
+            Head::Query(Query {
+                op: QueryOp::UsageNext { scan },
+            }) => self.usage_next(io, link, request, scan),
             Head::Query(m) => {
                 let answered = Answered {
                     seq: self.state.seq,
@@ -735,6 +750,7 @@ impl Serving {
     }
 
     fn closed(&mut self, io: &mut Io, link: LinkId, role: LinkRole) {
+        self.usages.closed(link);
         match role {
             LinkRole::Unsaid => {}
             LinkRole::Session(session) => self.sessions.unbind(session, link),
@@ -823,6 +839,7 @@ impl Serving {
         self.reclaim(io);
         self.replicate(io);
         self.seal_at_rest(io);
+        self.scan_usage(io);
         self.checkpoints.tick(
             io.now.mono,
             &self.state,
@@ -855,7 +872,7 @@ impl Serving {
             .advance(io.now.mono, self.state.epoch, &mut io.rng, &mut io.outbox);
     }
 
-    fn deadline(&self) -> Option<(Instant, &'static str)> {
+    fn deadline(&self, idle: Duration) -> Option<(Instant, &'static str)> {
         let of = |at: Option<Instant>, what| at.map(|at| (at, what));
         [
             self.log.deadline(),
@@ -865,6 +882,7 @@ impl Serving {
             of(self.reclaim.due(&self.state), "reclaim what was removed"),
             of(self.replication_due(), "make copies"),
             of(self.sealing_due(), "ask about chunks at rest"),
+            of(self.usages.due(idle), "go on with what trees take"),
             of(self.roster.due(), "see whether a server is silent"),
             of(self.rechains.due(), "give a chunk another chain"),
             of(

@@ -442,6 +442,8 @@ enum ClientCall<'a> {
     Checkpoint,
     AcceptRollback,
     RemoveTree(Cow<'a, At>),
+    Usage(Cow<'a, At>, u32),
+    UsageNext(u64),
 }
 
 impl TracedCall for client::Call {
@@ -487,6 +489,8 @@ impl TracedCall for client::Call {
             Self::Checkpoint => ClientCall::Checkpoint,
             Self::AcceptRollback => ClientCall::AcceptRollback,
             Self::RemoveTree(place) => ClientCall::RemoveTree(at(place)),
+            Self::Usage { at: place, depth } => ClientCall::Usage(at(place), *depth),
+            Self::UsageNext { scan } => ClientCall::UsageNext(*scan),
         };
         (put(head, &call), body)
     }
@@ -538,6 +542,11 @@ impl TracedCall for client::Call {
             ClientCall::Checkpoint => Self::Checkpoint,
             ClientCall::AcceptRollback => Self::AcceptRollback,
             ClientCall::RemoveTree(at) => Self::RemoveTree(at.into_owned()),
+            ClientCall::Usage(at, depth) => Self::Usage {
+                at: at.into_owned(),
+                depth,
+            },
+            ClientCall::UsageNext(scan) => Self::UsageNext { scan },
         })
     }
 }
@@ -631,6 +640,10 @@ impl TracedEvent for client::Event {
             Self::Checkpoint(made) => {
                 hash.word(9);
                 hash.encoded(made);
+            }
+            Self::Usage(page) => {
+                hash.word(10);
+                hash.encoded(page);
             }
             Self::Failed(failure) => {
                 hash.word(8);

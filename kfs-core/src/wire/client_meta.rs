@@ -362,6 +362,19 @@ pub enum QueryOp {
         /// Which.
         file: FileId,
     },
+    /// What a file takes, or a directory with all below it, as it is now; the first page of the answer. The scan is of
+    /// the link it is asked for on.
+    Usage {
+        /// Which.
+        at: At,
+        /// Directories so far below have rows of their own; 0: only what is asked for.
+        depth: u32,
+    },
+    /// The next page of a scan, once the one before was answered.
+    UsageNext {
+        /// As its first page said.
+        scan: u64,
+    },
 }
 
 /// Answers [`Query`].
@@ -403,6 +416,68 @@ pub enum Answer {
         /// As in `Opened`.
         idle: Duration,
     },
+    /// To `Usage` and `UsageNext`.
+    Usage(UsagePage),
+}
+
+/// A page of what a tree takes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UsagePage {
+    /// Where the next one is asked for.
+    pub scan: u64,
+    /// The state that all pages of the scan are of.
+    pub at: LogSeq,
+    /// At most [`crate::limits::USAGE_PAGE_MAX`]; none of a scan that goes on and has found nothing to say yet.
+    pub rows: Vec<UsageRow>,
+    /// Whether none is left after these.
+    pub end: bool,
+}
+
+/// A step of a walk through a tree, in byte order of names, what is in a directory before the directory itself. Names
+/// of directories that were entered and not left are the path to each.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum UsageRow {
+    /// Into a directory.
+    Enters {
+        /// Any bytes but `/` and NUL.
+        #[serde(with = "super::plain")]
+        name: Vec<u8>,
+    },
+    /// Out of the directory that was entered last; the last row of all is of what was asked for.
+    Leaves(Usage),
+}
+
+/// What a file takes, or a directory with all below it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of the files, as their sizes say.
+    pub bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// Directories, itself among them.
+    pub directories: u64,
+    /// Chunks of the files.
+    pub chunks: u64,
+    /// What the replicas of those take, headers and what was synced, on all servers that the log names for them.
+    pub replica_bytes: u64,
+}
+
+impl Usage {
+    /// With that of something else.
+    pub const fn add(&mut self, other: &Self) {
+        let Self {
+            bytes,
+            files,
+            directories,
+            chunks,
+            replica_bytes,
+        } = other;
+        self.bytes = self.bytes.saturating_add(*bytes);
+        self.files = self.files.saturating_add(*files);
+        self.directories = self.directories.saturating_add(*directories);
+        self.chunks = self.chunks.saturating_add(*chunks);
+        self.replica_bytes = self.replica_bytes.saturating_add(*replica_bytes);
+    }
 }
 
 /// A checkpoint that is there.
@@ -544,8 +619,19 @@ pub struct ClusterStatus {
 pub struct CheckpointStatus {
     /// The record that the newest one ends with; `None`: there is none yet.
     pub newest: Option<LogSeq>,
+    /// How old what is in it is; `None`: there is none yet.
+    pub age: Option<CheckpointAge>,
     /// Why the last one that was begun could not be made, if so.
     pub failed: Option<String>,
+}
+
+/// How old what is in a checkpoint is. A checkpoint has no time in it: equal states give equal bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CheckpointAge {
+    /// The state was that one so long ago.
+    Exactly(Duration),
+    /// It was there at the start of the meta server, so long ago: it is older.
+    Over(Duration),
 }
 
 /// What is done about replicas that are missing. Counts are since the meta server started.

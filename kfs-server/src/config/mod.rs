@@ -232,6 +232,9 @@ pub struct CompactorFlags {
     /// Data directory of the meta server
     #[arg(long, value_name = "DIR", env = "KFS_DATA")]
     pub data: PathBuf,
+    /// Where the meta server keeps the mirror of its log: old segments go there as well
+    #[arg(long, value_name = "DIR", env = "KFS_LOG_MIRROR")]
+    pub log_mirror: Option<PathBuf>,
     /// Only read what there is, and say up to which record it is whole
     #[arg(long)]
     pub verify: bool,

@@ -116,16 +116,28 @@ impl Files {
     }
 
     /// Opens a data directory that a server may be using, and locks one of its directories, which is made if it is
-    /// missing.
+    /// missing. The directory of its log mirror, if one is given, is not locked: the server keeps it so.
     ///
     /// # Errors
-    /// If that is locked, or there is no data directory.
-    pub fn open_beside(dir: &Path, locked: &str, done: Completions) -> Result<Self, OpenError> {
+    /// If that is locked, or there is no data directory, or no mirror where one is said to be.
+    pub fn open_beside(
+        dir: &Path,
+        locked: &str,
+        mirror: Option<&Path>,
+        done: Completions,
+    ) -> Result<Self, OpenError> {
         if let Err(error) = std::fs::metadata(dir) {
             let path = dir.to_path_buf();
             return Err(OpenError::Io { path, error });
         }
-        Self::locking(dir, &dir.join(locked), None, done)
+        if let Some(mirror) = mirror
+            && let Err(error) = std::fs::metadata(mirror)
+        {
+            let path = mirror.to_path_buf();
+            return Err(OpenError::Mirror { path, error });
+        }
+        let lock = lock_dir(dir, &dir.join(locked))?;
+        Self::working(dir, mirror, done, [Some(lock), None])
     }
 
     fn locking(
@@ -134,18 +146,21 @@ impl Files {
         mirror: Option<&Path>,
         done: Completions,
     ) -> Result<Self, OpenError> {
+        let lock = lock_dir(dir, lock)?;
+        let mirror_lock = mirror.map(|mirror| lock_mirror(dir, mirror)).transpose()?;
+        Self::working(dir, mirror, done, [Some(lock), mirror_lock])
+    }
+
+    fn working(
+        dir: &Path,
+        mirror: Option<&Path>,
+        done: Completions,
+        locks: [Option<File>; 2],
+    ) -> Result<Self, OpenError> {
         let failed = |error| OpenError::Io {
             path: dir.to_path_buf(),
             error,
         };
-        std::fs::create_dir_all(lock).map_err(failed)?;
-        let lock = File::open(lock).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.to_path_buf())),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        let mirror_lock = mirror.map(|mirror| lock_mirror(dir, mirror)).transpose()?;
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
             mirror: mirror.map(Path::to_path_buf),
@@ -164,8 +179,23 @@ impl Files {
         Ok(Self {
             shared,
             threads,
-            _locks: [Some(lock), mirror_lock],
+            _locks: locks,
         })
+    }
+}
+
+/// Makes a directory of a data directory if it is missing, and locks it.
+fn lock_dir(dir: &Path, lock: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::Io {
+        path: dir.to_path_buf(),
+        error,
+    };
+    std::fs::create_dir_all(lock).map_err(failed)?;
+    let lock = File::open(lock).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 

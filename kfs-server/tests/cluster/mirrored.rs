@@ -193,3 +193,54 @@ fn a_mirror_that_is_in_use_or_foreign_or_in_the_data_is_refused() {
     let ended = start(&site.path("data"));
     ended.expect(7, "KFS-E062", &["server's data directory"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_compactor_lets_go_of_goes_from_the_mirror_too_beside_the_server() {
+    let mut site = Site::new();
+    let (data, mirror) = (site.path("data"), site.path("mirror"));
+    let compact = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kfs-logcompactor"));
+        let output = command
+            .arg("--data")
+            .arg(&data)
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Each start begins a segment: what was before is closed.
+    for round in 0..3 {
+        let mut meta = site.mirrored();
+        let path = format!("/{round}");
+        let kfs = client(&meta);
+        let made = kfs.mkdir(path.as_bytes(), Parents::Make, OWNER).await;
+        made.unwrap();
+        if round > 0 {
+            compact(&[]);
+        }
+        meta.kill();
+    }
+    let mut meta = site.mirrored();
+    let ready = meta.ready();
+    compact(&[]);
+    let names = |site: &Site, root| site.log(root).into_keys().collect::<Vec<_>>();
+    assert!(names(&site, "mirror").len() > names(&site, "data").len());
+    let said = compact(&["--log-mirror", text(&mirror)]);
+    assert!(said.contains("went from the log mirror"), "{said}");
+    assert_eq!(names(&site, "mirror"), names(&site, "data"));
+    // The newest checkpoint was there before this run of the server made one.
+    let (_, page) = http_get(ready.http, "/status.json");
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let before = &page["cluster"]["checkpoint_before_start"];
+    assert!(
+        before == true && page["cluster"]["checkpoint_age_s"].is_number(),
+        "{page}"
+    );
+    meta.kill();
+    let meta = site.mirrored();
+    let kfs = client(&meta);
+    for round in 0..3 {
+        kfs.stat(format!("/{round}").as_bytes()).await.unwrap();
+    }
+}

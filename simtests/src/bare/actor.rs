@@ -77,6 +77,8 @@ enum Stage {
     Reading(Reading),
     Closing,
     Listing(Vec<u8>),
+    /// Until the last page of what a tree takes.
+    Scanning,
     /// Whether a file that could not be read is there at all.
     Missing(String),
     Simple,
@@ -227,6 +229,10 @@ impl Actor {
                 list(name.as_bytes(), Vec::new()),
                 Stage::Listing(name.clone().into()),
             ),
+            Job::Usage { name, depth } => {
+                let (at, depth) = (at(name), *depth);
+                (Call::Usage { at, depth }, Stage::Scanning)
+            }
             Job::Stat(name) => (Call::Stat(at(name)), Stage::Simple),
             Job::Remove(name) => (Call::Remove(at(name)), Stage::Simple),
             Job::Rmdir(name) => (Call::Rmdir(at(name)), Stage::Simple),
@@ -401,6 +407,10 @@ impl Actor {
                 let last = entries.last().map(|entry| entry.name.clone());
                 let call = list(&dir, last.unwrap_or_default());
                 self.wants(number, Stage::Listing(dir), call)
+            }
+            (Stage::Scanning, Event::Usage(page)) if !page.end => {
+                let call = Call::UsageNext { scan: page.scan };
+                self.wants(number, Stage::Scanning, call)
             }
             _ => self.ends(schedule, record, failed),
         }

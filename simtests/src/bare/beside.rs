@@ -65,7 +65,7 @@ impl Sim {
             checkpoint_every: None,
             re_replicate_after: std::time::Duration::ZERO,
             copy_rate: 1,
-            mirror: false,
+            mirror: schedule.log_mirror,
         };
         self.beside.compacting = Some(Compacting {
             machine: Box::new(Compactor::new(config, Aim::Checkpoint)),
@@ -162,7 +162,7 @@ impl Sim {
             return Ok(());
         }
         let wrong = |what| Violation::new("O7", "N3", what);
-        let Compacted { end, made } =
+        let Compacted { end, made, .. } =
             done.map_err(|why| Violation::new("halt", "L", format!("{COMPACTOR}: {why}")))?;
         let records = log::records(self.disk(0))?;
         let last = records.last().map_or(0, |logged| logged.seq.0);

@@ -423,6 +423,25 @@ impl Model {
         }
     }
 
+    /// Files and directories from here on down, itself among them; `None`: not all that is there is certain.
+    #[must_use]
+    pub fn count(&self, node: Node) -> Option<(u64, u64)> {
+        let (mut files, mut directories) = (0, 0);
+        let mut open = vec![node];
+        while let Some(node) = open.pop() {
+            let Some(listing) = self.list(node) else {
+                files += 1;
+                continue;
+            };
+            if !listing.uncertain.is_empty() {
+                return None;
+            }
+            directories += 1;
+            open.extend(listing.certain.into_values());
+        }
+        Some((files, directories))
+    }
+
     fn walk(&self, path: &[u8]) -> Walk {
         let mut at = ROOT;
         let mut parts = components(path).peekable();

@@ -11,7 +11,7 @@ use crate::oracle::replicas::Located;
 use kfs_core::client::{Call, Event, Handle};
 use kfs_core::ids::{CallId, FileId, LinkId, LogSeq};
 use kfs_core::machine::{Input, Output};
-use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Done, Keep, Kind, QueryOp};
+use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Done, Keep, Kind, QueryOp, UsageRow};
 use kfs_core::wire::{Head, Msg, Status};
 use std::collections::BTreeMap;
 
@@ -22,6 +22,8 @@ pub struct ClientObserver {
     calls: BTreeMap<CallId, Called>,
     handles: BTreeMap<Handle, FileId>,
     locates: BTreeMap<(LinkId, u64), FileId>,
+    /// Scans of what trees take that have more pages, and their operations.
+    scans: BTreeMap<u64, usize>,
     /// Of the reply that is being handled.
     seq: Option<LogSeq>,
     made: Option<FileId>,
@@ -37,6 +39,8 @@ enum Called {
     Write,
     Sync(FileId, Tick, Last),
     Read,
+    /// The first page of what a tree takes, or a later one.
+    Usage(usize),
     Other,
 }
 
@@ -49,6 +53,7 @@ impl ClientObserver {
             calls: BTreeMap::new(),
             handles: BTreeMap::new(),
             locates: BTreeMap::new(),
+            scans: BTreeMap::new(),
             seq: None,
             made: None,
         }
@@ -120,6 +125,13 @@ impl ClientObserver {
                 None => Called::Other,
             },
             Call::Read { .. } => Called::Read,
+            Call::Usage { at, .. } => {
+                Called::Usage(record.called(client, Asked::Usage(at.path.clone())))
+            }
+            Call::UsageNext { scan } => match self.scans.remove(scan) {
+                Some(operation) => Called::Usage(operation),
+                None => Called::Other,
+            },
             Call::Disconnect => {
                 record.session_ends(client);
                 Called::Other
@@ -146,6 +158,11 @@ impl ClientObserver {
             | Called::Stat(operation, _)
             | Called::Open(operation, _) = called
             {
+                record.told(operation, seq, Outcome::Failed(failure.status));
+            }
+            // That a scan has ended before its last page says nothing of the tree.
+            if let Called::Usage(operation) = called {
+                let seq = seq.filter(|_| failure.status != Status::BadRequest);
                 record.told(operation, seq, Outcome::Failed(failure.status));
             }
             return;
@@ -179,6 +196,15 @@ impl ClientObserver {
             }
             (Called::Sync(file, called, last), Event::Done) => record.synced(file, called, last),
             (Called::Read, Event::Data { .. }) => record.counts.answered += 1,
+            (Called::Usage(operation), Event::Usage(page)) if !page.end => {
+                self.scans.insert(page.scan, operation);
+            }
+            (Called::Usage(operation), Event::Usage(page)) => {
+                record.counts.answered += 1;
+                if let Some(UsageRow::Leaves(all)) = page.rows.last() {
+                    record.told(operation, seq, Outcome::Usage(*all));
+                }
+            }
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use super::Violation;
 use kfs_core::chunk;
 use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX};
 use kfs_core::client::{self, PIECE_COST};
-use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX};
+use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX, USAGE_SCANS_MAX};
 use kfs_core::meta;
 use kfs_core::meta::copying::WORK_MAX as REPLICATION_WORK_MAX;
 use kfs_core::meta::rechain::RECHAINS_MAX;
@@ -172,6 +172,7 @@ pub fn meta(whose: &str, bounds: &meta::Bounds, population: Population) -> Resul
         SEALING_WORK_MAX,
     )?;
     judge.most("chunks rechained", bounds.rechains, RECHAINS_MAX)?;
+    judge.most("scans of what trees take", bounds.usages, USAGE_SCANS_MAX)?;
     judge.most(
         "chunks being made",
         bounds.allocations,
@@ -311,10 +312,12 @@ mod tests {
             sealing: SEALING_WORK_MAX,
             holds: 60,
             holds_most: 20,
+            usages: USAGE_SCANS_MAX,
         };
         let judge = |bounds: &meta::Bounds| meta("meta", bounds, population);
         judge(&full).unwrap();
-        let more: [fn(&mut meta::Bounds); 10] = [
+        let more: [fn(&mut meta::Bounds); 11] = [
+            |bounds| bounds.usages += 1,
             |bounds| bounds.replication += 1,
             |bounds| bounds.sealing += 1,
             |bounds| bounds.links += 1,

@@ -6,6 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | O1 | N1 one total order, in real time | [`order`]; [`wing_gong`] as cross-check | operations, when a run ends |
 //! | O2 | D1, D3, D5: every byte names its writer; none is lost, none is old | [`contents`] | writes, reads, sizes |
+//! | O1 | N1: what a tree takes is of one state | [`usage`] | messages and states of the running meta server |
 //! | O3 | N3, D2, D4: what was acked durable is there after any crash | [`contents`], [`replicas`] | reads and disks, at rest |
 //! | O4 | D2: replicas are equal at rest | [`equal`] | disks and the state, at rest |
 //! | O5 | N1, N2, D1: the state holds, ids and versions are used once; one write grant at most | [`meta`] | states and messages of the running machines; the log, at rest |
@@ -36,6 +37,7 @@ pub mod rest;
 pub mod silence;
 pub mod status;
 pub mod temporary;
+pub mod usage;
 pub mod wing_gong;
 
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@ use super::{Tick, Verdicts, Violation};
 use crate::model::{Change, Effect, Expected, Model, Node};
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Attrs, Entry, Kind};
+use kfs_core::wire::client_meta::{Attrs, Entry, Kind, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -32,6 +32,8 @@ pub enum Asked {
     Stat(Vec<u8>),
     /// A page of a directory, names after this one.
     List(Vec<u8>, Vec<u8>),
+    /// What is at this path, and all below it, takes.
+    Usage(Vec<u8>),
 }
 
 impl fmt::Display for Asked {
@@ -39,6 +41,7 @@ impl fmt::Display for Asked {
         let text = |path: &[u8]| format!("/{}", String::from_utf8_lossy(path));
         match self {
             Self::Stat(path) => write!(f, "stat {}", text(path)),
+            Self::Usage(path) => write!(f, "usage of {}", text(path)),
             Self::List(path, after) => {
                 write!(
                     f,
@@ -83,6 +86,8 @@ pub enum Outcome {
     Attrs(Attrs),
     /// A page, and whether it is the last.
     Entries(Vec<Entry>, bool),
+    /// What a tree takes, all of it.
+    Usage(Usage),
     /// It was refused, or failed.
     Failed(Status),
 }
@@ -159,10 +164,16 @@ pub fn replay(operations: &[Operation], sessions_lost: BTreeMap<u32, LogSeq>) ->
             (Asked::Change(_), Some((Some(_), Outcome::Failed(status))))
                 if is_certain_failure(*status) => {}
             (Asked::Change(_), _) => doubts.entry(operation.floor).or_default().push(operation),
-            (_, Some((Some(seq), outcome @ (Outcome::Attrs(_) | Outcome::Entries(..))))) => {
+            (
+                _,
+                Some((
+                    Some(seq),
+                    outcome @ (Outcome::Attrs(_) | Outcome::Entries(..) | Outcome::Usage(_)),
+                )),
+            ) => {
                 answers.entry(seq).or_default().push((operation, outcome));
             }
-            (Asked::Stat(_) | Asked::List(..), _) => {}
+            (Asked::Stat(_) | Asked::List(..) | Asked::Usage(_), _) => {}
         }
     }
     let mut replay = Replay {
@@ -331,19 +342,20 @@ impl Replay {
                     return Err(broken(seq, operation, due));
                 }
             },
-            (Asked::Stat(path) | Asked::List(path, _), Outcome::Failed(status)) => {
-                match self.model.find(path) {
-                    Expected::Anything => self.checked.uncertain += 1,
-                    Expected::Refusal(with) if with.contains(status) => self.checked.certain += 1,
-                    Expected::Success(node) if self.wrong_kind(node, *status) => {
-                        self.checked.certain += 1;
-                    }
-                    expected => {
-                        let due = format!("was refused with {status:?}; due was {expected:?}");
-                        return Err(broken(seq, operation, due));
-                    }
+            (
+                Asked::Stat(path) | Asked::List(path, _) | Asked::Usage(path),
+                Outcome::Failed(status),
+            ) => match self.model.find(path) {
+                Expected::Anything => self.checked.uncertain += 1,
+                Expected::Refusal(with) if with.contains(status) => self.checked.certain += 1,
+                Expected::Success(node) if self.wrong_kind(node, *status) => {
+                    self.checked.certain += 1;
                 }
-            }
+                expected => {
+                    let due = format!("was refused with {status:?}; due was {expected:?}");
+                    return Err(broken(seq, operation, due));
+                }
+            },
             (Asked::Stat(path), Outcome::Attrs(attrs)) => match self.model.find(path) {
                 Expected::Anything => self.checked.uncertain += 1,
                 Expected::Success(node) => {
@@ -374,6 +386,29 @@ impl Replay {
                     }
                 }
             }
+            (Asked::Usage(path), Outcome::Usage(usage)) => match self.model.find(path) {
+                Expected::Anything => self.checked.uncertain += 1,
+                Expected::Success(node) => match self.model.count(node) {
+                    None => self.checked.uncertain += 1,
+                    Some(due) if due == (usage.files, usage.directories) => {
+                        self.checked.certain += 1;
+                    }
+                    Some(due) => {
+                        let (files, directories) = due;
+                        let what = format!(
+                            "gave {usage:?}; due were {files} files and {directories} directories"
+                        );
+                        return Err(broken(seq, operation, what));
+                    }
+                },
+                Expected::Refusal(with) => {
+                    return Err(broken(
+                        seq,
+                        operation,
+                        format!("succeeded; due was {with:?}"),
+                    ));
+                }
+            },
             _ => {}
         }
         Ok(())
@@ -535,6 +570,38 @@ mod tests {
             operation(stat("b"), 3, 5, 4, MISSING),
         ];
         assert!(oracle(&overlapping).is_ok());
+    }
+
+    #[test]
+    fn a_count_of_a_tree_that_no_state_has_is_seen() {
+        let mkdir = Asked::Change(Change::Mkdir {
+            path: b"d".to_vec(),
+            parents: Parents::MustExist,
+        });
+        let made = operation(mkdir, 1, 2, 5, MADE);
+        let create = operation(create("d/a"), 3, 8, 6, Outcome::Changed(Some(FileId(8))));
+        let usage = |seq, files, directories| {
+            let usage = Usage {
+                files,
+                directories,
+                ..Usage::default()
+            };
+            operation(Asked::Usage(Vec::new()), 4, 7, seq, Outcome::Usage(usage))
+        };
+        for (seq, files, directories, fine) in [
+            (5, 0, 2, true),
+            (6, 1, 2, true),
+            (6, 0, 2, false),
+            (5, 1, 2, false),
+            (6, 1, 1, false),
+        ] {
+            let told = [made.clone(), create.clone(), usage(seq, files, directories)];
+            assert_eq!(
+                oracle(&told).is_ok(),
+                fine,
+                "{files}, {directories} in {seq}"
+            );
+        }
     }
 
     #[test]

@@ -126,6 +126,7 @@ fn shown(outcome: Option<&Outcome>) -> String {
             let end = if *end { "" } else { " and more" };
             format!("{}{end}", names.join(" "))
         }
+        Some(Outcome::Usage(usage)) => format!("{usage:?}"),
     }
 }
 
@@ -155,6 +156,10 @@ impl<'a> Placed<'a> {
             .answer
             .as_ref()
             .filter(|answer| answer.seq.is_some());
+        // What trees take is judged by its place in the log, and against the state that it is of.
+        if matches!(operation.asked, Asked::Usage(_)) {
+            return None;
+        }
         let known = match (&operation.asked, by_meta.map(|answer| &answer.outcome)) {
             (_, Some(Outcome::Failed(status))) if is_decision(*status) => true,
             (Asked::Change(_), Some(Outcome::Failed(status))) if turns_away(*status) => {
@@ -163,7 +168,7 @@ impl<'a> Placed<'a> {
             (Asked::Change(_), Some(Outcome::Changed(_))) => true,
             (Asked::Change(_), _) => false,
             (_, Some(Outcome::Attrs(_) | Outcome::Entries(..))) => true,
-            (Asked::Stat(_) | Asked::List(..), _) => return None,
+            (Asked::Stat(_) | Asked::List(..) | Asked::Usage(_), _) => return None,
         };
         let paths = match &operation.asked {
             Asked::Change(Change::Rename { from, to, .. }) => vec![split(from), split(to)],
@@ -180,6 +185,7 @@ impl<'a> Placed<'a> {
                 | Change::RemoveTree { path },
             )
             | Asked::Stat(path)
+            | Asked::Usage(path)
             | Asked::List(path, _) => vec![split(path)],
         };
         let answer = operation.answer.as_ref().filter(|_| known);
@@ -375,7 +381,7 @@ impl Placed<'_> {
             (Asked::List(path, after), Some(Outcome::Entries(entries, end))) => {
                 page(tree, &split(path), after, entries, *end)
             }
-            (_, Some(_)) | (Asked::Stat(_) | Asked::List(..), None) => None,
+            (_, Some(_)) | (Asked::Stat(_) | Asked::List(..) | Asked::Usage(_), None) => None,
         }
     }
 }
@@ -1009,7 +1015,7 @@ mod tests {
                 }
                 Err(due) => Outcome::Failed(due[0]),
             },
-            Asked::List(..) => unreachable!("none is drawn"),
+            Asked::List(..) | Asked::Usage(_) => unreachable!("none is drawn"),
         }
     }
 

@@ -144,6 +144,13 @@ impl Actor {
             }
             Job::Stat(name) => kfs.stat(name.as_bytes()).await.map(drop),
             Job::List(name) => list(kfs, name.as_bytes()).await.map(drop),
+            Job::Usage { name, depth } => {
+                let mut scan = kfs.usage(name.as_bytes(), *depth);
+                while let Some(of) = scan.next().await {
+                    of?;
+                }
+                Ok(())
+            }
             Job::Rename { from, to, mode } => {
                 kfs.rename(from.as_bytes(), to.as_bytes(), *mode).await
             }

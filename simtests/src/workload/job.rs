@@ -64,6 +64,13 @@ pub enum Job {
     Stat(String),
     /// A directory is listed.
     List(String),
+    /// What a tree takes is asked for, while it changes.
+    Usage {
+        /// Its name.
+        name: String,
+        /// Directories so far below have rows of their own.
+        depth: u32,
+    },
     /// A name is moved.
     Rename {
         /// From here.
@@ -441,6 +448,10 @@ impl Drawing {
             },
             14 => Job::List(dir),
             15 => Job::RemoveTree(dir),
+            _ if self.draws.percent(50) => Job::Usage {
+                name: self.draws.pick(&["/", "/d0", &dir]).into(),
+                depth: self.draws.pick(&[0, 1, 9]),
+            },
             _ => Job::Stat(inner),
         };
         jobs.push(job);

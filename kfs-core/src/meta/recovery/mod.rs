@@ -15,6 +15,7 @@ mod work;
 
 use self::pair::{Pair, Paired, Two, Whole};
 use self::refusals::{damaged, data, entries, no_data, read_identity, without_identity};
+pub(super) use self::refusals::{foreign_mirror, not_a_mirror};
 use self::work::{Job, Work};
 use super::apply::apply;
 use super::checkpoint::{Loader, format as checkpoint};
@@ -40,7 +41,7 @@ use std::collections::VecDeque;
 /// Bytes of the log that are read at once.
 const READ_BYTES: usize = 1 << 20;
 /// An identity file is shorter than this.
-const IDENTITY_BYTES_MAX: usize = 1 << 16;
+pub(super) const IDENTITY_BYTES_MAX: usize = 1 << 16;
 /// What a file system puts into its root by itself.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -242,7 +243,9 @@ impl Recovery {
                 let mut two = Box::<Two>::default();
                 let listed = match result {
                     // The mirror has it.
-                    Err(DiskError::NotFound) if io.config.mirror => {
+                    Err(DiskError::NotFound)
+                        if io.config.mirror && self.purpose == Purpose::Serve =>
+                    {
                         two.make.push(FileName::new(DIR));
                         Vec::new()
                     }

@@ -137,7 +137,7 @@ pub(super) fn strange_mirror(name: &str) -> Fault {
     }
 }
 
-pub(super) fn not_a_mirror() -> Fault {
+pub(in crate::meta) fn not_a_mirror() -> Fault {
     Fault {
         kind: FaultKind::Refused,
         what: "the directory named as the log mirror is a server's data directory".into(),
@@ -145,7 +145,7 @@ pub(super) fn not_a_mirror() -> Fault {
     }
 }
 
-pub(super) fn foreign_mirror(found: ClusterId, due: Option<ClusterId>) -> Fault {
+pub(in crate::meta) fn foreign_mirror(found: ClusterId, due: Option<ClusterId>) -> Fault {
     let due = due.map_or_else(String::new, |due| format!(", not to cluster {due}"));
     Fault {
         kind: FaultKind::Refused,

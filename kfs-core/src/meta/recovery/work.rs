@@ -114,6 +114,8 @@ pub(super) struct Work {
     /// The piece that is being read.
     reading: Option<Piece>,
     running: (&'static str, Side),
+    /// Whether that takes a file away: a compactor beside it may have done so already.
+    removes: bool,
 }
 
 impl Work {
@@ -122,6 +124,7 @@ impl Work {
             jobs,
             reading: None,
             running: ("begin", Side::Primary),
+            removes: false,
         }
     }
 
@@ -149,7 +152,9 @@ impl Work {
             };
             return Ok(Some(self.issue(io, write)));
         }
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !(self.removes && error == DiskError::NotFound)
+        {
             return Err(self.fault(&error));
         }
         let op = match self.jobs.pop_front() {
@@ -170,6 +175,7 @@ impl Work {
 
     fn issue(&mut self, io: &mut Io, op: DiskOp) -> Ticket {
         self.running = described(&op);
+        self.removes = matches!(op, DiskOp::Remove { .. });
         io.outbox.disk(op)
     }
 

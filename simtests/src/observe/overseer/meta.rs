@@ -5,6 +5,7 @@ use crate::oracle::bounds::{self, Population};
 use crate::oracle::log::LiveStates;
 use crate::oracle::meta::StateHistory;
 use crate::oracle::silence::Hearing;
+use crate::oracle::usage::Usages;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::MIN_REPLICAS;
 use kfs_core::ids::{Boot, Epoch, Incarnation, Instance, LinkId, LogSeq, NodeId, Term};
@@ -14,6 +15,7 @@ use kfs_core::meta::state::State;
 use kfs_core::meta::{Call, Event, Meta};
 use kfs_core::time::{Instant, Now};
 use kfs_core::wire::Head;
+use kfs_core::wire::client_meta::{Answer, Answered, Query, QueryOp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -50,6 +52,7 @@ pub(super) struct MetaSeen {
     /// Its own clock's time.
     mono: Instant,
     hearing: Hearing,
+    usages: Usages,
 }
 
 /// What a damaged log must still give, or no start at all.
@@ -81,6 +84,7 @@ impl MetaSeen {
         self.began = None;
         self.has_welcomed = false;
         self.hearing = Hearing::default();
+        self.usages = Usages::default();
     }
 
     pub(super) fn damaged(&mut self, at: Tick) {
@@ -209,6 +213,7 @@ impl Overseen for Meta {
                 links.remove(link);
                 overseer.meta.hellos.remove(link);
                 overseer.meta.seen.remove(link);
+                overseer.meta.usages.closed(*link);
             }
             Input::Received { link, msg } => {
                 if let Head::Hello(hello) = &msg.head
@@ -230,6 +235,13 @@ impl Overseen for Meta {
                         let (term, id) = (inventory.term, (item.chunk, item.version));
                         overseer.collector.reported((server, node), term, id);
                     }
+                }
+                if let Head::Query(Query {
+                    op: QueryOp::Usage { at, depth },
+                }) = &msg.head
+                {
+                    let usages = &mut overseer.meta.usages;
+                    usages.asked((*link, msg.request), at, *depth);
                 }
                 if let Head::Heartbeat(beat) = &msg.head
                     && let Some((node, ..)) = overseer.meta.hellos.get(link)
@@ -271,6 +283,10 @@ impl Overseen for Meta {
                 }
                 overseer.meta.welcomes(*link)
             }
+            Head::Answered(Answered {
+                outcome: Ok(Answer::Usage(page)),
+                ..
+            }) => overseer.meta.usages.answered((*link, msg.request), page),
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }
@@ -317,6 +333,7 @@ impl Overseen for Meta {
         let (Some(state), Some(durable)) = (self.state(), self.durable()) else {
             return Ok(());
         };
+        overseer.meta.usages.rests(state);
         let now = (state.seq(), durable);
         let last = overseer.meta.last;
         overseer.meta.began.get_or_insert(state.seq());

@@ -58,6 +58,7 @@
 //! | a file is replaced in two steps | `rename-over-power` | `rename-in-two-records` |
 //! | a directory is moved below itself | `directory-below-itself` | `directory-into-itself` |
 //! | a client dies with files that nobody was to see | `writer-dies` | `temporary-stays` |
+//! | what a tree takes is asked for while names move in it; who asks dies, and the meta server loses power | `tree-counted-while-names-move` | `usage-of-moving-tree` |
 //! | a client makes names below a directory that another removes | `removed-while-created-below` | `full-directory-removed` |
 //! | open, remove, the meta server restarts, read on | `removed-while-open` | `held-file-dropped`, `restart-forgets-holders`, `holds-not-told-again` |
 //! | a directory is removed with all that is in it, while a client creates below it and another reads there | `tree-removed-while-created-below` | `tree-takes-held`, `reclaim-loses-its-place` |

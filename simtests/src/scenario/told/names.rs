@@ -1,5 +1,5 @@
 //! Names: directories that would hold themselves, files that go with who made them.
-use super::{draws_of, mkdir, plan, planned, read, small, write};
+use super::{acked, dark, draws_of, mkdir, plan, planned, read, small, write};
 use crate::fault::{Fault, Trigger};
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
@@ -9,7 +9,7 @@ use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 2] = [
+pub(super) const ALL: [Scenario; 3] = [
     Scenario {
         name: "directory-below-itself",
         about: "directories are moved to names below themselves, and two below one another at the same time",
@@ -37,6 +37,69 @@ pub(super) const ALL: [Scenario; 2] = [
             Schedule {
                 clients: vec![plan(jobs("/x", "/y")), plan(jobs("/y", "/x"))],
                 ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "tree-counted-while-names-move",
+        about: "what a tree takes is asked for while files and directories in it move back and forth, who asks dies, and the meta server loses power",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let base = small(seed);
+            let dirs = ["/d0/t/a", "/d0/t/b", "/d0/t/c"];
+            let makes = [mkdir("/d0/t")].into_iter().chain(dirs.map(mkdir));
+            let fills = (0..36).map(|nth| Job::Touch(format!("{}/{nth}", dirs[nth % 3])));
+            let first = makes.chain(fills).chain([
+                write("/d0/t/b/long", &[Some(5_000)]),
+                write("/d0/t/c/long", &[Some(2_500)]),
+            ]);
+            let moved = |from: String, to: String| Job::Rename {
+                from,
+                to,
+                mode: RenameMode::NoReplace,
+            };
+            let moves = (0..60).flat_map(|nth| {
+                let (name, round) = (3 * (nth % 12), nth / 12);
+                let (from, to) = if round % 2 == 0 {
+                    ("a", "c")
+                } else {
+                    ("c", "a")
+                };
+                let file = moved(format!("/d0/t/{from}/{name}"), format!("/d0/t/{to}/{name}"));
+                let (up, down) = ("/d0/t/b".to_owned(), "/d0/t/z".to_owned());
+                match nth % 10 {
+                    4 => vec![file, moved(up, down)],
+                    9 => vec![file, moved(down, up)],
+                    _ => vec![file],
+                }
+            });
+            let asks = |name: &'static str, depth| {
+                let ask = move |_| {
+                    let name = name.into();
+                    [Job::Usage { name, depth }, Job::Idle { ms: 15 }]
+                };
+                plan(
+                    [acked(3, 30)]
+                        .into_iter()
+                        .chain((0..40).flat_map(ask))
+                        .collect(),
+                )
+            };
+            let dies = Fault::KillClient(2);
+            let fault = dark(&[0], &[], &mut draws);
+            Schedule {
+                clients: vec![
+                    plan(first.chain(moves).collect()),
+                    asks("/d0", 9),
+                    asks("/", 0),
+                ],
+                faults: vec![
+                    planned(Trigger::At(500 + draws.below(900)), dies, 200),
+                    planned(Trigger::At(900 + draws.below(600)), fault, 50),
+                ],
+                // A scan that is not pushed to be slow is over in one slice.
+                buggify_permille: 250,
+                ..base
             }
         },
     },

@@ -2,8 +2,11 @@
 //! checkpoint; by the same code that a start reads them with, and beside a meta server that may be serving.
 //!
 //! The open segment is never read, nor anything that the server may still change; closed segments and checkpoints
-//! do not change any more. The server makes checkpoints of its own: equal states give equal bytes, so two files of
+//! do not change any more. Of a log mirror it changes nothing but that old segments go, see [`trimming`]. The server makes checkpoints of its own: equal states give equal bytes, so two files of
 //! one name would be the same. Killed at any instruction it leaves what was there, and perhaps an unfinished file.
+mod trimming;
+
+use self::trimming::{TrimStep, Trimming};
 use super::checkpoint::Summary;
 use super::checkpointing::{Checkpoints, Made, Maker};
 use super::commit::Segments;
@@ -40,6 +43,8 @@ pub struct Compacted {
     pub end: LogSeq,
     /// The checkpoint that was made.
     pub made: Option<Summary>,
+    /// Segments that went from the log mirror.
+    pub mirror_removed: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -47,9 +52,19 @@ enum Phase {
     /// Until the first input.
     Asleep,
     Reading(Box<Recovery>),
+    /// Whose mirror it is is looked at before anything is changed.
+    Meeting(Box<Meeting>),
     Clearing(Box<Clearing>),
     Making(Box<Making>),
+    Trimming(Box<Trimming>),
     Ended,
+}
+
+#[derive(Clone, Debug)]
+struct Meeting {
+    ticket: Ticket,
+    found: Found,
+    state: State,
 }
 
 /// What earlier ones did not finish is taken away first: the lock says that none of them is at work.
@@ -87,14 +102,17 @@ impl Compactor {
             Phase::Reading(recovery) => match recovery.completed(&mut self.io, ticket, result) {
                 Ok(Recovered::Going(recovery)) => Phase::Reading(recovery),
                 Ok(Recovered::Read(read)) => {
-                    let (mut found, state) = *read;
-                    let left = match self.aim {
-                        Aim::Checkpoint if !planted::is(Bug::CompactorLeavesRest) => {
-                            core::mem::take(&mut found.compacting)
-                        }
-                        Aim::Checkpoint | Aim::Read => Vec::new(),
-                    };
-                    self.clear(left, found, state)
+                    let (found, state) = *read;
+                    if self.trims() {
+                        let ticket = self.io.outbox.disk(trimming::whose());
+                        Phase::Meeting(Box::new(Meeting {
+                            ticket,
+                            found,
+                            state,
+                        }))
+                    } else {
+                        self.begin(found, state)
+                    }
                 }
                 Ok(Recovered::Done(_)) => unreachable!("nothing is opened"),
                 Err(fault) => {
@@ -102,6 +120,16 @@ impl Compactor {
                     Phase::Ended
                 }
             },
+            Phase::Meeting(meeting) if meeting.ticket == ticket => {
+                let Meeting { found, state, .. } = *meeting;
+                match trimming::is_ours(found.identity.cluster, result) {
+                    Ok(()) => self.begin(found, state),
+                    Err(fault) => {
+                        self.io.outbox.halt(fault);
+                        Phase::Ended
+                    }
+                }
+            }
             // What stays is in nobody's way, unless it has the name that is needed: then its creation says so.
             Phase::Clearing(clearing) if clearing.ticket == ticket => {
                 let Clearing {
@@ -124,14 +152,37 @@ impl Compactor {
                 } else {
                     let made = made.take().expect("it has ended one way or the other");
                     let end = *end;
-                    self.end(made.map(|made| Compacted {
-                        end,
-                        made: Some(made),
-                    }))
+                    match made {
+                        Ok(made) => self.trim((end, Some(made)), checkpoints, segments),
+                        Err(why) => self.end(Err(why)),
+                    }
                 }
             }
-            other @ (Phase::Asleep | Phase::Clearing(_) | Phase::Making(_) | Phase::Ended) => other,
+            Phase::Trimming(trimming) if trimming.ticket == ticket => {
+                self.trim_on(trimming, result)
+            }
+            other @ (Phase::Asleep
+            | Phase::Meeting(_)
+            | Phase::Clearing(_)
+            | Phase::Making(_)
+            | Phase::Trimming(_)
+            | Phase::Ended) => other,
         };
+    }
+
+    /// Whether it is to let go of segments of a mirror.
+    fn trims(&self) -> bool {
+        self.io.config.mirror && self.aim == Aim::Checkpoint
+    }
+
+    fn begin(&mut self, mut found: Found, state: State) -> Phase {
+        let left = match self.aim {
+            Aim::Checkpoint if !planted::is(Bug::CompactorLeavesRest) => {
+                core::mem::take(&mut found.compacting)
+            }
+            Aim::Checkpoint | Aim::Read => Vec::new(),
+        };
+        self.clear(left, found, state)
     }
 
     /// Takes away the next of what was left, or begins the checkpoint.
@@ -156,7 +207,7 @@ impl Compactor {
         );
         let mut segments = found.segments;
         segments.extend(found.open);
-        let (segments, end) = (Segments(segments), state.seq());
+        let (mut segments, end) = (Segments(segments), state.seq());
         // While the first segment is open there is nothing that does not change any more.
         if self.aim == Aim::Checkpoint
             && end > LogSeq(0)
@@ -169,7 +220,53 @@ impl Compactor {
                 made: None,
             }));
         }
-        self.end(Ok(Compacted { end, made: None }))
+        if self.trims() {
+            return self.trim((end, None), &checkpoints, &mut segments);
+        }
+        self.end(Ok(Compacted {
+            end,
+            made: None,
+            mirror_removed: 0,
+        }))
+    }
+
+    /// What is needed of the log is known: the mirror may let go of the rest, if there is one.
+    fn trim(
+        &mut self,
+        (end, made): (LogSeq, Option<Summary>),
+        checkpoints: &Checkpoints,
+        segments: &mut Segments,
+    ) -> Phase {
+        let done = Compacted {
+            end,
+            made,
+            mirror_removed: 0,
+        };
+        let Some(from) = checkpoints.log_from().filter(|_| self.trims()) else {
+            return self.end(Ok(done));
+        };
+        segments.forget_before(from);
+        let Some(first) = segments.0.first().copied() else {
+            return self.end(Ok(done));
+        };
+        let (op, step) = TrimStep::begin();
+        let ticket = self.io.outbox.disk(op);
+        Phase::Trimming(Box::new(Trimming {
+            ticket,
+            first,
+            step,
+            done,
+        }))
+    }
+
+    fn trim_on(&mut self, mut trimming: Box<Trimming>, result: DiskResult) -> Phase {
+        match trimming.go_on(result) {
+            Some(op) => {
+                trimming.ticket = self.io.outbox.disk(op);
+                Phase::Trimming(trimming)
+            }
+            None => self.end(Ok(trimming.done)),
+        }
     }
 
     fn end(&mut self, done: Result<Compacted, String>) -> Phase {
