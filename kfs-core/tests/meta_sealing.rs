@@ -198,6 +198,32 @@ fn nobody_is_asked_while_a_file_is_written_or_a_replica_is_missing() {
 }
 
 #[test]
+fn what_is_synced_of_a_file_that_is_still_written_is_not_asked_about() {
+    let mut at = Closed::is_sealed();
+    let file = at.rig.create(&mut at.client, "open");
+    let of: Vec<Server> = at.servers.clone();
+    let of: Vec<&Server> = of.iter().collect();
+    let grant = at.rig.allocate(&mut at.client, &of, file, 0).unwrap();
+    let basis = vec![synced(&grant, LEN)];
+    at.rig
+        .mutate(&mut at.client, set_size(file, LEN, basis.clone()))
+        .unwrap();
+    // The end of another session has all chunks looked through.
+    let ends = |at: &mut Closed, nonce| {
+        let mut other = at.rig.client(nonce);
+        at.rig.mutate(&mut other, MutateOp::EndSession).unwrap();
+        at.pass(REST * 8);
+        at.grant = grant.clone();
+        at.asked().len()
+    };
+    assert_eq!(ends(&mut at, 2), 0);
+    at.rig
+        .mutate(&mut at.client, close(file, LEN, basis))
+        .unwrap();
+    assert_ne!(ends(&mut at, 3), 0);
+}
+
+#[test]
 fn who_is_at_work_is_asked_again_and_who_cannot_say_is_not_asked_every_second() {
     let mut at = Closed::begin();
     at.pass(REST);
