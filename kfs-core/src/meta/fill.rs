@@ -5,18 +5,19 @@ use super::key::{Key, Name};
 use super::oplog::{Forming, SegmentHeader};
 use super::packed::{ChunkSet, Map};
 use super::record::{
-    By, ChunkOpened, DirectoriesMade, EpochBegun, FileCreated, Logged, Record, ServerJoined,
-    SessionOpened, SizeSet,
+    By, ChunkOpened, DirectoriesMade, EpochBegun, FileCreated, Logged, Record, Sealed,
+    ServerJoined, SessionOpened, SizeSet,
 };
 use super::state::State;
 use crate::identity::{Identity, Owner};
 use crate::ids::{
-    Boot, ChunkId, ClusterId, DiskId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
+    Boot, ChunkId, ClusterId, Digest, DiskId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
     RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
 };
 use crate::limits::{Geometry, Limits};
 use crate::rng::Rng;
 use crate::time::UnixNanos;
+use crate::wire::chunk_meta::Content;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Keep, Ownership, WriterStays};
 
@@ -42,7 +43,7 @@ pub enum Order {
 }
 
 /// The records of a log in which so many files were made, each with a name of 16 bytes that say nothing, one chunk
-/// of three replicas and a size, and closed: three records a file, after those of directories of a thousand files.
+/// of three replicas and a size, closed and sealed: four records a file, after those of directories of a thousand files.
 #[derive(Clone, Debug)]
 pub struct Records {
     files: u64,
@@ -161,7 +162,15 @@ impl Records {
             writer: WriterStays::Closed,
             time: closed,
         };
-        self.next = vec![sized.into(), opened.into(), created.into()];
+        let sealed = Sealed {
+            chunk: opened.chunk,
+            version: opened.version,
+            content: Content {
+                durable: synced,
+                digest: Digest(self.rng.u64()),
+            },
+        };
+        self.next = vec![sealed.into(), sized.into(), opened.into(), created.into()];
     }
 }
 

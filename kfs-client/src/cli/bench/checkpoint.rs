@@ -4,7 +4,9 @@
 //! Each call of the machine is measured by what it takes of this thread's CPU time, so that what else the machine
 //! it runs on does is not counted. A disk is simulated that takes so many bytes a second.
 use super::process::own_resident_bytes;
-use kfs_core::ids::{Epoch, LinkId, RequestNumber, SessionId, Ticket};
+use kfs_core::ids::{
+    Boot, Epoch, Incarnation, Instance, LinkId, LogSeq, NodeId, RequestNumber, SessionId, Ticket,
+};
 use kfs_core::limits::{Geometry, Limits, Timing};
 use kfs_core::machine::{
     DirEntry, DiskDone, DiskError, DiskOp, DiskResult, Input, Machine as _, Output, SyncMode,
@@ -12,6 +14,7 @@ use kfs_core::machine::{
 use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::rng::Rng;
 use kfs_core::time::{Instant, Now, UnixNanos};
+use kfs_core::wire::chunk_meta::Hello;
 use kfs_core::wire::client_meta::{
     Answer, At, Keep, Mutate, MutateOp, OpenSession, Ownership, Query, QueryOp,
 };
@@ -36,6 +39,7 @@ const WITHIN: Duration = Duration::from_secs(600);
 pub(super) const DISK_BYTES_A_SECOND: u64 = 200 << 20;
 const SYNC: Duration = Duration::from_micros(200);
 const LINK: LinkId = LinkId::accepted(0);
+const CHUNKSERVER: LinkId = LinkId::accepted(1);
 
 /// What came of it.
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, Debug)]
@@ -160,7 +164,40 @@ impl Rig {
         while self.session.is_none() {
             self.next(Instant(u64::MAX))?;
         }
+        self.chunkserver_joins()?;
         self.took.clear();
+        Ok(())
+    }
+
+    /// A start takes changes when one chunkserver has said hello, and those of before are waited for no longer.
+    fn chunkserver_joins(&mut self) -> io::Result<()> {
+        let peer = Peer {
+            role: Role::Chunk,
+            cluster: kfs_core::meta::fill::CLUSTER,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 2)),
+            protocol: kfs_core::wire::PROTOCOL_MAX,
+            build: "bench".into(),
+        };
+        let link = CHUNKSERVER;
+        self.tell(Input::Opened { link, peer })?;
+        let hello = Hello {
+            cluster: kfs_core::meta::fill::CLUSTER,
+            node: NodeId(u128::MAX),
+            boot: Boot(1),
+            instance: Instance(1),
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 2)),
+            rack: String::new(),
+            seen: (Epoch(0), Incarnation(0)),
+            seen_seq: LogSeq(0),
+            bytes_free: 0,
+            bytes_total: 0,
+            geometry: Geometry::REAL,
+        };
+        let msg = Msg::new(1, hello);
+        self.tell(Input::Received { link, msg })?;
+        let waited = self.now + Timing::REAL.serve_lease + Timing::REAL.heartbeat;
+        while self.next(waited)? {}
+        self.now = self.now.max(waited);
         Ok(())
     }
 

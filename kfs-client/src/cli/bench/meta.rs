@@ -156,7 +156,7 @@ struct FillLine {
     /// From the start of the process to its line that it is ready, from a checkpoint.
     ready_s: f64,
     load_files_per_s: f64,
-    /// The same, from the log, three records a file.
+    /// The same, from the log, four records a file.
     replay_s: f64,
     replay_records_per_s: f64,
     /// A log of creates only, one directory after the other, and in any.
@@ -589,8 +589,12 @@ fn fill(
     };
     let failed = |error: io::Error| Failure::local("cannot make a log", &error);
     step("a log of creates, one directory after the other")?;
-    let creates =
-        |logged: &Logged| !matches!(logged.record, Record::ChunkOpened(_) | Record::SizeSet(_));
+    let creates = |logged: &Logged| {
+        !matches!(
+            logged.record,
+            Record::ChunkOpened(_) | Record::SizeSet(_) | Record::Sealed(_)
+        )
+    };
     let sequence = replayed(
         &dir.join("sequence"),
         Records::new(files, Order::Sequence).filter(creates),
@@ -756,8 +760,8 @@ mod tests {
     fn a_log_of_files_is_a_data_directory_that_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let records = write_log(dir.path(), Records::new(2_500, Order::Random)).unwrap();
-        // An epoch, three servers, a session, three directories, and three for each file.
-        assert_eq!(records, 8 + 3 * 2_500);
+        // An epoch, three servers, a session, three directories, and four for each file.
+        assert_eq!(records, 8 + 4 * 2_500);
         let names = std::fs::read_dir(dir.path().join(oplog::DIR)).unwrap();
         assert_eq!(names.count(), 1);
     }
