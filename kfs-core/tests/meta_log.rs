@@ -525,6 +525,35 @@ fn a_stop_waits_for_what_is_in_the_log_and_takes_nothing_more() {
 }
 
 #[test]
+fn a_stop_in_order_leaves_a_mark_at_the_end_of_the_log_at_once() {
+    let mut rig = Rig::fresh();
+    let mut client = rig.client(1);
+    rig.mutate(&mut client, mkdir("a")).unwrap();
+    let end = end_of_log(&rig.disk.files["log/log.1"]);
+    rig.hold = true;
+    rig.input(Input::Call {
+        id: CallId(5),
+        call: Call::Stop,
+    });
+    assert!(rig.events.iter().all(|(id, _)| *id != CallId(5)));
+    rig.hold = false;
+    rig.run_disk();
+    assert!(rig.events.iter().any(|(id, _)| *id == CallId(5)));
+    assert_eq!(end_of_log(&rig.disk.files["log/log.1"]), end + PAGE);
+    assert!(rig.pending.is_empty());
+    // With the mark in its place already there is nothing to wait for.
+    let mut rig = Rig::fresh();
+    rig.pass(Duration::from_millis(100));
+    let writes = rig.writes;
+    rig.input(Input::Call {
+        id: CallId(5),
+        call: Call::Stop,
+    });
+    assert!(rig.events.iter().any(|(id, _)| *id == CallId(5)));
+    assert_eq!(rig.writes, writes);
+}
+
+#[test]
 fn a_record_of_the_largest_size_goes_through_the_smallest_segments() {
     let mut config = config();
     config.limits.log_first_segment_bytes = 1;

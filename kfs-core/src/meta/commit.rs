@@ -296,6 +296,15 @@ impl Commit {
         }
     }
 
+    /// Nothing more is to come: the end is marked as soon as it can be.
+    pub(crate) fn ends(&mut self, now: Instant) {
+        self.mark_at = self.mark_at.map(|at| at.min(now));
+    }
+    /// Whether everything is written and synced, the mark behind it too.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.flow, Flow::Idle) && self.queue.is_empty() && self.mark_at.is_none()
+    }
+
     /// When [`Commit::advance`] is due without anything else happening.
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let retry = match self.next {

@@ -241,6 +241,8 @@ struct Serving {
     /// Orders to delete that this input gave rise to.
     deletes: BTreeMap<ServerIndex, Vec<(ChunkId, Version)>>,
     started: Instant,
+    /// Who waits for the end.
+    stops: Vec<CallId>,
 }
 
 /// Chunks in one order to delete.
@@ -350,7 +352,7 @@ impl Meta {
                 outbox.event(id, Event::Status(None))
             }
             (Call::Stop, Phase::Serving(serving) | Phase::Stopping(serving)) => {
-                outbox.push_after(serving.state.seq, event(id, Event::Stopped));
+                serving.stops.push(id);
             }
             (Call::Stop, Phase::Asleep | Phase::Starting(_) | Phase::Ended) => {
                 outbox.event(id, Event::Stopped);
@@ -464,7 +466,7 @@ impl Machine for Meta {
                     serving.advance_log(&mut self.io);
                 }
             }
-            Phase::Stopping(serving) => serving.advance_log(&mut self.io),
+            Phase::Stopping(serving) => serving.stop_on(&mut self.io),
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => {}
         }
     }
@@ -516,6 +518,7 @@ impl Serving {
             reclaim: Reclaim::of(&state, io.now.mono, io.config.timing.session_idle),
             deletes: BTreeMap::new(),
             started: io.now.mono,
+            stops: Vec::new(),
             checkpoints: Checkpoints::new(
                 (identity.cluster, Maker::Server),
                 io.config.checkpoint_every,
@@ -863,6 +866,18 @@ impl Serving {
                     continue;
                 }
                 self.reply(io, link, 0, order);
+            }
+        }
+    }
+
+    /// Brings the log to its end, with a mark: who is stopped in order leaves nothing that could pass for torn.
+    fn stop_on(&mut self, io: &mut Io) {
+        self.log.ends(io.now.mono);
+        self.advance_log(io);
+        if self.log.is_settled() {
+            for id in core::mem::take(&mut self.stops) {
+                io.outbox
+                    .push_after(self.state.seq, event(id, Event::Stopped));
             }
         }
     }
