@@ -31,12 +31,12 @@ pub(super) const ALL: [Scenario; 13] = [
         draw: |seed| {
             let mut draws = draws_of(seed);
             let damage = draws.pick(&[Damage::Corrupt, Damage::Zero]);
-            // The mark is last, or the batch before it.
+            // Before the chunk is sealed. The mark is last, or the batch before it.
             let which = Which::FromLast(draws.below(2));
             Schedule {
                 class: Class::Safe,
                 clients: one(vec![put("/d0/p", 300), Job::Idle { ms: 4_500 }]),
-                faults: down_while(3_000, log_rots(which, damage)),
+                faults: down_while(2_000, log_rots(which, damage)),
                 ..small(seed)
             }
         },
