@@ -9,7 +9,6 @@ use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::wire::Role;
 use kfs_core::wire::client_meta::{CheckpointAge, ClusterStatus, ServerState, ServerStatus};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// Starts meta servers.
 #[derive(Debug)]
@@ -113,7 +112,7 @@ impl Report for ClusterStatus {
             "read_only": self.read_only,
             "tail_lost": self.tail_lost,
             "checkpoint": self.checkpoint.newest.map(|seq| seq.0),
-            "checkpoint_age_s": self.checkpoint.age.map(|age| checkpoint_age(age).as_secs_f64()),
+            "checkpoint_age_s": self.checkpoint.age.map(|age| age.at_least().as_secs_f64()),
             "checkpoint_before_start": self.checkpoint.age.map(|age| matches!(age, CheckpointAge::Over(_))),
             "checkpoint_failed": self.checkpoint.failed,
             "log_mirror": self.log_mirror.is_some(),
@@ -256,7 +255,7 @@ impl Report for ClusterStatus {
                 "checkpoint_age_seconds",
                 "Seconds since what is in the newest checkpoint was the state; of one of before this start, since that",
                 Kind::Gauge,
-                checkpoint_age(age).as_secs(),
+                age.at_least().as_secs(),
             )
         }));
         let mut states = Family::new("servers", "Chunkservers by state", Kind::Gauge);
@@ -298,13 +297,6 @@ impl Report for ClusterStatus {
             }),
         ]);
         families
-    }
-}
-
-/// Since what is in it was the state, or since the start before which it was made.
-const fn checkpoint_age(age: CheckpointAge) -> Duration {
-    match age {
-        CheckpointAge::Exactly(age) | CheckpointAge::Over(age) => age,
     }
 }
 

@@ -8,7 +8,6 @@ use kfs_core::wire::client_meta::{
     CheckpointAge, CheckpointStatus, ClusterStatus, LogMirror, ServerState, ServerStatus,
 };
 use serde::Serialize;
-use std::time::Duration;
 
 /// The health, as JSON.
 #[derive(Serialize, Debug)]
@@ -129,7 +128,7 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         read_only: status.read_only.as_deref(),
         tail_lost: status.tail_lost,
         checkpoint: status.checkpoint.newest.map(|seq| seq.0),
-        checkpoint_age_s: status.checkpoint.age.map(|age| seconds(age).as_secs()),
+        checkpoint_age_s: status.checkpoint.age.map(|age| age.at_least().as_secs()),
         checkpoint_before_start: status
             .checkpoint
             .age
@@ -247,17 +246,11 @@ fn checkpoint(status: &CheckpointStatus) -> String {
     format!("newest checkpoint at {seq}{old}")
 }
 
-/// Since it was made, or since the start before which it was.
-const fn seconds(age: CheckpointAge) -> Duration {
-    match age {
-        CheckpointAge::Exactly(age) | CheckpointAge::Over(age) => age,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use kfs_core::ids::{ClusterId, Epoch, LogSeq, NodeId};
+    use std::time::Duration;
 
     fn server(number: u128, state: ServerState) -> ServerStatus {
         ServerStatus {

@@ -28,9 +28,7 @@ use crate::limits::HEADER_BYTES;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::chunk_meta::{
-    ChunkCopied, ChunkResumed, ChunkSealed, ResumeChunk, SealChunk, Unsynced,
-};
+use crate::wire::chunk_meta::{ChunkCopied, ChunkResumed, ChunkSealed, ResumeChunk, Unsynced};
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Done, Grant, HeadSeen, Place};
 use crate::wire::{Refusal, Status};
@@ -261,18 +259,10 @@ impl Serving {
         }
     }
 
-    fn order_drop(&mut self, io: &mut Io, member: ServerIndex, wish: &Wish) -> bool {
-        let Some((link, term)) = self.roster.orders_to(member) else {
-            return false;
-        };
-        let order = SealChunk {
-            term,
-            chunk: wish.chunk,
-            version: wish.version,
-            unsynced: Unsynced::Dropped,
-        };
-        self.reply(io, link, 0, order);
-        true
+    fn order_drop(&self, io: &mut Io, member: ServerIndex, wish: &Wish) -> bool {
+        let which = (wish.chunk, wish.version);
+        self.order_to_seal(io, member, which, Unsynced::Dropped)
+            .is_some()
     }
 
     /// A member says how far it has a chunk. Whether that is of a chunk that is rechained.

@@ -14,7 +14,7 @@ use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
     Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
-    ReportDamage, SayHello, Verdict, Verdicts, Welcome,
+    ReportDamage, SayHello, SealChunk, Unsynced, Verdict, Verdicts, Welcome,
 };
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::Place;
@@ -648,6 +648,28 @@ impl Serving {
             addr: self.roster.get(server)?.addr,
         })
     }
+    /// Orders a server to take no more pieces for its replica; in which term, if it is there.
+    pub(super) fn order_to_seal(
+        &self,
+        io: &mut Io,
+        server: ServerIndex,
+        (chunk, version): (ChunkId, Version),
+        unsynced: Unsynced,
+    ) -> Option<Term> {
+        let (link, term) = self.roster.orders_to(server)?;
+        let order = SealChunk {
+            term,
+            chunk,
+            version,
+            unsynced,
+        };
+        self.reply(io, link, 0, order);
+        Some(term)
+    }
+    /// Until when servers are waited for that were there before the start.
+    fn awaited_until(&self, io: &Io) -> Instant {
+        self.started + io.config.timing.serve_lease + io.config.timing.heartbeat
+    }
     /// Why changes wait, if they do: who is not heard yet may have seen a part of the log that is missing here, and
     /// what is acknowledged before that is known goes into the wrong history. Who was there before the start is
     /// waited for as long as a server counts as there without a word of it, and one of them for as long as it takes.
@@ -657,8 +679,7 @@ impl Serving {
         }
         let known = self.state.roster.len();
         let heard = self.roster.heard.len();
-        let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;
-        let is_over = io.now.mono >= self.started + grace && heard > 0;
+        let is_over = io.now.mono >= self.awaited_until(io) && heard > 0;
         (heard < known && !is_over).then(|| {
             format!(
                 "after a start changes wait for chunkservers, which may know more of the log: {heard} of {known} have said hello"
@@ -667,13 +688,12 @@ impl Serving {
     }
     /// Whether servers may still come back that were there before the start.
     pub(super) fn awaits_servers(&self, io: &Io) -> bool {
-        let grace = io.config.timing.serve_lease + io.config.timing.heartbeat;
         let unheard = |server: &ServerIndex| {
             self.roster
                 .get(*server)
                 .is_none_or(|heard| matches!(heard.standing, Standing::Joining(_)))
         };
-        io.now.mono < self.started + grace && self.state.roster.keys().any(unheard)
+        io.now.mono < self.awaited_until(io) && self.state.roster.keys().any(unheard)
     }
     /// The address a link comes from.
     pub(super) fn host(io: &Io, link: LinkId) -> Option<IpAddr> {

@@ -15,7 +15,7 @@ use crate::ids::{ChunkId, FileId, ServerIndex, Term, Version};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Status;
-use crate::wire::chunk_meta::{ChunkSealed, Content, SealChunk, Unsynced};
+use crate::wire::chunk_meta::{ChunkSealed, Content, Unsynced};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -225,17 +225,10 @@ impl Serving {
         }
         let mut answers = BTreeMap::new();
         for server in good {
-            let Some((link, term)) = self.roster.orders_to(server) else {
-                continue;
-            };
-            let order = SealChunk {
-                term,
-                chunk: chunk.chunk,
-                version: chunk.version,
-                unsynced: Unsynced::Kept,
-            };
-            self.reply(io, link, 0, order);
-            answers.insert(server, (term, None));
+            let which = (chunk.chunk, chunk.version);
+            if let Some(term) = self.order_to_seal(io, server, which, Unsynced::Kept) {
+                answers.insert(server, (term, None));
+            }
         }
         let asked = Asked {
             version: chunk.version,

@@ -634,6 +634,16 @@ pub enum CheckpointAge {
     Over(Duration),
 }
 
+impl CheckpointAge {
+    /// How old it is, at least.
+    #[must_use]
+    pub const fn at_least(self) -> Duration {
+        match self {
+            Self::Exactly(age) | Self::Over(age) => age,
+        }
+    }
+}
+
 /// What is done about replicas that are missing. Counts are since the meta server started.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct ReplicationStatus {

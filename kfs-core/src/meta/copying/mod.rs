@@ -25,8 +25,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::chunk_meta::{
-    ChunkCopied, ChunkSealed, Content, CopyChunk, InventoryItem, ReplicaState, SealChunk, Unsynced,
-    Verdict,
+    ChunkCopied, ChunkSealed, Content, CopyChunk, InventoryItem, ReplicaState, Unsynced, Verdict,
 };
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
@@ -403,17 +402,13 @@ impl Serving {
         let Some((_, owned, log)) = self.at_rest(chunk) else {
             return;
         };
-        let Some((link, term)) = self.roster.orders_to(source) else {
+        let which = (chunk, owned.version);
+        if self
+            .order_to_seal(io, source, which, Unsynced::Kept)
+            .is_none()
+        {
             return;
-        };
-        let version = owned.version;
-        let order = SealChunk {
-            term,
-            chunk,
-            version,
-            unsynced: Unsynced::Kept,
-        };
-        self.reply(io, link, 0, order);
+        }
         let making = Making {
             server,
             source,
