@@ -94,6 +94,9 @@ pub fn reasons(status: &ClusterStatus) -> Vec<Reason> {
         };
         reasons.push(Reason::err(code, text));
     }
+    if let Some(why) = &status.changes_wait {
+        reasons.push(Reason::warn("CHANGES_WAIT", why.clone()));
+    }
     if let Some(why) = &status.checkpoint.failed {
         let text = format!("the last checkpoint could not be made: {why}");
         reasons.push(Reason::warn("CHECKPOINT_FAILED", text));

@@ -569,6 +569,7 @@ fn status() -> ClusterStatus {
         replication: 3,
         min_replicas: 2,
         read_only: Some("the log's disk is full".into()),
+        changes_wait: Some("1 of 3 have said hello".into()),
         tail_lost: true,
         checkpoint: Box::new(CheckpointStatus {
             age: Some(CheckpointAge::Exactly(Duration::from_secs(90))),

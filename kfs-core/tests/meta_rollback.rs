@@ -444,9 +444,11 @@ fn after_a_start_nothing_changes_before_all_were_heard_who_may_know_of_more() {
             "{why}"
         );
         rig.stat(client.link, "before").unwrap();
+        assert_eq!(rig.status(client.link).changes_wait, Some(why));
         rig.hello(server).unwrap();
     }
     assert_eq!(waits(&mut rig, &mut client, "new"), None);
+    assert_eq!(rig.status(client.link).changes_wait, None);
 }
 
 #[test]

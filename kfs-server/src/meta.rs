@@ -110,6 +110,7 @@ impl Report for ClusterStatus {
             "replication": self.replication,
             "min_replicas": self.min_replicas,
             "read_only": self.read_only,
+            "changes_wait": self.changes_wait,
             "tail_lost": self.tail_lost,
             "checkpoint": self.checkpoint.newest.map(|seq| seq.0),
             "checkpoint_age_s": self.checkpoint.age.map(|age| age.at_least().as_secs_f64()),

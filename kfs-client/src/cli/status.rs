@@ -47,6 +47,7 @@ struct Shape<'a> {
     replication: u8,
     min_replicas: u8,
     read_only: Option<&'a str>,
+    changes_wait: Option<&'a str>,
     tail_lost: bool,
     checkpoint: Option<u64>,
     checkpoint_age_s: Option<u64>,
@@ -126,6 +127,7 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         replication: status.replication,
         min_replicas: status.min_replicas,
         read_only: status.read_only.as_deref(),
+        changes_wait: status.changes_wait.as_deref(),
         tail_lost: status.tail_lost,
         checkpoint: status.checkpoint.newest.map(|seq| seq.0),
         checkpoint_age_s: status.checkpoint.age.map(|age| age.at_least().as_secs()),
@@ -284,6 +286,7 @@ mod tests {
             replication: 3,
             min_replicas: 2,
             read_only: None,
+            changes_wait: None,
             tail_lost: false,
             checkpoint: Box::default(),
             reclaim: Box::default(),
@@ -377,6 +380,20 @@ mod tests {
         assert_eq!(
             codes(&status),
             (Health::Err, vec!["READ_ONLY", "SERVERS_FULL"])
+        );
+    }
+
+    #[test]
+    fn changes_that_wait_after_a_start_are_told() {
+        let status = ClusterStatus {
+            changes_wait: Some("1 of 3 have said hello".into()),
+            ..cluster()
+        };
+        assert_eq!(codes(&status), (Health::Warn, vec!["CHANGES_WAIT"]));
+        assert!(
+            lines(&status, &reasons(&status))
+                .join("\n")
+                .contains("1 of 3")
         );
     }
 }

@@ -126,6 +126,7 @@ impl Serving {
             replication: config.replication,
             min_replicas: config.min_replicas,
             read_only: self.read_only(),
+            changes_wait: self.awaits_witnesses(config, now),
             tail_lost: self.state.tail_lost.is_some(),
             checkpoint: Box::new(self.checkpoints.status(now.mono)),
             replication_work: Box::new(self.copying.status()),

@@ -121,7 +121,7 @@ impl Serving {
                 probe::hit(Probe::TailLostRefused);
                 Err(Refusal::new(Status::ReadOnly, why))
             }
-            (None, _) => match self.awaits_witnesses(io) {
+            (None, _) => match self.awaits_witnesses(&io.config, io.now) {
                 Some(why) => {
                     probe::hit(Probe::WitnessesAwaited);
                     Err(Refusal::new(Status::Busy, why))

@@ -6,12 +6,12 @@ use super::packed::{ChunkSet, Map};
 use super::record::{By, ServerJoined};
 use super::rollback::is_orphan;
 use super::state::State;
-use super::{Io, LinkRole, Serving};
+use super::{Config, Io, LinkRole, Serving};
 use crate::ids::{ChunkId, Epoch, Incarnation, LinkId, ServerIndex, Term, Version};
 use crate::machine::Output;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 use crate::wire::chunk_meta::{
     Heartbeat, HeartbeatAnswer, Hello, HelloRefused, Inventory, InventoryItem, ReplicaState,
     ReportDamage, SayHello, SealChunk, Unsynced, Verdict, Verdicts, Welcome,
@@ -667,19 +667,19 @@ impl Serving {
         Some(term)
     }
     /// Until when servers are waited for that were there before the start.
-    fn awaited_until(&self, io: &Io) -> Instant {
-        self.started + io.config.timing.serve_lease + io.config.timing.heartbeat
+    fn awaited_until(&self, config: &Config) -> Instant {
+        self.started + config.timing.serve_lease + config.timing.heartbeat
     }
     /// Why changes wait, if they do: who is not heard yet may have seen a part of the log that is missing here, and
     /// what is acknowledged before that is known goes into the wrong history. Who was there before the start is
     /// waited for as long as a server counts as there without a word of it, and one of them for as long as it takes.
-    pub(super) fn awaits_witnesses(&self, io: &Io) -> Option<String> {
+    pub(super) fn awaits_witnesses(&self, config: &Config, now: Now) -> Option<String> {
         if planted::is(Bug::WitnessesNotAwaited) {
             return None;
         }
         let known = self.state.roster.len();
         let heard = self.roster.heard.len();
-        let is_over = io.now.mono >= self.awaited_until(io) && heard > 0;
+        let is_over = now.mono >= self.awaited_until(config) && heard > 0;
         (heard < known && !is_over).then(|| {
             format!(
                 "after a start changes wait for chunkservers, which may know more of the log: {heard} of {known} have said hello"
@@ -693,7 +693,7 @@ impl Serving {
                 .get(*server)
                 .is_none_or(|heard| matches!(heard.standing, Standing::Joining(_)))
         };
-        io.now.mono < self.awaited_until(io) && self.state.roster.keys().any(unheard)
+        io.now.mono < self.awaited_until(&io.config) && self.state.roster.keys().any(unheard)
     }
     /// The address a link comes from.
     pub(super) fn host(io: &Io, link: LinkId) -> Option<IpAddr> {

@@ -484,7 +484,7 @@ impl Serving {
                 self.sessions.due.insert((heard + idle, session));
             } else if self.has_room(128, 0).is_err()
                 || self.state.tail_lost.is_some()
-                || self.awaits_witnesses(io).is_some()
+                || self.awaits_witnesses(&io.config, io.now).is_some()
             {
                 // With its end go its temporary files: a part of the log that is missing may have renamed them.
                 self.sessions.due.insert((now + RETRY_END, session));

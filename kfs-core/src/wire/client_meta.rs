@@ -600,6 +600,8 @@ pub struct ClusterStatus {
     pub min_replicas: u8,
     /// Why mutations are refused, if they are.
     pub read_only: Option<String>,
+    /// Why changes wait, if they do.
+    pub changes_wait: Option<String>,
     /// Whether they are because a part of the log is missing, which an operator may accept.
     pub tail_lost: bool,
     /// What there is of checkpoints.

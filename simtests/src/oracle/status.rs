@@ -351,6 +351,7 @@ mod tests {
             replication: 2,
             min_replicas: 1,
             read_only: None,
+            changes_wait: None,
             tail_lost: false,
             checkpoint: Box::default(),
             reclaim: Box::default(),
