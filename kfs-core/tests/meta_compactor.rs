@@ -309,9 +309,14 @@ fn old_segments_of_the_mirror_go_when_two_durable_checkpoints_stand_for_them() {
     // With nothing to make, what an earlier one has left goes all the same.
     let mut left = rig.disk.clone();
     compact(&mut left);
+    let mut ops = Vec::new();
     let ended = run_of(mirrored(), &mut left, Aim::Checkpoint, 10_000, &mut ops);
     let done = ended.unwrap().unwrap().unwrap();
     assert!(done.made.is_none() && done.mirror_removed > 0);
+    let named = |op: &DiskOp| matches!(op, DiskOp::SyncDir { dir } if dir.as_str() == "checkpoint");
+    let goes = |op: &DiskOp| matches!(op, DiskOp::Remove { .. });
+    let named = ops.iter().position(named).unwrap();
+    assert!(named < ops.iter().position(goes).unwrap(), "{ops:?}");
     assert_eq!(mirror_segments(&left), log_segments(&left));
     starts_with_everything(&rig, left);
     // One that only reads changes nothing.
@@ -338,7 +343,12 @@ fn a_compactor_killed_anywhere_leaves_a_mirror_that_a_start_can_use() {
         starts_with_everything(&rig, disk.clone());
         // The mirror has the log from where two checkpoints need it, whatever becomes of the data directory's.
         let needed = log_segments(&disk).last().unwrap().clone();
-        assert!(mirror_segments(&disk).contains(&needed));
+        let left = mirror_segments(&disk);
+        assert!(left.contains(&needed));
+        assert!(
+            mirror_segments(&rig.disk).ends_with(&left),
+            "a gap: {left:?}"
+        );
         if ended.is_some() {
             break;
         }
