@@ -15,8 +15,8 @@ use std::sync::Arc;
 ///
 /// A write is done when the window has room for more, not when it is on disk: [`Writer::sync`] and
 /// [`Writer::close`] make it durable on every replica, and visible. Bytes that were written cannot be written
-/// again, nor those of a block before them; after a sync, nor the rest of the page it ended in. After an error
-/// every further call gives the same error. A writer that is dropped is abandoned.
+/// again, nor those of a block before them. After an error every further call gives the same error. A writer that is
+/// dropped is abandoned.
 #[derive(Debug)]
 pub struct Writer {
     open: Open,

@@ -58,6 +58,9 @@ pub struct Geometry {
     pub piece_bytes: u32,
 }
 
+/// What a disk may tear is at most this many bytes, aligned.
+pub const PAGE_BYTES: u32 = 4_096;
+
 impl Geometry {
     /// What every real cluster uses: blocks of 64 KiB, chunks of 64 MiB, pieces of 1 MiB.
     pub const REAL: Self = Self {
@@ -70,6 +73,15 @@ impl Geometry {
     #[must_use]
     pub const fn chunk_bytes(&self) -> u64 {
         self.block_bytes as u64 * self.chunk_blocks as u64
+    }
+    /// Bytes that a disk may tear together, aligned: a page of [`PAGE_BYTES`], or a block if that is smaller.
+    #[must_use]
+    pub const fn page_bytes(&self) -> u64 {
+        if self.block_bytes < PAGE_BYTES {
+            self.block_bytes as u64
+        } else {
+            PAGE_BYTES as u64
+        }
     }
     /// Panics unless the sizes fit one another.
     pub const fn check(&self) {

@@ -66,6 +66,15 @@ bugs! {
     /// It is written again only where it is not: the newest may be the one that no sync has covered.
     SealWritesAgain, "seal-writes-again", "D2",
         "each time a replica at rest is sealed, its header is written over the older slot";
+    /// The page in which a sync ended is written in its place only when it stands elsewhere too.
+    CoveredPageTorn, "covered-page-torn", "D2",
+        "what is appended to a page with synced bytes is written over it";
+    /// A read is served by what is on the disk, not by what waits for the next sync.
+    WaitingPageExpected, "waiting-page-expected", "D4",
+        "a block is read as if the page that waits for a sync were in its place";
+    /// After a crash the page is written in its place.
+    RedoPageIgnored, "redo-page-ignored", "D2",
+        "a redo page that is found at a start is left where it is";
     /// A damaged replica is made anew as well.
     DamageLeft, "damage-left", "L",
         "a replica with a bad block stays as it is";

@@ -149,6 +149,16 @@ probes! {
     RechainWaits, "rechain-waits";
     /// A header went whose sync had failed.
     HeaderSpoiled, "header-spoiled";
+    /// More was written to the page in which a sync had ended.
+    CoveredPageWritten, "covered-page-written";
+    /// A read waited for a page to be written in its place.
+    ReadWaitsForPlace, "read-waits-for-place";
+    /// A redo page was found, and written in its place.
+    RedoPageRecalled, "redo-page-recalled";
+    /// A redo page was found that does not match its sum.
+    RedoPageBad, "redo-page-bad";
+    /// A copy was whole while the disk was at work on what it was to replace.
+    CopyMeetsWork, "copy-meets-work";
     /// A replica took pieces again.
     Resumed, "resumed";
     /// A replica took pieces again that had more than others.

@@ -50,6 +50,7 @@ fn first() -> Header {
         cluster: CLUSTER,
         wseq: WriteSeq(0),
         pieces: Vec::new(),
+        redo: None,
     }
 }
 
@@ -86,6 +87,18 @@ fn written() -> Header {
             entry(0x5152_5354_5556_5758, 0x6162_6364_6566_6768, 0x7172_7374),
             entry(9, 1, 0),
         ],
+        redo: None,
+    }
+}
+
+/// The last page of the data waits to be written in its place.
+fn with_redo() -> Header {
+    Header {
+        redo: Some(RedoPage {
+            page: 1_023 * 16,
+            crc: 0x8182_8384,
+        }),
+        ..written()
     }
 }
 
@@ -109,8 +122,13 @@ fn file(a: &[u8], b: &[u8]) -> Vec<u8> {
 #[test]
 fn the_golden_slots_are_what_the_code_writes_and_reads() {
     let golden = golden();
-    assert_eq!(golden.len(), 2);
-    for (name, header, slot) in [("first", first(), Slot::A), ("written", written(), Slot::B)] {
+    let samples = [
+        ("first", first(), Slot::A),
+        ("written", written(), Slot::B),
+        ("redo", with_redo(), Slot::B),
+    ];
+    assert_eq!(golden.len(), samples.len());
+    for (name, header, slot) in samples {
         assert_eq!(header.encode(), golden[name], "{name}");
         assert_eq!(decode(&golden[name], slot), Ok(header), "{name}");
     }
@@ -166,6 +184,8 @@ fn the_page_has_the_offsets_of_the_code() {
         ("bitmap", at::BITMAP),
         ("wseq", at::WSEQ),
         ("count of entries", at::PIECES),
+        ("redo page: one more", at::REDO),
+        ("CRC of the redo page", at::REDO_CRC),
         ("piece table", at::PIECE_TABLE),
         ("CRC of bytes 0..8184", at::CRC),
         ("generation again", at::GENERATION_LOW),
@@ -173,9 +193,13 @@ fn the_page_has_the_offsets_of_the_code() {
         assert_eq!(offset(begins), at, "{begins}");
     }
     assert_eq!(
-        (MAGIC, FORMAT, &EXTENSION_MAGIC),
-        (0xCAFE_CAFE, 1, b"KFSRUST1")
+        (MAGIC, FORMAT, FORMAT_REDO, &EXTENSION_MAGIC),
+        (0xCAFE_CAFE, 1, 2, b"KFSRUST1")
     );
+    for slot in [Slot::A, Slot::B] {
+        let at = slot.redo_offset(Geometry::REAL) - 67_108_864 - 16_384;
+        assert_eq!(at, 4_096 * u64::from(slot == Slot::B));
+    }
     let prefix: Vec<_> = FS_ID_PREFIX
         .iter()
         .map(|byte| format!("{byte:02X}"))
@@ -187,7 +211,7 @@ fn the_page_has_the_offsets_of_the_code() {
 
 #[test]
 fn every_flipped_bit_of_a_slot_is_refused() {
-    let good: [u8; SLOT_BYTES] = written().encode().try_into().unwrap();
+    let good: [u8; SLOT_BYTES] = with_redo().encode().try_into().unwrap();
     for bit in 0..SLOT_BYTES * 8 {
         let mut bad = good;
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -295,6 +319,7 @@ fn what_cannot_be_is_refused_even_with_right_sums() {
         refused += 1;
     };
     check(at::FORMAT, &[2]);
+    check(at::FORMAT, &[3]);
     check(at::FILE + 7, &[0x80]);
     check(at::CHUNK + 7, &[0x80]);
     check(at::VERSION + 7, &[0x80]);
@@ -353,4 +378,55 @@ fn small_geometries_have_the_same_header_and_smaller_bounds() {
         let bytes: [u8; SLOT_BYTES] = too_much.encode().try_into().unwrap();
         assert!(Header::decode(&bytes, Slot::B, small).is_err());
     }
+}
+
+#[test]
+fn a_redo_page_where_nothing_is_committed_is_refused_and_one_in_format_1_is_none() {
+    let impossible = Err(HeaderError::Impossible("redo page"));
+    let bytes = |number: u32| {
+        let mut bytes: [u8; SLOT_BYTES] = with_redo().encode().try_into().unwrap();
+        bytes[at::REDO..at::REDO + 4].copy_from_slice(&number.to_le_bytes());
+        resummed(bytes)
+    };
+    // None, one in a hole, one that begins at the end, and numbers that no chunk has.
+    for number in [0, 2 * 16 + 1, 1_023 * 16 + 2, 16_384, 16_385, u32::MAX] {
+        assert_eq!(decode(&bytes(number), Slot::B), impossible, "{number}");
+    }
+    for number in [1, 16 * 7 + 1, 1_023 * 16 + 1] {
+        let redo = decode(&bytes(number), Slot::B).unwrap().redo.unwrap();
+        assert_eq!(redo.page, number - 1);
+    }
+    let mut old = bytes(1);
+    old[at::FORMAT] = 1;
+    assert_eq!(decode(&resummed(old), Slot::B), Ok(written()));
+    old[at::FORMAT] = 3;
+    assert_eq!(decode(&resummed(old), Slot::B), Err(HeaderError::Format(3)));
+}
+
+#[test]
+fn a_header_without_the_redo_page_of_the_other_says_the_same_of_the_data() {
+    let (a, b) = (
+        Header {
+            generation: 4,
+            ..with_redo()
+        },
+        Header {
+            generation: 5,
+            ..written()
+        },
+    );
+    let geometry = Geometry::REAL;
+    assert!(Header::is_in_both_slots(
+        &file(&a.encode(), &b.encode()),
+        geometry
+    ));
+    let other = Header {
+        len: b.len - 1,
+        ..b.clone()
+    };
+    assert!(!Header::is_in_both_slots(
+        &file(&a.encode(), &other.encode()),
+        geometry
+    ));
+    assert_eq!(a.digest(geometry), b.digest(geometry));
 }

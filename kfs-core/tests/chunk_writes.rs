@@ -427,9 +427,8 @@ fn covered_bytes_are_never_written_again() {
     world.rules.hold_sends.push((1, "ChainSynced"));
     world.sync(0, link, C, 3);
     world.run();
-    // The cut is taken, though the sync is not over: in small blocks the page is the block.
-    refused(&mut world, 4, 622);
-    refused(&mut world, 4, 767);
+    // The cut is taken, though the sync is not over.
+    refused(&mut world, 4, 621);
     refused(&mut world, 4, 10);
     world.write(0, link, C, 4, 300, &bytes(10, 4));
     world.write(0, link, C, 5, 768, &bytes(10, 5));
@@ -889,12 +888,12 @@ fn a_chunk_at_rest_gives_its_table_back_and_goes_on_where_it_was() {
         (0, 0)
     );
     assert_eq!(world.read(1, C, 0, 300, 300).unwrap(), bytes(300, 1));
-    world.write(0, link, C, 2, 300, &bytes(10, 2));
+    world.write(0, link, C, 2, 299, &bytes(10, 2));
     world.run();
     assert_eq!(
         status_of(world.piece_done(2)),
         Status::Overwrite,
-        "the page of the committed end is still covered"
+        "what was committed is still covered"
     );
     world.write(0, link, C, 2, 512, &bytes(300, 2));
     world.write(0, link, C, 3, 812, &bytes(100, 3));

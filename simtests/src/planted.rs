@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 93] = [
+pub const SHOWN: [(&str, Bug); 96] = [
     ("format", Bug::IdentityUnnamed),
     ("at-rest-loses-power", Bug::SealOverActiveSlot),
     ("power-fails-while-copies-are-made", Bug::SealWritesAgain),
     ("write", Bug::NoDirSyncOnCreate),
+    ("log-loses-power", Bug::CoveredPageTorn),
+    ("log-loses-power", Bug::RedoPageIgnored),
+    ("log-read-while-written", Bug::WaitingPageExpected),
     ("segment-switch", Bug::SegmentUnnamed),
     ("rename-over", Bug::SessionEndRemovesRenamed),
     ("stale-restart", Bug::TrashEmptiedEarly),
@@ -226,7 +229,7 @@ mod tests {
     use crate::scenario::Scenario;
 
     /// A path that hardly any other run takes is why it is there, and O14 asks for that.
-    const FOR_A_PATH: [&str; 1] = ["replicas-rot-apart"];
+    const FOR_A_PATH: [&str; 2] = ["replicas-rot-apart", "redo-page-rots"];
 
     #[test]
     fn a_story_that_no_mistake_was_seen_in_is_told() {

@@ -11,6 +11,7 @@ use super::header::{FIRST_GENERATION, Header, Slot};
 use super::inventory::{Replica, Standing};
 use super::name::{CHUNKS, ChunkName, ReplicaId};
 use super::table::Table;
+use super::tail::After;
 use super::trash::Step as TrashStep;
 use super::{Chunk, Job, Stopping};
 use crate::block::spans;
@@ -115,6 +116,10 @@ enum Sealed {
 pub(super) enum SealStep {
     Sync,
     Header,
+    /// The place of a redo page is made durable, so that the other slot's header does without it.
+    Place,
+    /// As [`SealStep::Header`], once that is so.
+    Placed,
     /// The header is written into the other slot too: from now on one that rots is no loss.
     OtherSlot,
     /// The sync could not be made.
@@ -142,7 +147,7 @@ impl Chunk {
             next_lost: broken.is_some_and(|broken| broken.next_lost),
         };
         match sealed {
-            Ok(Sealed::Clean(file)) => self.read_sealed(seal, SealStep::Header, file),
+            Ok(Sealed::Clean(file)) => self.read_header_of(seal, SealStep::Header, file),
             Ok(Sealed::Unsure(file)) => {
                 self.disk(Job::Seal(seal, SealStep::Sync), DiskOp::Sync { file });
             }
@@ -150,7 +155,21 @@ impl Chunk {
         }
     }
 
-    fn read_sealed(&mut self, seal: Seal, step: SealStep, file: FileName) {
+    /// Goes on with sealing a replica whose redo page is in its place.
+    pub(super) fn read_sealed(&mut self, seal: Seal) {
+        let Some(replica) = self.inventory.replicas.get(&seal.id) else {
+            return self.seal_finds_nothing(seal);
+        };
+        let file = seal.id.of(replica.file).path();
+        self.read_header_of(seal, SealStep::Header, file);
+    }
+
+    fn seal_finds_nothing(&mut self, seal: Seal) {
+        let why = format!("{} is not on {} any more", seal.id, self.who());
+        self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
+    }
+
+    fn read_header_of(&mut self, seal: Seal, step: SealStep, file: FileName) {
         let len = usize::try_from(HEADER_BYTES).expect("a header is small");
         let offset = 0;
         self.disk(Job::Seal(seal, step), DiskOp::Read { file, offset, len });
@@ -172,10 +191,15 @@ impl Chunk {
     pub(super) fn seal_step_done(&mut self, seal: Seal, step: SealStep, result: DiskResult) {
         let id = seal.id;
         let Some(name) = self.inventory.replicas.get(&id).map(|at| id.of(at.file)) else {
-            let why = format!("{id} is not on {} any more", self.who());
-            return self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
+            return self.seal_finds_nothing(seal);
         };
-        if step == SealStep::OtherSlot {
+        if step == SealStep::Place && result.is_ok() {
+            return self.read_header_of(seal, SealStep::Placed, name.path());
+        }
+        if step == SealStep::OtherSlot && result.is_ok() {
+            self.placed.remove(&id);
+        }
+        if matches!(step, SealStep::OtherSlot | SealStep::Place) {
             // The header stands in the other slot as before, whatever came of this one.
             if let Err(error) = result {
                 tracing::warn!(%id, %error, "the header of a replica at rest could not be written a second time");
@@ -204,7 +228,7 @@ impl Chunk {
             } else {
                 SealStep::Header
             };
-            return self.read_sealed(seal, step, name.path());
+            return self.read_header_of(seal, step, name.path());
         }
         let geometry = self.config.geometry;
         let stands_twice = match &result {
@@ -212,6 +236,15 @@ impl Chunk {
             Ok(_) | Err(_) => false,
         };
         let header = self.read_header(name, result);
+        let replica = &self.inventory.replicas[&id];
+        if let Ok(header) = &header
+            && header.wseq >= replica.wseq
+            && !self.is_in_place(id, header)
+        {
+            // A sync has written it whose chain broke then.
+            self.inventory.tables.forget(id);
+            return self.recall(header, true, After::Seal(seal));
+        }
         let replica = self.inventory.replicas.get_mut(&id).expect("just found");
         let outcome = match header {
             Ok(header) if header.wseq >= replica.wseq && header.len >= replica.len => {
@@ -220,6 +253,10 @@ impl Chunk {
                 let again = !stands_twice || planted::is(Bug::SealWritesAgain);
                 if seal.unsynced == Unsynced::Kept && again {
                     self.inventory.tables.forget(id);
+                    if header.redo.is_some() && step != SealStep::Placed {
+                        let file = name.path();
+                        return self.disk(Job::Seal(seal, SealStep::Place), DiskOp::Sync { file });
+                    }
                     return self.write_other_slot(seal, name, &header);
                 }
                 Ok(replica.content())
@@ -247,6 +284,7 @@ impl Chunk {
         };
         let again = Header {
             generation,
+            redo: None,
             ..header.clone()
         };
         let op = DiskOp::Write {
@@ -284,6 +322,10 @@ impl Chunk {
                 self.sync_here(id);
             }
             let why = format!("{id} is being synced on {who}");
+            return Err(Refusal::new(Status::Busy, why));
+        }
+        if self.copies.contains_key(&id) {
+            let why = format!("{id} is being replaced by a copy on {who}");
             return Err(Refusal::new(Status::Busy, why));
         }
         let why = match unsynced {
@@ -360,7 +402,10 @@ impl Chunk {
             Job::Copy(of, ..) => *of == id,
             _ => false,
         };
-        if self.copies.contains_key(&id) || self.jobs.values().any(on_its_way_out) {
+        if self.copies.contains_key(&id)
+            || self.is_at_work_on(id)
+            || self.jobs.values().any(on_its_way_out)
+        {
             return refuse(Status::Busy, format!("{id} is on its way on {who}"));
         }
         let (copies, _) = self.copies_held();
@@ -627,6 +672,7 @@ impl Chunk {
             cluster,
             wseq: copy.order.has.wseq,
             pieces: Vec::new(),
+            redo: None,
         };
         copy.digest = header.digest(self.config.geometry);
         let first = Bytes::from(header.encode());
@@ -656,6 +702,12 @@ impl Chunk {
         if self.inventory.replicas.contains_key(&id) {
             probe::hit(Probe::CopyReplaces);
             self.break_chain(id, WriteSeq(0), &why);
+            if self.is_at_work_on(id) {
+                // What the disk still has to do with the old file must not reach into the new one.
+                probe::hit(Probe::CopyMeetsWork);
+                let why = format!("{} is still at work on {id}", self.who());
+                return self.copy_fails(id, Refusal::new(Status::Busy, why));
+            }
             // Whoever reads the old one now is told to look elsewhere: it is not compared with the new one's sums.
             if let Some(replica) = self.inventory.replicas.get_mut(&id) {
                 replica.standing = Standing::Damaged;

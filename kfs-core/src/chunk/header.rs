@@ -8,7 +8,7 @@ use crate::ids::{
     ChunkId, ClusterId, Digest, FileId, ID_LIMIT, Incarnation, PieceNumber, SessionId, Version,
     WriteSeq,
 };
-use crate::limits::{Geometry, HEADER_BLOCKS, HEADER_BYTES, PIECE_TABLE_MAX};
+use crate::limits::{Geometry, HEADER_BLOCKS, HEADER_BYTES, PAGE_BYTES, PIECE_TABLE_MAX};
 use crate::planted::{self, Bug};
 
 /// Bytes of one slot.
@@ -17,6 +17,8 @@ pub const SLOT_BYTES: usize = 8_192;
 pub const MAGIC: u32 = 0xCAFE_CAFE;
 /// The format's version.
 pub const FORMAT: u32 = 1;
+/// Of a header with a redo page, which who knows [`FORMAT`] only must not overlook.
+pub const FORMAT_REDO: u32 = 2;
 /// Stands before the fields that the original format does not have.
 pub const EXTENSION_MAGIC: [u8; 8] = *b"KFSRUST1";
 /// Stands before the file-system id, as in the descendant's header.
@@ -65,8 +67,12 @@ pub mod at {
     pub const WSEQ: usize = BITMAP + HEADER_BLOCKS / 8;
     /// Entries in the piece table.
     pub const PIECES: usize = WSEQ + 8;
+    /// One more than the number of the redo page; 0: none.
+    pub const REDO: usize = PIECES + 4;
+    /// CRC-32 of the redo page.
+    pub const REDO_CRC: usize = REDO + 4;
     /// The piece table.
-    pub const PIECE_TABLE: usize = PIECES + 4 + 12;
+    pub const PIECE_TABLE: usize = REDO_CRC + 4 + 4;
     /// Bytes of an entry of the piece table.
     pub const PIECE_ENTRY_BYTES: usize = 24;
     /// After the longest piece table.
@@ -114,6 +120,15 @@ impl Slot {
             Self::B => SLOT_BYTES,
         }
     }
+    /// Where the redo page of the header in this slot stands in the file: behind the longest data.
+    #[must_use]
+    pub const fn redo_offset(self, geometry: Geometry) -> u64 {
+        let data_end = HEADER_BYTES + geometry.chunk_bytes();
+        match self {
+            Self::A => data_end,
+            Self::B => data_end + PAGE_BYTES as u64,
+        }
+    }
 }
 
 /// How far a session's pieces are in the data.
@@ -125,6 +140,33 @@ pub struct PieceEntry {
     pub last: PieceNumber,
     /// Where its last record was appended, in bytes.
     pub append_offset: u32,
+}
+
+/// The page that was written since the sync before and had bytes that this one covered, so that a write of it in its
+/// place might tear those. It stands whole at [`Slot::redo_offset`] too, and is written in its place from there after
+/// a crash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RedoPage {
+    /// Its number in the data, in pages of [`Geometry::page_bytes`].
+    pub page: u32,
+    /// CRC-32 of the bytes.
+    pub crc: u32,
+}
+
+impl RedoPage {
+    /// Where it belongs in the data, in bytes.
+    #[must_use]
+    pub fn at(&self, geometry: Geometry) -> u64 {
+        u64::from(self.page) * geometry.page_bytes()
+    }
+    /// Its bytes: the page's below the committed end.
+    #[must_use]
+    pub fn len(&self, committed: u64, geometry: Geometry) -> usize {
+        let len = committed
+            .saturating_sub(self.at(geometry))
+            .min(geometry.page_bytes());
+        usize::try_from(len).expect("a page is small")
+    }
 }
 
 /// What a slot says.
@@ -147,6 +189,8 @@ pub struct Header {
     pub wseq: WriteSeq,
     /// At most [`PIECE_TABLE_MAX`] entries.
     pub pieces: Vec<PieceEntry>,
+    /// What is to be made sure of before the data is read.
+    pub redo: Option<RedoPage>,
 }
 
 /// Why bytes are not a header.
@@ -162,7 +206,7 @@ pub enum HeaderError {
     #[error("it does not match its {0}")]
     Sum(&'static str),
     /// Written by another build.
-    #[error("format version {0}, this build knows {FORMAT}")]
+    #[error("format version {0}, this build knows {FORMAT} and {FORMAT_REDO}")]
     Format(u32),
     /// Sums match, and yet it cannot be.
     #[error("impossible {0}")]
@@ -208,7 +252,8 @@ impl Header {
         }
     }
 
-    /// Whether both slots say the same, but for which is the newer one.
+    /// Whether both slots say the same of the data, but for which is the newer one. A page is no longer to be made
+    /// sure of when the second one is written.
     #[must_use]
     pub fn is_in_both_slots(file: &[u8], geometry: Geometry) -> bool {
         let slot = |slot: Slot| {
@@ -218,6 +263,7 @@ impl Header {
             let generation = 0;
             Some(Self {
                 generation,
+                redo: None,
                 ..header
             })
         };
@@ -242,8 +288,9 @@ impl Header {
         if u64_at(bytes, at::ADLER) != u64::from(sum(&bytes[..at::ADLER])) {
             return Err(HeaderError::Sum("Adler-32"));
         }
-        if u32_at(bytes, at::FORMAT) != FORMAT {
-            return Err(HeaderError::Format(u32_at(bytes, at::FORMAT)));
+        let format = u32_at(bytes, at::FORMAT);
+        if format != FORMAT && format != FORMAT_REDO {
+            return Err(HeaderError::Format(format));
         }
         if bytes[at::EXTENSION..at::EXTENSION + 8] != EXTENSION_MAGIC {
             return Err(HeaderError::Impossible("extension magic"));
@@ -271,6 +318,12 @@ impl Header {
         if len > geometry.chunk_bytes() {
             return Err(HeaderError::Impossible("length"));
         }
+        let sums = decode_sums(bytes, len.div_ceil(u64::from(geometry.block_bytes)))?;
+        let redo = if format == FORMAT_REDO {
+            Some(decode_redo(bytes, len, &sums, geometry)?)
+        } else {
+            None
+        };
         Ok(Self {
             name: ChunkName {
                 file: FileId(file),
@@ -278,12 +331,13 @@ impl Header {
                 version: Version(version),
             },
             len,
-            sums: decode_sums(bytes, len.div_ceil(u64::from(geometry.block_bytes)))?,
+            sums,
             generation,
             incarnation: Incarnation(u64_at(bytes, at::INCARNATION)),
             cluster,
             wseq: WriteSeq(u64_at(bytes, at::WSEQ)),
             pieces: decode_pieces(bytes)?,
+            redo,
         })
     }
 
@@ -304,7 +358,12 @@ impl Header {
         );
         let mut out = vec![0; SLOT_BYTES];
         put(&mut out, at::MAGIC, &MAGIC.to_le_bytes());
-        put(&mut out, at::FORMAT, &FORMAT.to_le_bytes());
+        let format = if self.redo.is_some() {
+            FORMAT_REDO
+        } else {
+            FORMAT
+        };
+        put(&mut out, at::FORMAT, &format.to_le_bytes());
         put(&mut out, at::FILE, &self.name.file.0.to_le_bytes());
         put(&mut out, at::CHUNK, &self.name.chunk.0.to_le_bytes());
         put(&mut out, at::VERSION, &self.name.version.0.to_le_bytes());
@@ -331,6 +390,10 @@ impl Header {
             put(&mut out, begin, &piece.session.0.to_le_bytes());
             put(&mut out, begin + 8, &piece.last.0.to_le_bytes());
             put(&mut out, begin + 16, &piece.append_offset.to_le_bytes());
+        }
+        if let Some(redo) = &self.redo {
+            put(&mut out, at::REDO, &(redo.page + 1).to_le_bytes());
+            put(&mut out, at::REDO_CRC, &redo.crc.to_le_bytes());
         }
         let sum = crc(&out[..at::CRC]);
         put(&mut out, at::CRC, &sum.to_le_bytes());
@@ -379,6 +442,26 @@ fn decode_sums(bytes: &[u8; SLOT_BYTES], blocks: u64) -> Result<Vec<Option<u32>>
         }
     }
     Ok(sums)
+}
+
+/// A redo page lies below the committed end, in a block that has a sum.
+fn decode_redo(
+    bytes: &[u8; SLOT_BYTES],
+    len: u64,
+    sums: &[Option<u32>],
+    geometry: Geometry,
+) -> Result<RedoPage, HeaderError> {
+    let crc = u32_at(bytes, at::REDO_CRC);
+    let page = u32_at(bytes, at::REDO).checked_sub(1);
+    let fits = |redo: &RedoPage| {
+        let at = redo.at(geometry);
+        let block = usize::try_from(at / u64::from(geometry.block_bytes)).ok();
+        let block_sum = block.and_then(|block| sums.get(block).copied().flatten());
+        at < len && block_sum.is_some()
+    };
+    page.map(|page| RedoPage { page, crc })
+        .filter(fits)
+        .ok_or(HeaderError::Impossible("redo page"))
 }
 
 fn decode_pieces(bytes: &[u8; SLOT_BYTES]) -> Result<Vec<PieceEntry>, HeaderError> {

@@ -18,6 +18,7 @@ mod resume;
 mod space;
 mod sync;
 mod table;
+mod tail;
 mod trash;
 mod witness;
 mod write;
@@ -227,6 +228,8 @@ pub struct Chunk {
     copies: Copies,
     /// Replicas that are about to take pieces again.
     resumes: resume::Resumes,
+    /// Where the redo pages of newest headers are, of those that have one.
+    placed: BTreeMap<ReplicaId, tail::Placed>,
     reads: Reads,
     trash: Trash,
     space: Space,
@@ -273,6 +276,9 @@ enum Job {
     Read(ReadId),
     Seal(Seal, SealStep),
     Resume(ReplicaId),
+    /// The redo page of a sync is written in its place; of which header.
+    Place(ReplicaId, tail::Redo, u64),
+    Recall(tail::Recall),
     /// Of which copy: the link that it comes over.
     Copy(ReplicaId, LinkId, Stage),
     Trash(trash::Step),
@@ -309,6 +315,7 @@ impl Chunk {
             dir_sync: DirSync::default(),
             copies: Copies::new(),
             resumes: resume::Resumes::new(),
+            placed: BTreeMap::new(),
             reads: Reads::new(config.limits.disk_reads_max(config.geometry)),
             trash: Trash::default(),
             space: Space::default(),
@@ -455,6 +462,8 @@ impl Chunk {
             Job::Read(id) => self.read_came(id, result),
             Job::Seal(seal, step) => self.seal_step_done(seal, step, result),
             Job::Resume(id) => self.resume_came(id, result),
+            Job::Place(id, redo, of) => self.page_placed(id, &redo, of, done(result)),
+            Job::Recall(recall) => self.recall_step_done(recall, result),
             Job::Copy(id, source, stage) => self.copy_step_done(id, source, stage, done(result)),
             Job::Trash(step) => self.trash_step_done(step, done(result)),
             Job::Tidy => {}

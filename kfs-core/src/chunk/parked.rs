@@ -1,18 +1,21 @@
 //! Chunks that may be written to and that nobody writes to: they give their tables back, and read them again
 //! from their headers when a piece comes. So memory follows what is being written, not what was.
+use super::header::Header;
 use super::link::HoldId;
 use super::name::ReplicaId;
 use super::table::Table;
+use super::tail::Tail;
 use super::write::Writing;
 use super::{Chunk, Job};
 use crate::buggify::{self, Site};
 use crate::ids::{LinkId, SessionId};
 use crate::limits::HEADER_BYTES;
-use crate::machine::{DiskOp, DiskResult};
+use crate::machine::{DiskDone, DiskOp, DiskResult};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::{Msg, Refusal, Status};
 use core::time::Duration;
+use std::sync::Arc;
 
 /// A chunk whose bytes are all durable, and that nobody wrote to for this long, gives its table back.
 const PARK_AFTER: Duration = Duration::from_secs(10);
@@ -23,6 +26,8 @@ pub(super) struct Parked {
     pub writing: Writing,
     /// Messages that wait for the table to be read again, with the room they take.
     pub waiting: Vec<(LinkId, Msg, HoldId)>,
+    /// Once it was read; the block in which the chunk ends is read then.
+    header: Option<Arc<Header>>,
 }
 
 impl Chunk {
@@ -37,6 +42,7 @@ impl Chunk {
         );
         probe::hit(Probe::ChunkParked);
         writing.table = Table::new(self.config.geometry);
+        writing.tail = Tail::new(self.config.geometry);
         if !planted::is(Bug::StaleTableRead) {
             self.inventory.tables.forget(id);
         }
@@ -45,6 +51,7 @@ impl Chunk {
             Parked {
                 writing,
                 waiting: Vec::new(),
+                header: None,
             },
         );
     }
@@ -55,10 +62,11 @@ impl Chunk {
             writing.table.end() == self.config.geometry.chunk_bytes()
                 || buggify::is(Site::ParkedAtOnce)
         };
-        if self
-            .writing
-            .get(&id)
-            .is_some_and(|writing| writing.is_at_rest() && full(writing))
+        if !self.is_placing(id)
+            && self
+                .writing
+                .get(&id)
+                .is_some_and(|writing| writing.is_at_rest() && full(writing))
         {
             self.park(id);
         }
@@ -74,7 +82,9 @@ impl Chunk {
             return;
         }
         let idle = |writing: &Writing| {
-            writing.is_at_rest() && self.now.mono.since(writing.used) >= PARK_AFTER
+            writing.is_at_rest()
+                && !self.is_placing(writing.id())
+                && self.now.mono.since(writing.used) >= PARK_AFTER
         };
         let ids: Vec<_> = self
             .writing
@@ -136,17 +146,40 @@ impl Chunk {
     }
 
     pub(super) fn unparked(&mut self, id: ReplicaId, result: DiskResult) {
-        let Some(Parked {
-            mut writing,
-            waiting,
-        }) = self.parked.remove(&id)
-        else {
+        let Some(parked) = self.parked.remove(&id) else {
             return;
         };
-        let header = self.read_header(writing.name, result).and_then(|header| {
+        let geometry = self.config.geometry;
+        let name = parked.writing.name;
+        let (header, block) = match (&parked.header, result) {
+            (Some(header), Ok(DiskDone::Data(block))) => (Ok(Arc::clone(header)), Some(block)),
+            (Some(_), Ok(_)) => (Err("the disk answered something else".into()), None),
+            (Some(_), Err(error)) => (Err(error.to_string()), None),
+            (None, result) => (self.read_header(name, result), None),
+        };
+        if let (Ok(header), None) = (&header, &block)
+            && let Some((start, len)) = Tail::block_of(geometry, header)
+        {
+            let header = Some(Arc::clone(header));
+            self.parked.insert(id, Parked { header, ..parked });
+            let op = DiskOp::Read {
+                file: name.path(),
+                offset: HEADER_BYTES + start,
+                len,
+            };
+            return self.disk(Job::Unpark(id), op);
+        }
+        let Parked {
+            mut writing,
+            waiting,
+            ..
+        } = parked;
+        let header = header.and_then(|header| {
             let same = header.wseq == writing.applied && header.generation == writing.generation;
             if same {
-                Ok(header)
+                let tail = Tail::of(geometry, &header, &block.unwrap_or_default());
+                let tail = tail.map_err(|bad| self.tail_is_bad(name, &bad))?;
+                Ok((header, tail))
             } else {
                 Err("its newest header is gone".into())
             }
@@ -155,11 +188,16 @@ impl Chunk {
         writing.used = self.now.mono;
         self.park_later();
         let (applied, who) = (writing.applied, writing.who());
-        if let Ok(header) = &header {
-            writing.table = Table::of(self.config.geometry, header);
-        }
+        let why = match header {
+            Ok((header, tail)) => {
+                writing.table = Table::of(geometry, &header);
+                writing.tail = tail;
+                None
+            }
+            Err(why) => Some(why),
+        };
         self.writing.insert(id, writing);
-        if let Err(why) = header {
+        if let Some(why) = why {
             self.break_chain(
                 id,
                 applied.next(),

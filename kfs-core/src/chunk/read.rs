@@ -11,6 +11,7 @@
 use super::inventory::{Lookup, Standing};
 use super::name::ReplicaId;
 use super::table::Expected;
+use super::tail::After;
 use super::{Chunk, Job};
 use crate::block::{self, EMPTY, Sums, spans};
 use crate::buggify::{self, Site};
@@ -245,6 +246,9 @@ impl Chunk {
         let blocks: Vec<_> = spans(geometry, read.ask.offset, u64::from(read.ask.len))
             .map(|span| span.block)
             .collect();
+        if self.waits_for_place(replica, id) {
+            return;
+        }
         let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
         let expected: Vec<Expected> = if let Some(writing) = self.writing.get_mut(&replica) {
             if writing.is_dirty(first, last) && !planted::is(Bug::DirtyBlockRead) {
@@ -253,7 +257,7 @@ impl Chunk {
             }
             blocks
                 .iter()
-                .map(|block| writing.table.expected(*block))
+                .map(|block| writing.tail.expected(&writing.table, *block))
                 .collect()
         } else {
             if self.reads.disk_is_full() && !self.inventory.tables.has(replica) {
@@ -286,6 +290,15 @@ impl Chunk {
         self.disk(Job::Read(id), DiskOp::Read { file, offset, len });
     }
 
+    /// A table is still to be loaded that reads wait for, unless the replica has gone meanwhile.
+    pub(super) fn table_is_missing(&mut self, id: ReplicaId) {
+        if self.inventory.replicas.contains_key(&id) {
+            return self.load_table(id);
+        }
+        let waiting = self.inventory.tables.loaded(id, None);
+        self.reads.again(waiting);
+    }
+
     fn load_table(&mut self, id: ReplicaId) {
         self.reads.at_disk += 1;
         let file = id.of(self.inventory.replicas[&id].file).path();
@@ -313,7 +326,12 @@ impl Chunk {
             Some(_) if self.writing.contains_key(&id) => None,
             Some((name, wseq, len)) => match self.read_header(name, result) {
                 // An older header of the same length may call a hole what has been written since.
-                Ok(header) if header.wseq >= wseq && header.len >= len => Some(header),
+                Ok(header) if header.wseq >= wseq && header.len >= len => {
+                    if !self.is_in_place(id, &header) {
+                        return self.recall(&header, header.wseq == wseq, After::Table);
+                    }
+                    Some(header)
+                }
                 Ok(header) => {
                     let why = format!(
                         "{}: the newest header is gone: {} bytes committed at write {}, {len} at write {wseq} before",
@@ -419,7 +437,6 @@ impl Chunk {
         self.reads.ready(read.link);
     }
 
-    /// The link is gone, and its reads with it; the disk ends those it has for nobody.
     /// Nobody reads this replica any more.
     pub(super) fn refuse_reads(&mut self, id: ReplicaId, refusal: &Refusal) {
         let of = |read: &Read| (read.ask.chunk, read.ask.version) == (id.chunk, id.version);
@@ -433,6 +450,7 @@ impl Chunk {
         }
     }
 
+    /// The link is gone, and its reads with it; the disk ends those it has for nobody.
     pub(super) fn reads_lost(&mut self, link: LinkId) {
         self.reads.ready.retain(|other| *other != link);
         let lost: BTreeSet<ReadId> = self
@@ -446,6 +464,7 @@ impl Chunk {
         }
         self.reads.waiting.retain(|id| !lost.contains(id));
         self.inventory.tables.lost(&lost);
+        self.places_lose(&lost);
         for writing in self.writing.values_mut() {
             writing.reads.retain(|id| !lost.contains(id));
         }

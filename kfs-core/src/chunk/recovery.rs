@@ -1,10 +1,11 @@
 //! The start of a chunkserver: whose directory it is, the boot raised, what is in `chunks/`.
 //!
 //! Nothing is formatted that is not empty, nothing is guessed that cannot be read, and nothing found is
-//! changed: the meta server's verdicts come later, in [`super::meta_on_chunk`].
+//! changed, but for a redo page that a crash kept from its place: the meta server's verdicts come later, in [`super::meta_on_chunk`].
 use super::inventory::{Replica, Standing};
 use super::meta_on_chunk::Station;
 use super::name::{CHUNKS, ChunkName, TRASH};
+use super::tail::After;
 use super::{Chunk, Job};
 use crate::identity::{self, FIXED_BYTES, Identity, IdentityError, Owner, SIBLINGS_MAX};
 use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId};
@@ -436,10 +437,14 @@ impl Chunk {
                     "a chunk file without a readable header is served to nobody"
                 );
             }
+            let header = header.ok();
             self.found(
                 name,
-                Replica::found(name, header.ok().as_deref(), self.config.geometry),
+                Replica::found(name, header.as_deref(), self.config.geometry),
             );
+            if let Some(header) = header.filter(|header| header.redo.is_some()) {
+                return self.recall(&header, true, After::Scan);
+            }
         }
         self.scan_goes_on();
     }

@@ -8,18 +8,21 @@
 //!
 //! What such a replica's table says is ahead of what was taken, until those writes have come again. No cut is taken in
 //! that time, on any member: its sums would be of other writes than its number says.
+use super::header::Header;
 use super::inventory::Standing;
 use super::name::ReplicaId;
+use super::tail::Tail;
 use super::write::Writing;
 use super::{Chunk, Job, Stopping};
 use crate::ids::LinkId;
 use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
-use crate::machine::{DiskOp, DiskResult};
+use crate::machine::{DiskDone, DiskOp, DiskResult};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{ChunkResumed, ResumeChunk};
 use crate::wire::{Msg, Refusal, Status};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Replicas whose headers are read at once for this; an order beyond it comes again.
 const RESUMES_MAX: usize = 64;
@@ -32,6 +35,18 @@ pub(super) type Resumes = BTreeMap<ReplicaId, Resume>;
 pub(super) struct Resume {
     from: (LinkId, u64),
     order: ResumeChunk,
+    /// Of the replica, once it was read; the block in which it ends is read then.
+    header: Option<Arc<Header>>,
+}
+
+impl Resume {
+    const fn new(from: (LinkId, u64), order: ResumeChunk) -> Self {
+        Self {
+            from,
+            order,
+            header: None,
+        }
+    }
 }
 
 impl Chunk {
@@ -44,14 +59,20 @@ impl Chunk {
         let from = (link, request);
         let writing = self.writing.get(&id);
         if writing.is_some_and(|writing| writing.chain_id == order.chain) {
-            return self.say_resumed(&Resume { from, order }, Ok(()));
+            return self.say_resumed(&Resume::new(from, order), Ok(()));
         }
         if let Err(refusal) = self.may_resume(id, &order) {
-            return self.say_resumed(&Resume { from, order }, Err(refusal));
+            return self.say_resumed(&Resume::new(from, order), Err(refusal));
         }
         let file = id.of(self.inventory.replicas[&id].file).path();
-        let reads = !self.resumes.contains_key(&id);
-        self.resumes.insert(id, Resume { from, order });
+        let before = self.resumes.remove(&id);
+        let reads = before.is_none();
+        let header = before.and_then(|before| before.header);
+        let resume = Resume {
+            header,
+            ..Resume::new(from, order)
+        };
+        self.resumes.insert(id, resume);
         if reads {
             let len = usize::try_from(HEADER_BYTES).expect("a header is small");
             let offset = 0;
@@ -111,6 +132,8 @@ impl Chunk {
         let of_it = |job: &Job| match job {
             Job::Piece { id: of, .. } | Job::Sync(of) => *of == id,
             Job::Seal(seal, _) => seal.id() == id,
+            Job::Place(of, ..) => *of == id,
+            Job::Recall(recall) => recall.id() == id,
             _ => false,
         };
         self.jobs.values().any(of_it)
@@ -126,7 +149,18 @@ impl Chunk {
         };
         let replica = &self.inventory.replicas[&id];
         let (name, durable) = (id.of(replica.file), replica.durable());
-        let header = match self.read_header(name, result) {
+        let geometry = self.config.geometry;
+        let (header, block) = match (resume.header, result) {
+            (Some(header), Ok(DiskDone::Data(block))) => (Ok(header), Some(block)),
+            (Some(_), Ok(_)) => (Err("the disk answered something else".into()), None),
+            (Some(_), Err(error)) => (Err(error.to_string()), None),
+            (None, result) => (self.read_header(name, result), None),
+        };
+        let resume = Resume {
+            header: None,
+            ..resume
+        };
+        let header = match header {
             Ok(header) if header.wseq == durable.wseq && header.len == durable.len => header,
             Ok(header) if header.wseq > durable.wseq => {
                 // A sync that was at work when its chain broke has written it: sealing finds that.
@@ -140,8 +174,26 @@ impl Chunk {
                 return self.say_resumed(&resume, Err(refusal));
             }
         };
-        let (geometry, now) = (self.config.geometry, self.now.mono);
-        let mut writing = Writing::resumed(name, &header, geometry, &resume.order, position, now);
+        if let (Some((start, len)), None) = (Tail::block_of(geometry, &header), &block) {
+            let op = DiskOp::Read {
+                file: name.path(),
+                offset: HEADER_BYTES + start,
+                len,
+            };
+            let header = Some(header);
+            self.resumes.insert(id, Resume { header, ..resume });
+            return self.disk(Job::Resume(id), op);
+        }
+        let tail = match Tail::of(geometry, &header, &block.unwrap_or_default()) {
+            Ok(tail) => tail,
+            Err(bad) => {
+                let refusal = Refusal::new(Status::Corrupt, self.tail_is_bad(name, &bad));
+                return self.say_resumed(&resume, Err(refusal));
+            }
+        };
+        let now = self.now.mono;
+        let of = (&*header, tail);
+        let mut writing = Writing::resumed(name, of, geometry, &resume.order, position, now);
         if planted::is(Bug::ResumedAtOwnWrite) {
             writing.applied = header.wseq;
             writing.last_piece = crate::ids::PieceNumber(header.wseq.0);

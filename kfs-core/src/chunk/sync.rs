@@ -1,11 +1,13 @@
 //! Syncs: what was taken becomes durable on every replica of the chain, all at once beside one another.
 //!
-//! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → sync of the
+//! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → the page that could tear
+//! what an earlier cut covers, where it stands whole (see [`super::tail`]) → sync of the
 //! file → the header into the slot that does not hold the newest → sync → the first time, sync of the
 //! directory. If the order changed, a header could promise bytes that a power loss takes. Any failure
 //! breaks the chain; a sync is never tried again.
 use super::header::Slot;
 use super::name::{CHUNKS, ReplicaId};
+use super::tail::Redo;
 use super::write::{Synced, Writing};
 use super::{Chunk, Event, Job, Stopping};
 use crate::ids::{ClusterId, Digest, LinkId, PieceNumber, WriteSeq};
@@ -29,7 +31,9 @@ pub(super) struct Cut {
     len: u64,
     digest: Digest,
     slot: Slot,
+    generation: u64,
     header: Bytes,
+    redo: Option<Redo>,
     reach: Reach,
     stage: Stage,
 }
@@ -48,8 +52,10 @@ enum Reach {
 /// How far a sync is here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Writes of the cut are on their way to the disk.
+    /// Writes of the cut are on their way to the disk, or the redo page of the sync before to its place.
     Writes,
+    /// The redo page is being written to its slot.
+    Redo,
     /// The data is being synced.
     Data,
     /// The header is being written.
@@ -80,17 +86,24 @@ pub(super) struct DirSync {
 
 impl Cut {
     fn take(writing: &mut Writing, cluster: ClusterId, geometry: Geometry, reach: Reach) -> Self {
-        let header = writing.next_header(cluster);
+        let (header, redo) = writing.next_header(cluster);
         Self {
             digest: header.digest(geometry),
             wseq: header.wseq,
             piece: writing.last_piece,
             len: header.len,
             slot: Slot::of(header.generation),
+            generation: header.generation,
+            redo,
             header: Bytes::from(header.encode()),
             reach,
             stage: Stage::Writes,
         }
+    }
+    /// Whether a page of this block waits for it.
+    pub(super) fn waits_in(&self, block: usize) -> bool {
+        let redo = self.redo.as_ref().filter(|_| self.stage != Stage::Durable);
+        redo.is_some_and(|redo| redo.block == block)
     }
     const fn durable(&self) -> Durable {
         Durable {
@@ -252,6 +265,10 @@ impl Chunk {
 
     /// Begins the work of the first sync that is not durable, once all its writes are on the disk.
     pub(super) fn sync_step(&mut self, id: ReplicaId) {
+        if self.is_placing(id) {
+            return;
+        }
+        let geometry = self.config.geometry;
         let Some(writing) = self.writing.get_mut(&id) else {
             return;
         };
@@ -265,6 +282,19 @@ impl Chunk {
         {
             return;
         }
+        let file = writing.name.path();
+        if let Some(redo) = &cut.redo {
+            let op = redo.keep(file, cut.slot, geometry);
+            cut.stage = Stage::Redo;
+            return self.disk(Job::Sync(id), op);
+        }
+        self.sync_data(id);
+    }
+
+    /// All that the cut covers is written.
+    fn sync_data(&mut self, id: ReplicaId) {
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let cut = at_work(&mut writing.syncs).expect("it was just found");
         cut.stage = Stage::Data;
         let file = writing.name.path();
         if planted::is(Bug::HeaderBeforeData) {
@@ -287,6 +317,7 @@ impl Chunk {
             return;
         };
         match cut.stage {
+            Stage::Redo => self.sync_data(id),
             Stage::Data => {
                 cut.stage = Stage::Header;
                 let (offset, data) = (cut.slot.offset() as u64, vec![cut.header.clone()]);
@@ -394,6 +425,7 @@ impl Chunk {
         let writing = self.writing.get_mut(&id).expect("it was just found");
         let cut = at_work(&mut writing.syncs).expect("it was just found");
         cut.stage = Stage::Durable;
+        let (redo, generation, name) = (cut.redo.clone(), cut.generation, writing.name);
         writing.named = true;
         self.counts.syncs += 1;
         let replica = self
@@ -409,6 +441,9 @@ impl Chunk {
         if planted::is(Bug::HeadAcksEarly) && writing.position == 0 {
             let (piece, durable) = (cut.piece, cut.durable());
             self.answer_syncs(id, piece, durable);
+        }
+        if let Some(redo) = redo {
+            self.place(name, redo, generation);
         }
         self.sync_ends(id);
     }
@@ -541,7 +576,10 @@ impl Chunk {
         for id in ids {
             self.break_chain(id, WriteSeq(0), &why);
         }
-        let at_work = |job: &Job| matches!(job, Job::Piece { .. } | Job::Sync(_) | Job::DirSync);
+        let at_work = |job: &Job| {
+            let of_sync = matches!(job, Job::Sync(_) | Job::DirSync | Job::Place(..));
+            of_sync || matches!(job, Job::Piece { .. })
+        };
         let busy = !self.writing.is_empty() || self.jobs.values().any(at_work);
         if !busy && self.identity_steps.is_empty() {
             self.stopping = Stopping::Stopped;

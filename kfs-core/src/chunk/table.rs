@@ -2,15 +2,13 @@
 //! covered. Sums of appended pieces are combined, so no byte is read twice.
 //!
 //! **Write once.** Within a block writes only go forward, and nothing below a *cut* is touched again: no
-//! byte of a block that has a sum and lies below the committed end, nor the page that holds that end. So a
-//! torn write can never reach what a sync promised.
+//! byte of a block that has a sum and lies below the committed end. The page that holds that end is written
+//! in its place only once it stands elsewhere too (see [`super::tail`]). So a torn write can never reach what
+//! a sync promised.
 use super::header::Header;
 use crate::block::{self, BlockSpan, EMPTY, spans};
 use crate::limits::Geometry;
 use crate::planted::{self, Bug};
-
-/// What a disk may tear is at most this many bytes, aligned.
-const PAGE_BYTES: u32 = 4_096;
 
 /// See the file's head.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,7 +71,7 @@ impl Table {
                 Block {
                     filled,
                     plain,
-                    covered: covered(geometry, filled),
+                    covered: filled,
                 }
             }
         };
@@ -142,10 +140,7 @@ impl Table {
             if block.filled > 0 {
                 // A block wholly below the committed end is covered to its own end: the rest of it was
                 // committed as zeros.
-                block.covered = covered(
-                    self.geometry,
-                    committed_share(self.geometry, self.end, index),
-                );
+                block.covered = committed_share(self.geometry, self.end, index);
             }
         }
         let sum = |block: &Block| {
@@ -190,12 +185,6 @@ fn committed_share(geometry: Geometry, len: u64, block: usize) -> u32 {
     u32::try_from(share).expect("at most a block")
 }
 
-/// What a cut covers of a block of which `share` bytes are committed: the page of the end as well.
-fn covered(geometry: Geometry, share: u32) -> u32 {
-    let page = PAGE_BYTES.min(geometry.block_bytes);
-    share.next_multiple_of(page).min(geometry.block_bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_covers_the_page_of_the_committed_end_and_whole_blocks_below_it() {
+    fn a_cut_covers_what_is_written_and_whole_blocks_below_the_committed_end() {
         let mut table = Table::new(REAL);
         write(&mut table, 0, &[1; 100]);
         write(&mut table, 2 * 65_536, &[2; 5_000]);
@@ -229,7 +218,7 @@ mod tests {
         table.cut();
         assert_eq!(first_free(&table, 0), 65_536, "below the committed end");
         assert_eq!(first_free(&table, 1), 0, "a hole has nothing to cover");
-        assert_eq!(first_free(&table, 2), 8_192, "to the end of the page");
+        assert_eq!(first_free(&table, 2), 5_000, "the page is written further");
         assert!(
             table.may_write(65_536, 65_536 + 1).is_err(),
             "a write is seen in every block it touches"
@@ -239,7 +228,7 @@ mod tests {
         assert_eq!(table.end(), 2 * 65_536 + 8_202);
         table.cut();
         assert_eq!(first_free(&table, 1), 65_536);
-        assert_eq!(first_free(&table, 2), 12_288);
+        assert_eq!(first_free(&table, 2), 8_202);
         assert_eq!(first_free(&table, 3), 0);
     }
 
@@ -289,6 +278,7 @@ mod tests {
             cluster: ClusterId(1),
             wseq: WriteSeq(1),
             pieces: Vec::new(),
+            redo: None,
         };
         let mut reloaded = Table::of(REAL, &header);
         for block in 0..4 {

@@ -3,6 +3,7 @@
 //! Only what the meta server named is moved. The trash is synced before `chunks/`, so that a power loss
 //! leaves a replica under one name or the other.
 use super::name::{CHUNKS, ChunkName, ReplicaId, TRASH};
+use super::tail::Placed;
 use super::{Chunk, Job};
 use crate::ids::{ChunkId, LinkId, Version, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName};
@@ -153,6 +154,9 @@ impl Chunk {
         );
         self.inventory.replicas.remove(&id);
         self.inventory.tables.forget(id);
+        if let Some(Placed::OnItsWay(reads)) = self.placed.remove(&id) {
+            self.reads.again(reads);
+        }
         self.damage.retain(|(damaged, _), _| *damaged != id);
     }
 

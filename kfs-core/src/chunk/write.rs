@@ -9,6 +9,7 @@ use super::name::{ChunkName, ReplicaId};
 use super::read::ReadId;
 use super::sync::{Cut, SyncAsk};
 use super::table::Table;
+use super::tail::{Redo, Tail};
 use super::{Chunk, Job, Stopping};
 use crate::block::Sums;
 use crate::ids::{ChainId, ClusterId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
@@ -52,6 +53,7 @@ pub(super) struct Writing {
     /// Writes that are not yet written here and by all below, in order.
     pub pieces: VecDeque<Piece>,
     pub table: Table,
+    pub tail: Tail,
     pub upstream: Option<LinkId>,
     pub downstream: Option<LinkId>,
     /// Syncs being made; the first one is at work.
@@ -153,6 +155,7 @@ impl Writing {
             below: header.wseq,
             pieces: VecDeque::new(),
             table: Table::of(geometry, header),
+            tail: Tail::new(geometry),
             upstream: None,
             downstream: None,
             syncs: VecDeque::new(),
@@ -166,7 +169,7 @@ impl Writing {
     /// A replica that takes pieces again, from its header on.
     pub(super) fn resumed(
         name: ChunkName,
-        header: &Header,
+        (header, tail): (&Header, Tail),
         geometry: Geometry,
         order: &ResumeChunk,
         position: u8,
@@ -179,6 +182,7 @@ impl Writing {
             applied: order.from,
             last_piece: PieceNumber(order.from.0),
             below: order.from,
+            tail,
             ..Self::begun(name, header, geometry, chain, order.session, now)
         }
     }
@@ -199,8 +203,9 @@ impl Writing {
             && self.reads.is_empty();
         synced && idle && matches!(self.made, Made::Made)
     }
-    /// The header that says all that was taken so far, in the slot that does not hold the newest one.
-    pub(super) fn next_header(&mut self, cluster: ClusterId) -> Header {
+    /// The header that says all that was taken so far, in the slot that does not hold the newest one, and the page
+    /// that is to be written anew with it.
+    pub(super) fn next_header(&mut self, cluster: ClusterId) -> (Header, Option<Redo>) {
         self.generation += if planted::is(Bug::HeaderOverActiveSlot) {
             2
         } else {
@@ -211,10 +216,12 @@ impl Writing {
             last: self.last_piece,
             append_offset: 0,
         };
-        Header {
+        let sums = self.table.cut();
+        let redo = self.tail.cut(&self.table);
+        let header = Header {
             name: self.name,
             len: self.table.end(),
-            sums: self.table.cut(),
+            sums,
             generation: self.generation,
             incarnation: self.incarnation,
             cluster,
@@ -224,7 +231,9 @@ impl Writing {
             } else {
                 Vec::new()
             },
-        }
+            redo: redo.as_ref().map(|redo| redo.page),
+        };
+        (header, redo)
     }
     /// Whom to tell when making it failed or ended.
     pub(super) fn take_made(&mut self) -> Vec<(LinkId, u64)> {
@@ -642,11 +651,15 @@ impl Chunk {
             "one session writes a chunk, so writes are numbered as its pieces are"
         );
         let had = wseq <= writing.had;
+        // Bytes of the page in which a sync ended wait for the next one.
+        let mut waits = 0;
         if had {
             probe::hit(Probe::PieceHadBefore);
         } else {
+            waits = writing.tail.write(&writing.table, offset, &body);
             writing.table.write(offset, len, &sums.blocks);
         }
+        let to_disk = !had && waits < body.len();
         assert!(
             writing.pieces.back().is_none_or(|last| last.wseq < wseq),
             "writes wait in their order"
@@ -656,11 +669,16 @@ impl Chunk {
             wseq,
             number,
             blocks: (block(offset), block(offset + len - 1)),
-            written: had,
+            written: !to_disk,
             asks: ask.into_iter().collect(),
         });
         let (file, position, next) = (writing.name.path(), writing.position, writing.next());
-        let users = u8::from(next.is_some()) + u8::from(!had);
+        if !had && !to_disk {
+            self.space.taken += len;
+            self.space.written += len;
+            self.count_written(id, len);
+        }
+        let users = u8::from(next.is_some()) + u8::from(to_disk);
         if users == 0 {
             self.advance(id);
             return self.sync_asked(id);
@@ -684,14 +702,14 @@ impl Chunk {
                 hold,
             );
         }
-        if had {
+        if !to_disk {
             return self.sync_asked(id);
         }
         self.space.taken += len;
         let op = DiskOp::Write {
             file,
-            offset: HEADER_BYTES + offset,
-            data: vec![body],
+            offset: HEADER_BYTES + offset + waits as u64,
+            data: vec![body.slice(waits..)],
             sync: SyncMode::Later,
         };
         self.disk(
@@ -723,18 +741,20 @@ impl Chunk {
             self.break_chain(id, wseq, &why);
             return self.failed_here(id);
         }
-        self.counts.pieces_written +=
-            if !writing.asks.is_empty() && planted::is(Bug::PieceCountedTwice) {
-                2
-            } else {
-                1
-            };
-        self.counts.bytes_written += bytes;
+        self.count_written(id, bytes);
+        let writing = self.writing.get_mut(&id).expect("it was just found");
         if let Some(piece) = writing.pieces.iter_mut().find(|piece| piece.wseq == wseq) {
             piece.written = true;
         }
         self.advance(id);
         self.sync_step(id);
+    }
+
+    fn count_written(&mut self, id: ReplicaId, bytes: u64) {
+        let asked = |writing: &Writing| !writing.asks.is_empty();
+        let twice = self.writing.get(&id).is_some_and(asked) && planted::is(Bug::PieceCountedTwice);
+        self.counts.pieces_written += if twice { 2 } else { 1 };
+        self.counts.bytes_written += bytes;
     }
 
     /// The header of a replica's file, from what was read of it.
@@ -764,6 +784,7 @@ const fn first_header(name: ChunkName, incarnation: Incarnation, cluster: Cluste
         cluster,
         wseq: WriteSeq(0),
         pieces: Vec::new(),
+        redo: None,
     }
 }
 

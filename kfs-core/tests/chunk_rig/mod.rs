@@ -115,6 +115,10 @@ impl Disk {
     pub fn get(&self, path: &str) -> Option<&[u8]> {
         Some(&self.files[*self.names.get(path)?].data)
     }
+    /// What is durable of a file.
+    pub fn durable(&self, path: &str) -> &[u8] {
+        &self.files[self.names[path]].durable
+    }
     pub fn get_mut(&mut self, path: &str) -> &mut Vec<u8> {
         &mut self.files[self.names[path]].data
     }
@@ -626,6 +630,13 @@ impl World {
             }
         }
         self.run();
+    }
+    /// What is held of the disk of a server that is dead is never done.
+    pub fn lose_held(&mut self, server: usize) {
+        assert!(!self.servers[server].alive);
+        self.rules.hold_disk.retain(|(at, _)| *at != server);
+        let lost = |(_, happening): &(String, Happening)| matches!(happening, Happening::Disk { server: at, .. } if *at == server);
+        self.held.retain(|held| !lost(held));
     }
     pub fn is_paused(&self, server: usize, link: LinkId) -> bool {
         self.paused.contains(&(server, link))

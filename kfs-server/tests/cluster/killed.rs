@@ -161,6 +161,56 @@ async fn a_writer_that_too_few_servers_are_left_for_is_told_and_nothing_else_is_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_synced_after_every_record_goes_on_over_kills_of_everybody() {
+    let mut cluster = Cluster::start(3);
+    let kfs = cluster.client();
+    let record = |nth: u64| content(nth, 40 + usize::try_from(nth * 37 % 300).unwrap());
+    let mut log = kfs.create(b"/log", CreateOptions::default()).await.unwrap();
+    let mut written = Vec::new();
+    for nth in 0..90 {
+        written.extend_from_slice(&record(nth));
+        log.write(record(nth)).await.unwrap();
+        log.sync().await.unwrap();
+        if nth % 9 == 0 {
+            let read = get(&kfs, "/log").await.unwrap();
+            assert!(read == written, "after record {nth}");
+        }
+        match nth {
+            25 => {
+                cluster.chunks[1].kill();
+                cluster.restart_chunk(1);
+            }
+            50 => {
+                cluster.meta.kill();
+                for chunk in &mut cluster.chunks {
+                    chunk.kill();
+                }
+                for n in 0..3 {
+                    cluster.spawn_chunk(n);
+                }
+                cluster.restart_meta();
+                cluster.chunks_ready = cluster.chunks.iter().map(|chunk| chunk.ready()).collect();
+                let read = get(&cluster.client(), "/log").await.unwrap();
+                assert!(read == written, "after everybody was killed");
+            }
+            _ => {}
+        }
+    }
+    log.close().await.unwrap();
+    for n in 0..3 {
+        // Each replica by itself.
+        for other in (0..3).filter(|other| *other != n) {
+            cluster.chunks[other].kill();
+        }
+        let read = get(&cluster.client(), "/log").await.unwrap();
+        assert!(read == written, "from chunkserver {n}");
+        for other in (0..3).filter(|other| *other != n) {
+            cluster.restart_chunk(other);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_told_to_stop_end_cleanly_and_start_again() {
     let mut cluster = Cluster::start(3);
     let data = content(9, 200_000);

@@ -10,6 +10,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+/// What a write that tears takes with it, aligned: on a real disk the page. Here it is as much as the smallest block of
+/// a simulated cluster, which stands for a page there.
+const BESIDE_BYTES: usize = 256;
+
 /// Which of the pending operations survive.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
@@ -23,7 +27,8 @@ pub enum Policy {
     /// P2: any subset.
     Subset,
     /// P3: any subset, and a write may survive in part: a prefix of its atoms, any of its atoms, its length
-    /// without its data, or garbage where nothing was ever synced.
+    /// without its data, or garbage: all of an atom of which nothing was ever synced, else what is written and what
+    /// stands beside it.
     Torn,
 }
 
@@ -75,7 +80,7 @@ pub enum Fate {
         length: Length,
         /// Which of its atoms are done, the first one being 0.
         kept: BTreeSet<u32>,
-        /// Which of its atoms are garbage, where they were never synced.
+        /// Which of its atoms are garbage.
         garbage: BTreeSet<u32>,
     },
 }
@@ -305,6 +310,8 @@ impl WriteBack {
                 for (nth, atom) in (0_u32..).zip(atoms) {
                     if garbage.contains(&nth) && self.is_free(atom, durable) {
                         self.spoil(atom, durable);
+                    } else if garbage.contains(&nth) {
+                        self.tear(atom, *offset..offset + data.len(), durable);
                     } else if kept.contains(&nth) {
                         self.keep(atom, durable);
                     }
@@ -344,7 +351,20 @@ impl WriteBack {
     pub(super) fn spoil(&self, atom: usize, durable: &mut Image) {
         let from = atom * self.atom;
         let to = (from + self.atom).min(durable.len());
-        durable.edit(from..to, |bytes| {
+        self.spoil_range(from..to, durable);
+    }
+
+    /// Makes garbage of what a write wrote to an atom, and of what was synced beside it.
+    fn tear(&self, atom: usize, written: std::ops::Range<usize>, durable: &mut Image) {
+        let from = (written.start / BESIDE_BYTES * BESIDE_BYTES).max(atom * self.atom);
+        let to = written.end.next_multiple_of(BESIDE_BYTES);
+        let to = to.min((atom + 1) * self.atom).min(durable.len());
+        self.spoil_range(from..to.max(from), durable);
+    }
+
+    fn spoil_range(&self, range: std::ops::Range<usize>, durable: &mut Image) {
+        let from = range.start;
+        durable.edit(range, |bytes| {
             for (byte, at) in bytes.iter_mut().zip(from as u64..) {
                 *byte = mix(self.garbage ^ mix(at)).to_le_bytes()[0];
             }
@@ -583,6 +603,29 @@ mod tests {
         for face in [zeros, garbage, parts, whole, dropped] {
             assert!(face > 0, "{zeros} {garbage} {parts} {whole} {dropped}");
         }
+    }
+
+    #[test]
+    fn a_torn_write_takes_synced_bytes_beside_it_and_none_of_further_away() {
+        let (mut beside, mut own) = (0, 0);
+        for seed in 0..512 {
+            let mut disk = DiskModel::new(1 << 20);
+            let dir = DiskOp::SyncDir { dir: name("") };
+            let sync = DiskOp::Sync { file: name("a") };
+            run(
+                &mut disk,
+                &[create("a"), dir, write("a", 0, &[1; 300]), sync],
+            );
+            run(&mut disk, &[write("a", 300, &[2; 100])]);
+            disk.power_loss(Policy::Torn, &mut draws(seed));
+            let left = disk.contents("a").expect("the name was synced");
+            assert_eq!(left[..256], [1; 256], "another block");
+            beside += usize::from(left[256..300] != [1; 44]);
+            own += usize::from(
+                left.len() == 400 && left[300..] != [2; 100] && left[300..] != [0; 100],
+            );
+        }
+        assert!(beside > 0 && own > 0, "{beside} {own}");
     }
 
     #[test]

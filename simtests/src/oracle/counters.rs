@@ -9,7 +9,7 @@
 //! | `blocks_bad` | blocks that were bad when the disk was read for a range | equal, if who injects counts reads of them; else at least one if one was read, and at most zero if none was injected |
 //! | `syncs` | syncs that this replica told the server before it are made | at least: the head tells its client |
 //! | `pieces_written` | pieces that it told clients are written | at least: others of the chain tell no client |
-//! | `pieces_written`, `bytes_written` | pieces that its disk has written | at most: not those of a chain that broke meanwhile |
+//! | `pieces_written`, `bytes_written` | pieces that came to it as they were sent, and were not refused | at most: not those that are written in a chain that broke meanwhile |
 //! | `reads`, `bytes_read` | answers with bytes that it sent | equal |
 //! | `files_foreign` | files of strange names put into its directories before the start | equal |
 //! | anything, in a run without faults | nothing | equal: zero |
@@ -57,10 +57,10 @@ pub struct Injected {
     pub ranges_sent: u64,
     /// Bytes of those answers.
     pub bytes_sent: u64,
-    /// Pieces that its disk has written.
-    pub pieces_on_disk: u64,
+    /// Pieces that came to it as they were sent, and were not refused.
+    pub pieces_whole: u64,
     /// Bytes of those pieces.
-    pub bytes_on_disk: u64,
+    pub bytes_whole: u64,
     /// Pieces that it told clients are written.
     pub pieces_acked: u64,
     /// Syncs that it told the server before it are made.
@@ -137,13 +137,13 @@ pub fn of_chunkserver(status: &ChunkStatus, injected: Injected) -> Vec<Counter> 
         counter(
             "pieces_written",
             status.pieces_written,
-            injected.pieces_on_disk,
+            injected.pieces_whole,
             Relation::AtMost,
         ),
         counter(
             "bytes_written",
             status.bytes_written,
-            injected.bytes_on_disk,
+            injected.bytes_whole,
             Relation::AtMost,
         ),
         counter(

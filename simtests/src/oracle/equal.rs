@@ -93,6 +93,7 @@ pub fn check(
             let Some(slot) = Slot::newest(&bytes).filter(|slot| slot.ids == ids) else {
                 continue;
             };
+            let bytes = slot.redone(bytes, geometry);
             compared.replicas += 1;
             if let Some(block) = slot.bad_block(&bytes, block_bytes) {
                 let what = format!(
@@ -337,6 +338,7 @@ pub(super) mod tests {
                 last: PieceNumber(wseq),
                 append_offset: 0,
             }],
+            redo: None,
         };
         let mut file = vec![0; 16_384];
         let slot = header.encode();

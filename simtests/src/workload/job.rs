@@ -346,12 +346,8 @@ impl Drawing {
         let mut fill = Vec::new();
         let mut at = 0;
         while at < size {
-            let mut len = (1 + self.draws.below(most)).min(size - at);
+            let len = (1 + self.draws.below(most)).min(size - at);
             let sync = self.draws.percent(15);
-            if sync {
-                // Bytes beside synced ones of the same block cannot be written any more.
-                len = (at + len).next_multiple_of(block).min(size) - at;
-            }
             fill.push(Fill::Bytes { at, len });
             at += len;
             if sync {

@@ -3,8 +3,8 @@ use super::super::failure::{Exit, Failure};
 use super::super::screen::Screen;
 use super::super::units::size;
 use super::{MetaDir, Trouble, identity, load, unreadable};
-use kfs_core::block::padded_sum;
-use kfs_core::chunk::header::Header;
+use kfs_core::block::{crc, padded_sum};
+use kfs_core::chunk::header::{Header, Slot};
 use kfs_core::chunk::name::{CHUNKS, ChunkName};
 use kfs_core::identity::{Identity, Owner};
 use kfs_core::ids::LogSeq;
@@ -269,6 +269,16 @@ fn chunks(dir: &Path, told: &mut Told<'_>) -> Result<(), Failure> {
     told.say("chunk", None, true, text)
 }
 
+/// The page of the data that a chunkserver writes in its place when it starts, as a crash may have torn it there, and
+/// where it belongs. One that is not what its header says is left alone, there as here.
+fn redo_page(file: &File, header: &Header, geometry: Geometry) -> Option<(u64, Vec<u8>)> {
+    let redo = header.redo?;
+    let mut page = vec![0; redo.len(header.len, geometry)];
+    let from = Slot::of(header.generation).redo_offset(geometry);
+    file.read_exact_at(&mut page, from).ok()?;
+    (crc(&page) == redo.crc).then(|| (redo.at(geometry), page))
+}
+
 /// What is wrong with a replica.
 fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<String> {
     let geometry = Geometry::REAL;
@@ -285,6 +295,7 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
         Ok(header) => header,
         Err(error) => return vec![format!("its header cannot be used: {error}")],
     };
+    let redo = redo_page(&file, &header, geometry);
     let mut wrong = Vec::new();
     let block_bytes = u64::from(geometry.block_bytes);
     for block in 0..header.len.div_ceil(block_bytes) {
@@ -297,6 +308,13 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
         if let Err(error) = file.read_exact_at(&mut bytes, HEADER_BYTES + block * block_bytes) {
             wrong.push(format!("block {block} cannot be read: {error}"));
             continue;
+        }
+        if let Some((at, page)) = &redo
+            && let Some(from) = at.checked_sub(block * block_bytes)
+            && let Ok(from) = usize::try_from(from)
+            && let Some(place) = bytes.get_mut(from..from + page.len())
+        {
+            place.copy_from_slice(page);
         }
         let found = padded_sum(&bytes, geometry.block_bytes);
         if found == sum {

@@ -6,9 +6,8 @@ use crate::oracle::counters::{self, Injected};
 use crate::oracle::{Tick, Violation};
 use kfs_core::block::crc;
 use kfs_core::chunk::{Call, Chunk, Event};
-use kfs_core::ids::{ChunkId, Epoch, Incarnation, LinkId, PieceNumber, Ticket};
-use kfs_core::limits::HEADER_BYTES;
-use kfs_core::machine::{DiskOp, Input, Output};
+use kfs_core::ids::{ChunkId, Epoch, Incarnation, LinkId, PieceNumber};
+use kfs_core::machine::{Input, Output};
 use kfs_core::time::Now;
 use kfs_core::wire::{Head, Msg};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +19,6 @@ pub(super) struct ServerSeen {
     starting: Option<Vec<String>>,
     /// Inputs taken.
     inputs: u64,
-    /// Bytes of pieces on their way to the disk.
-    writes: BTreeMap<Ticket, u64>,
     /// Pieces that it said are written everywhere: it may say so again.
     acked: BTreeSet<(ChunkId, PieceNumber)>,
     /// Links on which a meta server welcomes it that it must not accept, and what it had accepted.
@@ -59,7 +56,10 @@ impl ServerSeen {
         };
         if crc(&msg.body) == sums.crc {
             self.changed.remove(&piece);
-            self.whole.insert(piece);
+            if self.whole.insert(piece) {
+                self.injected.pieces_whole += 1;
+                self.injected.bytes_whole += msg.body.len() as u64;
+            }
         } else {
             // Sent again, a piece that is here already is acked for what is here; what comes with it then is nothing.
             if !self.whole.contains(&piece) {
@@ -109,31 +109,20 @@ impl Overseen for Chunk {
             let paths = paths.iter().map(String::as_str);
             overseer.collector.started(server, now.mono, paths);
         }
-        match input {
-            Input::Received { link, msg } => {
-                seen.receives(msg);
-                if let Head::Welcome(welcome) = &msg.head {
-                    let by = (welcome.term.epoch, welcome.incarnation);
-                    let known = overseer.accepted.get(&server).copied();
-                    let is_behind = known
-                        .is_some_and(|known| by.0 < known.0 || by.0 == known.0 && by.1 != known.1);
-                    if is_behind {
-                        let what = format!("{by:?}, after it accepted {known:?}");
-                        seen.behind.insert(*link, what);
-                    }
-                    seen.welcome.insert(*link, by);
+        if let Input::Received { link, msg } = input {
+            seen.receives(msg);
+            if let Head::Welcome(welcome) = &msg.head {
+                let by = (welcome.term.epoch, welcome.incarnation);
+                let known = overseer.accepted.get(&server).copied();
+                let is_behind =
+                    known.is_some_and(|known| by.0 < known.0 || by.0 == known.0 && by.1 != known.1);
+                if is_behind {
+                    let what = format!("{by:?}, after it accepted {known:?}");
+                    seen.behind.insert(*link, what);
                 }
-                overseer.grants.received(server, *link, msg);
+                seen.welcome.insert(*link, by);
             }
-            Input::Disk { ticket, result } => {
-                if let Some(bytes) = seen.writes.remove(ticket)
-                    && result.is_ok()
-                {
-                    seen.injected.pieces_on_disk += 1;
-                    seen.injected.bytes_on_disk += bytes;
-                }
-            }
-            _ => {}
+            overseer.grants.received(server, *link, msg);
         }
         Ok(())
     }
@@ -147,18 +136,6 @@ impl Overseen for Chunk {
     ) -> Result<(), Violation> {
         let server = whose.node;
         match output {
-            Output::Disk {
-                ticket,
-                op: DiskOp::Write { offset, data, .. },
-            } => {
-                // The identity and headers end before; no other write is as far in its file as a piece.
-                if *offset >= HEADER_BYTES {
-                    let bytes = data.iter().map(|part| part.len() as u64).sum();
-                    let seen = overseer.servers.entry(server).or_default();
-                    seen.writes.insert(*ticket, bytes);
-                }
-                Ok(())
-            }
             Output::Disk { op, .. } => overseer.collector.disk_op(server, now.mono, op),
             Output::Send { link, msg } => {
                 if let Head::Hello(hello) = &msg.head {

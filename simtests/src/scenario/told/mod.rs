@@ -65,12 +65,14 @@
 //! | a server is gone for good, and is back when its copies were made again | `server-gone-for-good` | `trim-unlogged`, `copy-unsynced` |
 //! | power fails while copies are made | `power-fails-while-copies-are-made` | `copy-unnamed`, `seal-writes-again` |
 //! | a bit flips on its way to who makes a copy | `bits-flip-on-their-way-to-copies` | `copy-unchecked` |
+//! | an append tears the page of synced bytes | `log-loses-power` | `covered-page-torn`, `redo-page-ignored` |
+//! | a page of synced bytes is read while more is appended to it | `log-read-while-written` | `waiting-page-expected` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
 //!
-//! What has no story yet is what is not built yet: version changes, appends and truncation, two writers of one file. A meta server that wakes
+//! What has no story yet is what is not built yet: version changes, shared appends and truncation, two writers of one file. A meta server that wakes
 //! beside a new one has none either: two processes on one disk, and two of them at one address, are nothing that
 //! a run has. The lock of a data directory keeps the first away; that a chunkserver accepts no epoch behind the one
 //! that it knows is judged in all runs (O5), and seen in `meta-set-back`.
@@ -90,6 +92,7 @@ mod rare;
 mod rechains;
 mod removed;
 mod servers;
+mod tails;
 
 use super::Scenario;
 use crate::disk::Policy;
@@ -124,6 +127,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(rechains::ALL)
         .chain(removed::ALL)
         .chain(servers::ALL)
+        .chain(tails::ALL)
         .collect()
 }
 

@@ -1,0 +1,453 @@
+//! The page in which a sync ended, when more is written to it: a write of that page in its place could tear what the
+//! sync has covered.
+//!
+//! So from a cut on, bytes for that page wait in memory, at most a page of them. The next sync writes the page to the
+//! *redo slot* beside the header that it will write, behind all data, and names it in that header; when that is
+//! durable, and not before, the page is written in its place. No header counts then that relies on what stood there.
+//! The sync after it makes the place durable before its own header, which names that page no more, or again, in the
+//! other redo slot. Who finds a header with a redo page after a crash writes the page in its place first: that may be
+//! done any number of times, as nothing newer is ever written there while that header counts.
+use super::header::{Header, RedoPage, Slot};
+use super::name::{ChunkName, ReplicaId};
+use super::read::{BadBlock, ReadId};
+use super::table::{Expected, Table};
+use super::write::Writing;
+use super::{Chunk, Job};
+use crate::block::{crc, padded_sum};
+use crate::ids::WriteSeq;
+use crate::limits::{Geometry, HEADER_BYTES};
+use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
+use crate::planted::{self, Bug};
+use crate::probe::{self, Probe};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// What waits, and what is known of the end of a chunk that is being written.
+#[derive(Clone, Debug)]
+pub(super) struct Tail {
+    geometry: Geometry,
+    /// The page in which what is written ends, as far as it is written.
+    last: Page,
+    /// The page in which the last cut ended, unless it ended at the edge of one.
+    held: Option<Held>,
+    /// Blocks that are not yet on the disk what the table says of them: what they are there.
+    behind: BTreeMap<usize, Expected>,
+}
+
+/// Bytes of one page, from its beginning.
+#[derive(Clone, Debug)]
+struct Page {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    page: Page,
+    /// Whether more was written to it, or behind it in its block, since the cut.
+    changed: bool,
+}
+
+/// A page that a cut covers and that is not yet written in its place.
+#[derive(Clone, Debug)]
+pub(super) struct Redo {
+    pub page: RedoPage,
+    at: u64,
+    pub bytes: Bytes,
+    pub block: usize,
+    /// What its block is once it is written.
+    then: Expected,
+}
+
+/// How far the redo page of a replica's newest header is.
+#[derive(Clone, Debug)]
+pub(super) enum Placed {
+    /// It is being written in its place; reads of the replica wait.
+    OnItsWay(Vec<ReadId>),
+    /// That of the header of this generation is in its place.
+    Of(u64),
+}
+
+/// A redo page that is taken from the disk, as no cut of this process has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recall {
+    name: ChunkName,
+    page: RedoPage,
+    len: usize,
+    generation: u64,
+    step: RecallStep,
+    then: After,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RecallStep {
+    /// The header and the page are made durable: from then on the place may tear.
+    Sync,
+    Read,
+    Write,
+}
+
+/// What goes on when a redo page is in its place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum After {
+    Scan,
+    Seal(super::copy::Seal),
+    Table,
+}
+
+impl Page {
+    const fn empty(at: u64) -> Self {
+        Self {
+            at,
+            bytes: Vec::new(),
+        }
+    }
+    fn end(&self) -> u64 {
+        self.at + self.bytes.len() as u64
+    }
+    /// Takes of bytes at `offset` what is of this page, with zeros before them if there is a gap; gives how many.
+    fn put(&mut self, page_bytes: u64, offset: u64, bytes: &[u8]) -> usize {
+        let limit = self.at + page_bytes;
+        assert!(
+            offset >= self.end(),
+            "within a block writes only go forward"
+        );
+        let from = usize::try_from(offset.min(limit) - self.at).expect("a page is small");
+        let room = usize::try_from(limit - offset.min(limit)).expect("a page is small");
+        let taken = room.min(bytes.len());
+        self.bytes.resize(from, 0);
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        taken
+    }
+}
+
+impl Tail {
+    /// Of a chunk of which nothing is written.
+    pub(super) const fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            last: Page::empty(0),
+            held: None,
+            behind: BTreeMap::new(),
+        }
+    }
+
+    /// Of a replica as its header says that it is; `block` is what [`Tail::block_of`] names of its file.
+    ///
+    /// # Errors
+    /// If that does not match its sum.
+    pub(super) fn of(geometry: Geometry, header: &Header, block: &[u8]) -> Result<Self, BadBlock> {
+        let page_bytes = geometry.page_bytes();
+        let at = header.len - header.len % page_bytes;
+        let mut tail = Self::new(geometry);
+        tail.last = Page::empty(at);
+        let Some((start, len)) = Self::block_of(geometry, header) else {
+            return Ok(tail);
+        };
+        let nth = usize::try_from(start / u64::from(geometry.block_bytes)).expect("few blocks");
+        if block.len() != len || header.sum(nth) != Some(padded_sum(block, geometry.block_bytes)) {
+            let why = "the last block does not match its sum".into();
+            return Err(BadBlock { block: nth, why });
+        }
+        let from = usize::try_from(at - start).expect("a block is small");
+        tail.last.bytes.extend_from_slice(&block[from..]);
+        tail.hold(header.len);
+        Ok(tail)
+    }
+
+    /// Which bytes of the data, from where and how many, are read for [`Tail::of`]: the block in which it ends, below
+    /// the end. `None`: none are, as no page has bytes that are covered and room for more.
+    pub(super) fn block_of(geometry: Geometry, header: &Header) -> Option<(u64, usize)> {
+        let within = header.len % u64::from(geometry.block_bytes);
+        let held = !header.len.is_multiple_of(geometry.page_bytes());
+        held.then(|| {
+            let len = usize::try_from(within).expect("a block is small");
+            (header.len - within, len)
+        })
+    }
+
+    /// Notes a write; gives how many of its first bytes are not to be written where they belong. `table` does not have
+    /// the write yet.
+    pub(super) fn write(&mut self, table: &Table, offset: u64, bytes: &[u8]) -> usize {
+        let page_bytes = self.geometry.page_bytes();
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let mut waits = 0;
+        if let Some(held) = &mut self.held
+            && offset / block_bytes == held.page.at / block_bytes
+            && !planted::is(Bug::CoveredPageTorn)
+        {
+            probe::hit(Probe::CoveredPageWritten);
+            let block = usize::try_from(offset / block_bytes).expect("a chunk has few blocks");
+            let before = table.expected(block);
+            self.behind.entry(block).or_insert(before);
+            held.changed = true;
+            waits = held.page.put(page_bytes, offset, bytes);
+        }
+        let end = offset + bytes.len() as u64;
+        if end > table.end() {
+            let at = end - end % page_bytes;
+            if at != self.last.at {
+                self.last = Page::empty(at);
+            }
+            let from = usize::try_from(at.saturating_sub(offset)).expect("a piece fits in memory");
+            let put = self.last.put(page_bytes, offset.max(at), &bytes[from..]);
+            assert_eq!(
+                put,
+                bytes.len() - from,
+                "the page in which it ends takes the rest"
+            );
+        }
+        waits
+    }
+
+    /// A cut is taken; `table` has it. Gives the page that it covers and that waits.
+    pub(super) fn cut(&mut self, table: &Table) -> Option<Redo> {
+        let end = table.end();
+        let redo = self.held.take().filter(|held| held.changed).map(|held| {
+            let geometry = self.geometry;
+            let Page { at, mut bytes } = held.page;
+            let page = u32::try_from(at / geometry.page_bytes()).expect("a chunk has few pages");
+            let mut page = RedoPage { page, crc: 0 };
+            // What a later write skipped of it is zeros.
+            bytes.resize(page.len(end, geometry), 0);
+            page.crc = crc(&bytes);
+            let block = at / u64::from(geometry.block_bytes);
+            let block = usize::try_from(block).expect("a chunk has few blocks");
+            Redo {
+                page,
+                at,
+                bytes: Bytes::from(bytes),
+                block,
+                then: table.expected(block),
+            }
+        });
+        self.hold(end);
+        redo
+    }
+
+    fn hold(&mut self, end: u64) {
+        let within = !end.is_multiple_of(self.geometry.page_bytes());
+        assert!(
+            !within || self.last.end() == end,
+            "the last page has the last byte"
+        );
+        self.held = within.then(|| Held {
+            page: self.last.clone(),
+            changed: false,
+        });
+    }
+
+    /// A page is in its place. `waits` tells whether a later cut has one for a block.
+    fn placed(&mut self, redo: &Redo, waits: impl Fn(usize) -> bool) {
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let of_it =
+            |held: &Held| held.changed && held.page.at / block_bytes == redo.at / block_bytes;
+        if self.held.as_ref().is_some_and(of_it) || waits(redo.block) {
+            self.behind.insert(redo.block, redo.then);
+        } else {
+            self.behind.remove(&redo.block);
+        }
+    }
+
+    /// How a block must look on the disk. What is read is never more than a sync has covered, and what waits is past
+    /// that.
+    pub(super) fn expected(&self, table: &Table, block: usize) -> Expected {
+        if planted::is(Bug::WaitingPageExpected) {
+            return table.expected(block);
+        }
+        let behind = self.behind.get(&block).copied();
+        behind.unwrap_or_else(|| table.expected(block))
+    }
+}
+
+impl Redo {
+    /// Writes it to where it stands whole, whatever becomes of its place.
+    pub(super) fn keep(
+        &self,
+        file: crate::machine::FileName,
+        slot: Slot,
+        geometry: Geometry,
+    ) -> DiskOp {
+        DiskOp::Write {
+            file,
+            offset: slot.redo_offset(geometry),
+            data: vec![self.bytes.clone()],
+            sync: SyncMode::Later,
+        }
+    }
+}
+
+impl Chunk {
+    /// Whether a replica's redo page is being written in its place.
+    pub(super) fn is_placing(&self, id: ReplicaId) -> bool {
+        matches!(self.placed.get(&id), Some(Placed::OnItsWay(_)))
+    }
+
+    /// Whether a header may be relied on: it has no redo page, or that one is in its place.
+    pub(super) fn is_in_place(&self, id: ReplicaId, header: &Header) -> bool {
+        let of = |placed: &Placed| matches!(placed, Placed::Of(generation) if *generation == header.generation);
+        header.redo.is_none() || self.placed.get(&id).is_some_and(of)
+    }
+
+    /// A read waits until the redo page is in its place. Gives whether it does.
+    pub(super) fn waits_for_place(&mut self, id: ReplicaId, read: ReadId) -> bool {
+        match self.placed.get_mut(&id) {
+            Some(Placed::OnItsWay(reads)) if !planted::is(Bug::WaitingPageExpected) => {
+                probe::hit(Probe::ReadWaitsForPlace);
+                reads.push(read);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// These reads are gone.
+    pub(super) fn places_lose(&mut self, gone: &std::collections::BTreeSet<ReadId>) {
+        for placed in self.placed.values_mut() {
+            if let Placed::OnItsWay(reads) = placed {
+                reads.retain(|read| !gone.contains(read));
+            }
+        }
+    }
+
+    /// A header with a redo page is durable: the page is written in its place.
+    pub(super) fn place(&mut self, name: ChunkName, redo: Redo, generation: u64) {
+        let id = name.id();
+        self.on_its_way(id);
+        let op = DiskOp::Write {
+            file: name.path(),
+            offset: HEADER_BYTES + redo.at,
+            data: vec![redo.bytes.clone()],
+            sync: SyncMode::Later,
+        };
+        self.disk(Job::Place(id, redo, generation), op);
+    }
+
+    fn on_its_way(&mut self, id: ReplicaId) {
+        let reads = match self.placed.remove(&id) {
+            Some(Placed::OnItsWay(reads)) => reads,
+            _ => Vec::new(),
+        };
+        self.placed.insert(id, Placed::OnItsWay(reads));
+    }
+
+    fn in_place(&mut self, id: ReplicaId, generation: u64) {
+        let before = if self.inventory.replicas.contains_key(&id) {
+            self.placed.insert(id, Placed::Of(generation))
+        } else {
+            self.placed.remove(&id)
+        };
+        if let Some(Placed::OnItsWay(reads)) = before {
+            self.reads.again(reads);
+        }
+    }
+
+    /// The page of a sync is in its place, or cannot be written there.
+    pub(super) fn page_placed(
+        &mut self,
+        id: ReplicaId,
+        redo: &Redo,
+        generation: u64,
+        result: Result<(), DiskError>,
+    ) {
+        self.in_place(id, generation);
+        if let Err(error) = result {
+            let why = format!("{} cannot write to {id}: {error}", self.who());
+            self.break_chain(id, WriteSeq(0), &why);
+            return self.failed_here(id);
+        }
+        if let Some(writing) = self.writing.get_mut(&id) {
+            let Writing { tail, syncs, .. } = writing;
+            let waits = |block| syncs.iter().any(|cut| cut.waits_in(block));
+            tail.placed(redo, waits);
+        }
+        self.sync_step(id);
+        self.park_if_full(id);
+    }
+
+    /// A replica cannot be written further where it ends. Gives what is said of that.
+    pub(super) fn tail_is_bad(&mut self, name: ChunkName, bad: &BadBlock) -> String {
+        let why = format!("{} on {}: {}", name.path(), self.who(), bad.why);
+        tracing::error!(why, "a block is bad");
+        self.counts.blocks_bad += 1;
+        self.report_damage(name.id(), u32::try_from(bad.block).ok(), why.clone());
+        why
+    }
+
+    /// A header was found whose redo page may not be in its place: it is written there. Whether the header is durable
+    /// is for the caller to know.
+    pub(super) fn recall(&mut self, header: &Header, is_durable: bool, then: After) {
+        let page = header.redo.expect("the caller has seen it");
+        let recall = Recall {
+            name: header.name,
+            page,
+            len: page.len(header.len, self.config.geometry),
+            generation: header.generation,
+            step: RecallStep::Sync,
+            then,
+        };
+        self.on_its_way(header.name.id());
+        if is_durable {
+            return self.recall_page(recall);
+        }
+        let file = header.name.path();
+        self.disk(Job::Recall(recall), DiskOp::Sync { file });
+    }
+
+    fn recall_page(&mut self, recall: Recall) {
+        let step = RecallStep::Read;
+        let op = DiskOp::Read {
+            file: recall.name.path(),
+            offset: Slot::of(recall.generation).redo_offset(self.config.geometry),
+            len: recall.len,
+        };
+        self.disk(Job::Recall(Recall { step, ..recall }), op);
+    }
+
+    pub(super) fn recall_step_done(&mut self, recall: Recall, result: DiskResult) {
+        let (name, geometry) = (recall.name, self.config.geometry);
+        match (recall.step, result) {
+            (RecallStep::Sync, Ok(_)) => return self.recall_page(recall),
+            (RecallStep::Sync, Err(error)) => {
+                // As when a sync fails: what it was to save, the header among it, is not to be relied on.
+                self.spoil_header(name.id(), Slot::of(recall.generation));
+                let why = format!("{}: cannot be synced: {error}", name.path());
+                self.replica_rotted(name.id(), why);
+            }
+            (RecallStep::Read, Ok(DiskDone::Data(bytes))) if crc(&bytes) == recall.page.crc => {
+                probe::hit(Probe::RedoPageRecalled);
+                if !planted::is(Bug::RedoPageIgnored) {
+                    let op = DiskOp::Write {
+                        file: name.path(),
+                        offset: HEADER_BYTES + recall.page.at(geometry),
+                        data: vec![bytes],
+                        sync: SyncMode::Later,
+                    };
+                    let step = RecallStep::Write;
+                    return self.disk(Job::Recall(Recall { step, ..recall }), op);
+                }
+            }
+            (RecallStep::Write, Ok(_)) => {}
+            // It may be in its place all the same, which the sum of its block tells.
+            (RecallStep::Read, Ok(_)) => {
+                probe::hit(Probe::RedoPageBad);
+                tracing::warn!(file = %name.path(), "a redo page does not match its sum");
+            }
+            (step, Err(error)) => {
+                tracing::error!(file = %name.path(), ?step, %error, "a redo page is not in its place");
+            }
+        }
+        self.in_place(name.id(), recall.generation);
+        match recall.then {
+            After::Scan => self.scan_goes_on(),
+            After::Seal(seal) => self.read_sealed(seal),
+            After::Table => self.table_is_missing(name.id()),
+        }
+    }
+}
+
+impl Recall {
+    pub(super) const fn id(&self) -> ReplicaId {
+        self.name.id()
+    }
+}
