@@ -157,8 +157,6 @@ probes! {
     RedoPageRecalled, "redo-page-recalled";
     /// A redo page was found that does not match its sum.
     RedoPageBad, "redo-page-bad";
-    /// A copy was whole while the disk was at work on what it was to replace.
-    CopyMeetsWork, "copy-meets-work";
     /// A replica took pieces again.
     Resumed, "resumed";
     /// A replica took pieces again that had more than others.

@@ -704,7 +704,6 @@ impl Chunk {
             self.break_chain(id, WriteSeq(0), &why);
             if self.is_at_work_on(id) {
                 // What the disk still has to do with the old file must not reach into the new one.
-                probe::hit(Probe::CopyMeetsWork);
                 let why = format!("{} is still at work on {id}", self.who());
                 return self.copy_fails(id, Refusal::new(Status::Busy, why));
             }
