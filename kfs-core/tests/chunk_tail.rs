@@ -275,6 +275,36 @@ fn what_a_later_write_skips_of_the_page_is_zeros() {
 }
 
 #[test]
+fn a_page_that_is_left_before_it_is_full_is_whole_in_its_redo_slot() {
+    let (mut world, link) = begun(1, 3);
+    world.append(0, link, 4..=4);
+    world.write(0, link, C, 5, PAGE, &body(5));
+    world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+    world.sync(0, link, C, 5);
+    world.run();
+    let log = Durable {
+        len: PAGE + LEN as u64,
+        wseq: WriteSeq(5),
+    };
+    assert_eq!(world.syncs_answered().last(), Some(&Ok(log)));
+    world.kill(0);
+    world.lose_held(0);
+    world.servers[0].disk.power_loss();
+    world.set_data(0, 0, 200, 0xEE);
+    world
+        .meta
+        .verdicts
+        .insert((C, VERSION), Verdict::Keep { log });
+    world.start(0);
+    world.run();
+    let mut expected = whole(4);
+    expected.resize(usize::try_from(PAGE).unwrap(), 0);
+    expected.extend_from_slice(&body(5));
+    let len = u32::try_from(log.len).unwrap();
+    assert_eq!(world.read_at(0, C, (0, len), log).unwrap(), expected);
+}
+
+#[test]
 fn reads_see_what_is_synced_while_more_waits_and_while_the_page_goes_to_its_place() {
     let (mut world, link) = begun(1, 3);
     world.append(0, link, 4..=6);
@@ -430,9 +460,13 @@ fn a_chain_that_breaks_in_the_middle_of_a_sync_leaves_a_replica_that_can_be_read
             );
         }
         assert_eq!(world.seal_as(0, Unsynced::Dropped), Ok(durable(5)));
-        world.assert_holds(0, 5);
-        world.loses_power(0, 5);
-        world.assert_holds(0, 5);
+        assert_eq!(world.resume(0, 7, 5), Ok(()));
+        let link = world.client(0);
+        world.append(0, link, 6..=7);
+        world.synced(0, link, 7);
+        world.assert_holds(0, 7);
+        world.loses_power(0, 7);
+        world.assert_holds(0, 7);
         assert_eq!(world.damage(), []);
     }
 }
@@ -469,7 +503,14 @@ fn a_header_that_cannot_be_made_durable_is_served_to_nobody_with_its_page() {
         whole(3)[..],
         "what was synced before is as it was"
     );
-    world.loses_power(0, 3);
+    // Another process finds no header that might not be durable.
+    let log = durable(3);
+    world
+        .meta
+        .verdicts
+        .insert((C, VERSION), Verdict::Keep { log });
+    world.restart(0);
+    assert_eq!(world.header(0, C).wseq, WriteSeq(3));
     world.assert_holds(0, 3);
 }
 
@@ -536,10 +577,13 @@ fn a_chunk_at_rest_in_the_middle_of_a_page_goes_on_there() {
     let (mut world, link) = begun(2, 3);
     world.pass(Duration::from_secs(25));
     assert_eq!(world.status(0).chunks_writing, 0);
-    world.append(0, link, 4..=4);
-    world.synced(0, link, 4);
+    for piece in 4..=5 {
+        world.append(0, link, piece..=piece);
+        world.synced(0, link, piece);
+        world.assert_holds(1, piece);
+    }
     world.pass(Duration::from_secs(25));
-    world.append(0, link, 5..=20);
+    world.append(0, link, 6..=20);
     world.synced(0, link, 20);
     for server in 0..2 {
         world.assert_holds(server, 20);
