@@ -308,10 +308,8 @@ impl WriteBack {
                     durable.grow(offset + data.len());
                 }
                 for (nth, atom) in (0_u32..).zip(atoms) {
-                    if garbage.contains(&nth) && self.is_free(atom, durable) {
-                        self.spoil(atom, durable);
-                    } else if garbage.contains(&nth) {
-                        self.tear(atom, *offset..offset + data.len(), durable);
+                    if garbage.contains(&nth) {
+                        self.spoil(atom, *offset..offset + data.len(), durable);
                     } else if kept.contains(&nth) {
                         self.keep(atom, durable);
                     }
@@ -341,25 +339,19 @@ impl WriteBack {
         }
     }
 
-    /// Whether an atom may turn to garbage: it is within the file, and nothing in it was ever synced.
-    pub(super) fn is_free(&self, atom: usize, durable: &Image) -> bool {
-        let from = atom * self.atom;
-        from >= self.synced && from < durable.len()
-    }
-
-    /// Makes an atom garbage: the same at the same place.
-    pub(super) fn spoil(&self, atom: usize, durable: &mut Image) {
-        let from = atom * self.atom;
-        let to = (from + self.atom).min(durable.len());
-        self.spoil_range(from..to, durable);
-    }
-
-    /// Makes garbage of what a write wrote to an atom, and of what was synced beside it.
-    fn tear(&self, atom: usize, written: std::ops::Range<usize>, durable: &mut Image) {
-        let from = (written.start / BESIDE_BYTES * BESIDE_BYTES).max(atom * self.atom);
-        let to = written.end.next_multiple_of(BESIDE_BYTES);
-        let to = to.min((atom + 1) * self.atom).min(durable.len());
-        self.spoil_range(from..to.max(from), durable);
+    /// Makes garbage of an atom in which nothing was ever synced, or else of what a write wrote to it and of what
+    /// stands beside that: the same at the same place.
+    pub(super) fn spoil(&self, atom: usize, written: std::ops::Range<usize>, durable: &mut Image) {
+        let (first, end) = (atom * self.atom, (atom + 1) * self.atom);
+        let (from, to) = if first >= self.synced {
+            (first, end)
+        } else {
+            let from = written.start / BESIDE_BYTES * BESIDE_BYTES;
+            let to = written.end.next_multiple_of(BESIDE_BYTES);
+            (from.max(first), to.min(end))
+        };
+        let to = to.min(durable.len());
+        self.spoil_range(from.min(to)..to, durable);
     }
 
     fn spoil_range(&self, range: std::ops::Range<usize>, durable: &mut Image) {
@@ -551,7 +543,7 @@ mod tests {
                     &[make, create("d/a"), write("d/a", 0, &bytes), sync],
                 );
                 run(&mut disk, &dirs);
-                run(&mut disk, &[write("d/a", 10_000, &bytes)]);
+                run(&mut disk, &[write("d/a", 10_240, &bytes)]);
                 disk.power_loss(policy, &mut draws(seed));
                 let left = disk.contents("d/a").expect("the name was synced");
                 assert_eq!(&left[..10_000], bytes, "{policy:?} {seed}");

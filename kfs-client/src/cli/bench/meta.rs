@@ -222,7 +222,7 @@ pub(super) fn run(asked: &Metadata, screen: &Screen, stop: &AtomicBool) -> Resul
     removed(directory)
 }
 
-fn go_on(stop: &AtomicBool) -> Result<(), Failure> {
+pub(super) fn go_on(stop: &AtomicBool) -> Result<(), Failure> {
     if stop.load(Ordering::Relaxed) {
         Err(Failure::interrupted())
     } else {

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod client;
 mod floor;
+mod killed;
 mod meta;
 mod process;
 
@@ -43,6 +44,8 @@ pub(crate) enum Bench {
     Data(Data),
     /// Requests to the meta server from many clients; and a start with many files
     Meta(meta::Metadata),
+    /// Kill a meta server with many files in the middle of its checkpoints, and compare what it is then with its log
+    Killed(killed::Killed),
 }
 
 /// Bulk data.
@@ -268,6 +271,7 @@ pub(crate) fn run(asked: &Bench, screen: &Screen) -> Result<Exit, Failure> {
     let measured = match asked {
         Bench::Data(asked) => data(asked, screen, &stop),
         Bench::Meta(asked) => meta::run(asked, screen, &stop).map(|()| Vec::new()),
+        Bench::Killed(asked) => killed::run(asked, screen, &stop).map(|()| Vec::new()),
     };
     // Servers and clients in the foreground hear Ctrl-C, too, so what is seen first may be their end.
     if stop.load(Ordering::Relaxed) {
