@@ -327,3 +327,64 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
     }
     wrong
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kfs_core::chunk::header::RedoPage;
+    use kfs_core::ids::{ChunkId, ClusterId, FileId, Incarnation, Version, WriteSeq};
+    use std::os::unix::fs::FileExt;
+
+    const PAGE: usize = 4_096;
+
+    /// A replica of a page and a half, the second page of which is in its redo slot and perhaps in its place.
+    fn file(path: &Path, place: &[u8], redo: &[u8]) -> ChunkName {
+        let geometry = Geometry::REAL;
+        let data = vec![7; PAGE + PAGE / 2];
+        let name = ChunkName {
+            file: FileId(1),
+            chunk: ChunkId(2),
+            version: Version(3),
+        };
+        let header = Header {
+            name,
+            len: data.len() as u64,
+            sums: vec![Some(padded_sum(&data, geometry.block_bytes))],
+            generation: 3,
+            incarnation: Incarnation(1),
+            cluster: ClusterId(1),
+            wseq: WriteSeq(4),
+            pieces: Vec::new(),
+            redo: Some(RedoPage {
+                page: 1,
+                crc: crc(&data[PAGE..]),
+            }),
+        };
+        let file = File::create(path).unwrap();
+        let slot = Slot::of(header.generation);
+        file.write_all_at(&header.encode(), slot.offset() as u64)
+            .unwrap();
+        file.write_all_at(&data[..PAGE], HEADER_BYTES).unwrap();
+        file.write_all_at(place, HEADER_BYTES + PAGE as u64)
+            .unwrap();
+        file.write_all_at(redo, slot.redo_offset(geometry)).unwrap();
+        name
+    }
+
+    #[test]
+    fn a_page_that_a_crash_kept_from_its_place_is_no_damage_while_it_stands_behind_the_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1.2.3");
+        let (good, torn) = (vec![7; PAGE / 2], vec![9; PAGE / 2]);
+        for (place, redo, wrong) in [
+            (&good, &good, 0),
+            (&torn, &good, 0),
+            (&good, &torn, 0),
+            (&torn, &torn, 1),
+        ] {
+            let name = file(&path, place, redo);
+            let found = replica(&path, name, &mut |_| ());
+            assert_eq!(found.len(), wrong, "{found:?}");
+        }
+    }
+}
