@@ -611,6 +611,44 @@ fn a_disk_that_cannot_write_the_page_in_its_place_takes_no_more_and_has_it_after
 }
 
 #[test]
+fn a_page_that_the_disk_fails_is_tried_again_before_a_header_does_without_it() {
+    for fails in ["read chunks/1000.5.9 2", "write chunks/1000.5.9 16384"] {
+        for times in 1..=2 {
+            let (mut world, link) = begun(1, 3);
+            world.append(0, link, 4..=4);
+            world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+            world.synced(0, link, 4);
+            world.kill(0);
+            world.lose_held(0);
+            world.servers[0].disk.power_loss();
+            let log = durable(4);
+            world
+                .meta
+                .verdicts
+                .insert((C, VERSION), Verdict::Keep { log });
+            for _ in 0..times {
+                let io = DiskError::Io("a bad disk".into());
+                world.rules.fail_disk.push((0, fails.into(), io));
+            }
+            world.start(0);
+            world.run();
+            let sealed = world.seal_as(0, Unsynced::Kept);
+            if times == 1 {
+                assert_eq!(sealed, Ok(durable(4)), "{fails}");
+                world.assert_holds(0, 4);
+                assert_eq!(world.damage(), []);
+            } else {
+                assert_eq!(sealed, Err(Status::NotServed), "{fails}");
+                assert_eq!(world.damage(), [(0, C, None)]);
+                // The next process finds it as before.
+                world.restart(0);
+                world.assert_holds(0, 4);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_page_of_a_header_is_within_what_is_committed() {
     let page = RedoPage { page: 3, crc: 0 };
     assert_eq!(page.at(GEOMETRY), 3 * PAGE);

@@ -116,9 +116,11 @@ enum Sealed {
 pub(super) enum SealStep {
     Sync,
     Header,
+    /// As [`SealStep::Header`], once its redo page was written in its place.
+    Recalled,
     /// The place of a redo page is made durable, so that the other slot's header does without it.
     Place,
-    /// As [`SealStep::Header`], once that is so.
+    /// As [`SealStep::Recalled`], once that is so.
     Placed,
     /// The header is written into the other slot too: from now on one that rots is no loss.
     OtherSlot,
@@ -155,13 +157,13 @@ impl Chunk {
         }
     }
 
-    /// Goes on with sealing a replica whose redo page is in its place.
+    /// Goes on with sealing a replica whose redo page is in its place, or cannot be written there.
     pub(super) fn read_sealed(&mut self, seal: Seal) {
         let Some(replica) = self.inventory.replicas.get(&seal.id) else {
             return self.seal_finds_nothing(seal);
         };
         let file = seal.id.of(replica.file).path();
-        self.read_header_of(seal, SealStep::Header, file);
+        self.read_header_of(seal, SealStep::Recalled, file);
     }
 
     fn seal_finds_nothing(&mut self, seal: Seal) {
@@ -241,9 +243,18 @@ impl Chunk {
             && header.wseq >= replica.wseq
             && !self.is_in_place(id, header)
         {
-            // A sync has written it whose chain broke then.
             self.inventory.tables.forget(id);
-            return self.recall(header, true, After::Seal(seal));
+            if step == SealStep::Header {
+                // A sync has written it whose chain broke then, or the disk has failed its page before.
+                return self.recall(header, true, After::Seal(seal));
+            }
+            // Its header would say that the page is in its place.
+            let why = format!(
+                "{}: a page of it cannot be written in its place",
+                name.path()
+            );
+            self.report_damage(id, None, why.clone());
+            return self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
         }
         let replica = self.inventory.replicas.get_mut(&id).expect("just found");
         let outcome = match header {

@@ -327,7 +327,7 @@ impl Chunk {
             Some((name, wseq, len)) => match self.read_header(name, result) {
                 // An older header of the same length may call a hole what has been written since.
                 Ok(header) if header.wseq >= wseq && header.len >= len => {
-                    if !self.is_in_place(id, &header) {
+                    if !self.is_tried(id, &header) {
                         return self.recall(&header, header.wseq == wseq, After::Table);
                     }
                     Some(header)

@@ -66,6 +66,9 @@ pub(super) enum Placed {
     OnItsWay(Vec<ReadId>),
     /// That of the header of this generation is in its place.
     Of(u64),
+    /// The disk failed that of the header of this generation: what is in its place is not known. The redo page is
+    /// needed still.
+    Not(u64),
 }
 
 /// A redo page that is taken from the disk, as no cut of this process has it.
@@ -289,6 +292,12 @@ impl Chunk {
         header.redo.is_none() || self.placed.get(&id).is_some_and(of)
     }
 
+    /// Whether there is nothing to be done for a header before it is read by: sums tell what is not in its place.
+    pub(super) fn is_tried(&self, id: ReplicaId, header: &Header) -> bool {
+        let not = |placed: &Placed| matches!(placed, Placed::Not(generation) if *generation == header.generation);
+        self.is_in_place(id, header) || self.placed.get(&id).is_some_and(not)
+    }
+
     /// A read waits until the redo page is in its place. Gives whether it does.
     pub(super) fn waits_for_place(&mut self, id: ReplicaId, read: ReadId) -> bool {
         match self.placed.get_mut(&id) {
@@ -331,9 +340,10 @@ impl Chunk {
         self.placed.insert(id, Placed::OnItsWay(reads));
     }
 
-    fn in_place(&mut self, id: ReplicaId, generation: u64) {
+    /// It is over: the page is where it belongs, or the disk has failed it.
+    fn tried(&mut self, id: ReplicaId, placed: Placed) {
         let before = if self.inventory.replicas.contains_key(&id) {
-            self.placed.insert(id, Placed::Of(generation))
+            self.placed.insert(id, placed)
         } else {
             self.placed.remove(&id)
         };
@@ -350,7 +360,12 @@ impl Chunk {
         generation: u64,
         result: Result<(), DiskError>,
     ) {
-        self.in_place(id, generation);
+        let placed = if result.is_ok() {
+            Placed::Of(generation)
+        } else {
+            Placed::Not(generation)
+        };
+        self.tried(id, placed);
         if let Err(error) = result {
             let why = format!("{} cannot write to {id}: {error}", self.who());
             self.break_chain(id, WriteSeq(0), &why);
@@ -406,6 +421,7 @@ impl Chunk {
 
     pub(super) fn recall_step_done(&mut self, recall: Recall, result: DiskResult) {
         let (name, geometry) = (recall.name, self.config.geometry);
+        let mut placed = Placed::Of(recall.generation);
         match (recall.step, result) {
             (RecallStep::Sync, Ok(_)) => return self.recall_page(recall),
             (RecallStep::Sync, Err(error)) => {
@@ -435,9 +451,10 @@ impl Chunk {
             }
             (step, Err(error)) => {
                 tracing::error!(file = %name.path(), ?step, %error, "a redo page is not in its place");
+                placed = Placed::Not(recall.generation);
             }
         }
-        self.in_place(name.id(), recall.generation);
+        self.tried(name.id(), placed);
         match recall.then {
             After::Scan => self.scan_goes_on(),
             After::Seal(seal) => self.read_sealed(seal),

@@ -103,7 +103,7 @@ pub(super) const ALL: [Scenario; 5] = [
     },
     Scenario {
         name: "read-while-written",
-        about: "the synced half of a block is read while the other half is written, on disks where reads are faster than writes",
+        about: "synced pages of a block are read while its other pages are written, on disks where reads are faster than writes",
         draw: |seed| {
             let base = large_blocks(small(seed));
             let looks = (0..60).flat_map(|_| [Look::At { at: 0, len: 300 }, Look::Idle { ms: 1 }]);
@@ -118,7 +118,7 @@ pub(super) const ALL: [Scenario; 5] = [
             };
             Schedule {
                 clients: vec![
-                    plan(vec![pages("/d0/p", 8, 1_500)]),
+                    plan(vec![pages("/d0/p", 8, PAGE)]),
                     plan(reads(40)),
                     plan(reads(80)),
                 ],
