@@ -40,6 +40,8 @@ pub(super) struct MetaSeen {
     last: Option<(LogSeq, LogSeq)>,
     /// The first one.
     began: Option<LogSeq>,
+    /// Whether no chunkserver was in that one: then nobody is there who could know of more.
+    began_alone: bool,
     /// Whether this process has welcomed anybody.
     has_welcomed: bool,
     /// The simulation's time.
@@ -153,8 +155,7 @@ impl MetaSeen {
             return Ok(());
         };
         let accepts = state.tail_lost().is_some() || state.rollback_accepted() == state.epoch();
-        let knows_nobody = || meta.status().is_none_or(|status| status.servers.is_empty());
-        if self.has_welcomed || seq <= began || accepts || knows_nobody() {
+        if self.has_welcomed || seq <= began || accepts || self.began_alone {
             return Ok(());
         }
         let what = format!(
@@ -336,7 +337,11 @@ impl Overseen for Meta {
         overseer.meta.usages.rests(state);
         let now = (state.seq(), durable);
         let last = overseer.meta.last;
-        overseer.meta.began.get_or_insert(state.seq());
+        if overseer.meta.began.is_none() {
+            overseer.meta.began = Some(state.seq());
+            let alone = self.status().is_none_or(|status| status.servers.is_empty());
+            overseer.meta.began_alone = alone;
+        }
         if last.is_none()
             && let Owed::UpTo(owed) = overseer.meta.owed
             && durable < owed
