@@ -49,6 +49,10 @@ fn redo_write(slot: Slot) -> String {
 }
 
 impl World {
+    /// Holds what the first server asks its disk for, as the trace would say it.
+    fn hold(&mut self, what: String) {
+        self.rules.hold_disk.push((0, what[3..].to_owned()));
+    }
     fn append(&mut self, head: usize, link: LinkId, pieces: std::ops::RangeInclusive<u64>) {
         for piece in pieces {
             self.write(head, link, C, piece, end(piece - 1), &body(piece));
@@ -150,6 +154,42 @@ fn begun(servers: usize, pieces: u64) -> (World, LinkId) {
     world.synced(0, link, pieces);
     world.trace.clear();
     (world, link)
+}
+
+/// A chunk whose chain ended when the header of its second sync was written and not synced: three pieces are durable,
+/// two more are in that header, whose page is not in its place.
+fn broken_in_a_sync() -> World {
+    let (mut world, link) = begun(1, 3);
+    world.append(0, link, 4..=5);
+    world.sync(0, link, C, 5);
+    world.hold(header_write(Slot::A));
+    world.run();
+    world.rules.hold_disk.clear();
+    world.hold("0: sync chunks/1000.5.9".into());
+    world.let_go("write chunks");
+    assert!(world.holds("sync chunks/1000.5.9"));
+    assert!(world.header(0, C).redo.is_some());
+    assert_eq!(world.seal_as(0, Unsynced::Dropped), Err(Status::Busy));
+    world.let_go("sync chunks/1000.5.9");
+    world.rules.hold_disk.clear();
+    world
+}
+
+/// A chunk of which four pieces are synced, and whose server died before the page was in its place.
+fn killed_before_the_place() -> World {
+    let (mut world, link) = begun(1, 3);
+    world.append(0, link, 4..=4);
+    world.hold(write_at(0));
+    world.synced(0, link, 4);
+    world.kill(0);
+    world.lose_held(0);
+    world.servers[0].disk.power_loss();
+    let log = durable(4);
+    world
+        .meta
+        .verdicts
+        .insert((C, VERSION), Verdict::Keep { log });
+    world
 }
 
 #[test]
@@ -279,7 +319,7 @@ fn a_page_that_is_left_before_it_is_full_is_whole_in_its_redo_slot() {
     let (mut world, link) = begun(1, 3);
     world.append(0, link, 4..=4);
     world.write(0, link, C, 5, PAGE, &body(5));
-    world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+    world.hold(write_at(0));
     world.sync(0, link, C, 5);
     world.run();
     let log = Durable {
@@ -309,7 +349,7 @@ fn reads_see_what_is_synced_while_more_waits_and_while_the_page_goes_to_its_plac
     let (mut world, link) = begun(1, 3);
     world.append(0, link, 4..=6);
     world.assert_holds(0, 3);
-    world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+    world.hold(write_at(0));
     world.sync(0, link, C, 6);
     world.run();
     assert_eq!(
@@ -355,7 +395,7 @@ fn reads_see_what_is_synced_while_more_waits_and_while_the_page_goes_to_its_plac
 fn a_reader_that_leaves_while_it_waits_for_the_place_is_forgotten() {
     let (mut world, link) = begun(1, 3);
     world.append(0, link, 4..=4);
-    world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+    world.hold(write_at(0));
     world.sync(0, link, C, 4);
     world.run();
     let reader = world.client(0);
@@ -373,7 +413,7 @@ fn a_place_that_a_crash_has_torn_is_written_again_from_the_redo_page() {
     for twice in [false, true] {
         let (mut world, link) = begun(1, 3);
         world.append(0, link, 4..=5);
-        world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+        world.hold(write_at(0));
         world.synced(0, link, 5);
         world.kill(0);
         world.lose_held(0);
@@ -386,7 +426,7 @@ fn a_place_that_a_crash_has_torn_is_written_again_from_the_redo_page() {
             .insert((C, VERSION), Verdict::Keep { log });
         if twice {
             // The next process dies before it has done it.
-            world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
+            world.hold(write_at(0));
             world.start(0);
             world.run();
             assert!(
@@ -429,26 +469,7 @@ fn a_redo_page_that_rotted_is_not_written_over_a_place_that_is_good() {
 #[test]
 fn a_chain_that_breaks_in_the_middle_of_a_sync_leaves_a_replica_that_can_be_read_and_sealed() {
     for sealed in [false, true] {
-        let (mut world, link) = begun(1, 3);
-        world.append(0, link, 4..=5);
-        // The header is written and not synced when the chain ends.
-        world.sync(0, link, C, 5);
-        world
-            .rules
-            .hold_disk
-            .push((0, header_write(Slot::A)[3..].to_owned()));
-        world.run();
-        world.rules.hold_disk.clear();
-        world
-            .rules
-            .hold_disk
-            .push((0, "sync chunks/1000.5.9".into()));
-        world.let_go("write chunks");
-        assert!(world.holds("sync chunks/1000.5.9"));
-        assert!(world.header(0, C).redo.is_some());
-        assert_eq!(world.seal_as(0, Unsynced::Dropped), Err(Status::Busy));
-        world.let_go("sync chunks/1000.5.9");
-        world.rules.hold_disk.clear();
+        let mut world = broken_in_a_sync();
         let place = &world.data(0)[90..150];
         assert_eq!(place, [0; 60], "the page is not in its place");
         if !sealed {
@@ -473,23 +494,7 @@ fn a_chain_that_breaks_in_the_middle_of_a_sync_leaves_a_replica_that_can_be_read
 
 #[test]
 fn a_header_that_cannot_be_made_durable_is_served_to_nobody_with_its_page() {
-    let (mut world, link) = begun(1, 3);
-    world.append(0, link, 4..=5);
-    world.sync(0, link, C, 5);
-    world
-        .rules
-        .hold_disk
-        .push((0, header_write(Slot::A)[3..].to_owned()));
-    world.run();
-    world.rules.hold_disk.clear();
-    world
-        .rules
-        .hold_disk
-        .push((0, "sync chunks/1000.5.9".into()));
-    world.let_go("write chunks");
-    assert_eq!(world.seal_as(0, Unsynced::Dropped), Err(Status::Busy));
-    world.let_go("sync chunks/1000.5.9");
-    world.rules.hold_disk.clear();
+    let mut world = broken_in_a_sync();
     let io = DiskError::Io("a bad disk".into());
     world
         .rules
@@ -606,6 +611,9 @@ fn a_disk_that_cannot_write_the_page_in_its_place_takes_no_more_and_has_it_after
     world.run();
     let status = world.piece_done(5).unwrap().unwrap_err().status;
     assert_eq!(status, Status::ChainBroken);
+    // Before a header does without the page it is tried again.
+    assert_eq!(world.seal_as(0, Unsynced::Kept), Ok(durable(4)));
+    world.assert_holds(0, 4);
     world.loses_power(0, 4);
     world.assert_holds(0, 4);
 }
@@ -614,18 +622,7 @@ fn a_disk_that_cannot_write_the_page_in_its_place_takes_no_more_and_has_it_after
 fn a_page_that_the_disk_fails_is_tried_again_before_a_header_does_without_it() {
     for fails in ["read chunks/1000.5.9 2", "write chunks/1000.5.9 16384"] {
         for times in 1..=2 {
-            let (mut world, link) = begun(1, 3);
-            world.append(0, link, 4..=4);
-            world.rules.hold_disk.push((0, write_at(0)[3..].to_owned()));
-            world.synced(0, link, 4);
-            world.kill(0);
-            world.lose_held(0);
-            world.servers[0].disk.power_loss();
-            let log = durable(4);
-            world
-                .meta
-                .verdicts
-                .insert((C, VERSION), Verdict::Keep { log });
+            let mut world = killed_before_the_place();
             for _ in 0..times {
                 let io = DiskError::Io("a bad disk".into());
                 world.rules.fail_disk.push((0, fails.into(), io));
@@ -646,6 +643,92 @@ fn a_page_that_the_disk_fails_is_tried_again_before_a_header_does_without_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_replica_whose_page_the_disk_fails_is_not_written_further() {
+    for crosses in [false, true] {
+        let mut world = if crosses {
+            // The page that is not in its place is not the one in which the replica ends.
+            let (mut world, link) = begun(1, 8);
+            world.append(0, link, 9..=10);
+            world.hold(write_at(0));
+            world.synced(0, link, 10);
+            world.kill(0);
+            world.lose_held(0);
+            world
+        } else {
+            killed_before_the_place()
+        };
+        let piece = if crosses { 10 } else { 4 };
+        let io = DiskError::Io("a bad disk".into());
+        let fails = "write chunks/1000.5.9 16384".to_owned();
+        world.rules.fail_disk.push((0, fails, io));
+        world.loses_power(0, piece);
+        assert_eq!(world.resume(0, 7, piece), Err(Status::NotServed));
+        assert_eq!(world.damage(), [(0, C, None)]);
+        world.loses_power(0, piece);
+        world.assert_holds(0, piece);
+    }
+}
+
+#[test]
+fn a_header_whose_sync_failed_is_not_made_durable_by_who_reads_it() {
+    let (mut world, link) = begun(1, 3);
+    world.append(0, link, 4..=5);
+    world.hold(header_write(Slot::A));
+    world.sync(0, link, C, 5);
+    world.run();
+    world.rules.hold_disk.clear();
+    world.hold("0: sync chunks/1000.5.9".into());
+    world.let_go("write chunks");
+    let io = DiskError::Io("a bad disk".into());
+    world
+        .rules
+        .fail_disk
+        .push((0, "sync chunks/1000.5.9".into(), io));
+    // What makes the header none is on its way still.
+    world.hold(format!("{}8", write_at(0).replace("16384+", "0+")));
+    world.let_go("sync chunks/1000.5.9");
+    assert!(world.holds("write chunks/1000.5.9 0+8"));
+    assert!(world.header(0, C).redo.is_some());
+    world.trace.clear();
+    let refusal = world.read_at(0, C, (0, 10), durable(3)).unwrap_err();
+    assert_eq!(refusal.status, Status::NotServed);
+    assert_eq!(world.traced("sync"), Vec::<&str>::new());
+    assert_eq!(world.traced(&write_at(0)), Vec::<&str>::new());
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_keeps_its_place_as_it_is() {
+    let mut world = killed_before_the_place();
+    let ours = world.servers[0]
+        .disk
+        .get("chunks/1000.5.9")
+        .unwrap()
+        .to_vec();
+    let foreign = "chunks/999.5.9";
+    let mut theirs = ours.clone();
+    for at in [8, 8_192 + 8] {
+        theirs[at..at + 8].copy_from_slice(&999_u64.to_le_bytes());
+    }
+    for slot in [0, 8_192] {
+        let adler = u64::from(adler::adler32_slice(&theirs[slot..slot + 4_400]));
+        theirs[slot + 4_400..slot + 4_408].copy_from_slice(&adler.to_le_bytes());
+        let crc = kfs_core::block::crc(&theirs[slot..slot + 8_184]);
+        theirs[slot + 8_184..slot + 8_188].copy_from_slice(&crc.to_le_bytes());
+    }
+    world.servers[0].disk.put(foreign, &theirs);
+    world.start(0);
+    world.run();
+    let files =
+        [foreign, "chunks/1000.5.9"].map(|path| world.servers[0].disk.get(path).unwrap().to_vec());
+    let changed = usize::from(files[0] != theirs) + usize::from(files[1] != ours);
+    assert_eq!(
+        changed, 1,
+        "one of them is ours, and its page is in its place"
+    );
+    assert_eq!(world.status(0).files_foreign, 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::header::{FIRST_GENERATION, Header, Slot};
 use super::inventory::{Replica, Standing};
 use super::name::{CHUNKS, ChunkName, ReplicaId};
 use super::table::Table;
-use super::tail::After;
+use super::tail::{After, NOT_IN_PLACE};
 use super::trash::Step as TrashStep;
 use super::{Chunk, Job, Stopping};
 use crate::block::spans;
@@ -249,10 +249,7 @@ impl Chunk {
                 return self.recall(header, true, After::Seal(seal));
             }
             // Its header would say that the page is in its place.
-            let why = format!(
-                "{}: a page of it cannot be written in its place",
-                name.path()
-            );
+            let why = format!("{}: {NOT_IN_PLACE}", name.path());
             self.report_damage(id, None, why.clone());
             return self.say_sealed(seal, Err(Refusal::new(Status::NotServed, why)));
         }

@@ -10,7 +10,7 @@ use super::{Chunk, Job};
 use crate::buggify::{self, Site};
 use crate::ids::{LinkId, SessionId};
 use crate::limits::HEADER_BYTES;
-use crate::machine::{DiskDone, DiskOp, DiskResult};
+use crate::machine::{DiskOp, DiskResult};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::{Msg, Refusal, Status};
@@ -151,22 +151,12 @@ impl Chunk {
         };
         let geometry = self.config.geometry;
         let name = parked.writing.name;
-        let (header, block) = match (&parked.header, result) {
-            (Some(header), Ok(DiskDone::Data(block))) => (Ok(Arc::clone(header)), Some(block)),
-            (Some(_), Ok(_)) => (Err("the disk answered something else".into()), None),
-            (Some(_), Err(error)) => (Err(error.to_string()), None),
-            (None, result) => (self.read_header(name, result), None),
-        };
+        let (header, block) = self.header_or_block(name, parked.header.clone(), result);
         if let (Ok(header), None) = (&header, &block)
-            && let Some((start, len)) = Tail::block_of(geometry, header)
+            && let Some(op) = self.last_block(name, header)
         {
             let header = Some(Arc::clone(header));
             self.parked.insert(id, Parked { header, ..parked });
-            let op = DiskOp::Read {
-                file: name.path(),
-                offset: HEADER_BYTES + start,
-                len,
-            };
             return self.disk(Job::Unpark(id), op);
         }
         let Parked {

@@ -327,10 +327,16 @@ impl Chunk {
             Some((name, wseq, len)) => match self.read_header(name, result) {
                 // An older header of the same length may call a hole what has been written since.
                 Ok(header) if header.wseq >= wseq && header.len >= len => {
-                    if !self.is_tried(id, &header) {
+                    if !self.is_tried(id, &header) && self.has_failed_here(id) {
+                        // The sync that was to save it has failed, and no other one can be believed.
+                        let why = format!("{}: its newest header is not durable", name.path());
+                        self.replica_rotted(id, why);
+                        None
+                    } else if !self.is_tried(id, &header) {
                         return self.recall(&header, header.wseq == wseq, After::Table);
+                    } else {
+                        Some(header)
                     }
-                    Some(header)
                 }
                 Ok(header) => {
                     let why = format!(

@@ -442,7 +442,9 @@ impl Chunk {
                 name,
                 Replica::found(name, header.as_deref(), self.config.geometry),
             );
-            if let Some(header) = header.filter(|header| header.redo.is_some()) {
+            // A file that is none of ours is never touched.
+            let is_ours = self.inventory.replicas[&name.id()].file == name.file;
+            if let Some(header) = header.filter(|header| is_ours && header.redo.is_some()) {
                 return self.recall(&header, true, After::Scan);
             }
         }

@@ -11,12 +11,12 @@
 use super::header::Header;
 use super::inventory::Standing;
 use super::name::ReplicaId;
-use super::tail::Tail;
+use super::tail::{NOT_IN_PLACE, Tail};
 use super::write::Writing;
 use super::{Chunk, Job, Stopping};
 use crate::ids::LinkId;
 use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
-use crate::machine::{DiskDone, DiskOp, DiskResult};
+use crate::machine::{DiskOp, DiskResult};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{ChunkResumed, ResumeChunk};
@@ -150,12 +150,7 @@ impl Chunk {
         let replica = &self.inventory.replicas[&id];
         let (name, durable) = (id.of(replica.file), replica.durable());
         let geometry = self.config.geometry;
-        let (header, block) = match (resume.header, result) {
-            (Some(header), Ok(DiskDone::Data(block))) => (Ok(header), Some(block)),
-            (Some(_), Ok(_)) => (Err("the disk answered something else".into()), None),
-            (Some(_), Err(error)) => (Err(error.to_string()), None),
-            (None, result) => (self.read_header(name, result), None),
-        };
+        let (header, block) = self.header_or_block(name, resume.header, result);
         let resume = Resume {
             header: None,
             ..resume
@@ -174,12 +169,13 @@ impl Chunk {
                 return self.say_resumed(&resume, Err(refusal));
             }
         };
-        if let (Some((start, len)), None) = (Tail::block_of(geometry, &header), &block) {
-            let op = DiskOp::Read {
-                file: name.path(),
-                offset: HEADER_BYTES + start,
-                len,
-            };
+        if !self.is_in_place(id, &header) {
+            // The next header would say that its page is.
+            let why = format!("{}: {NOT_IN_PLACE}", name.path());
+            self.report_damage(id, None, why.clone());
+            return self.say_resumed(&resume, Err(Refusal::new(Status::NotServed, why)));
+        }
+        if let (Some(op), None) = (self.last_block(name, &header), &block) {
             let header = Some(header);
             self.resumes.insert(id, Resume { header, ..resume });
             return self.disk(Job::Resume(id), op);

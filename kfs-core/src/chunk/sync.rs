@@ -402,6 +402,12 @@ impl Chunk {
         }
     }
 
+    pub(super) fn has_failed_here(&self, id: ReplicaId) -> bool {
+        let replica = self.inventory.replicas.get(&id);
+        let broken = replica.and_then(|replica| replica.broken.as_ref());
+        broken.is_some_and(|broken| broken.failed_here)
+    }
+
     /// Makes a header that cannot be relied on one that is none.
     pub(super) fn spoil_header(&mut self, id: ReplicaId, slot: Slot) {
         let Some(replica) = self.inventory.replicas.get(&id) else {

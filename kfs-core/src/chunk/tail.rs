@@ -21,6 +21,10 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Why a replica whose disk has failed its redo page is neither written further nor sealed.
+pub(super) const NOT_IN_PLACE: &str = "a page of it cannot be written in its place";
 
 /// What waits, and what is known of the end of a chunk that is being written.
 #[derive(Clone, Debug)]
@@ -149,7 +153,7 @@ impl Tail {
         };
         let nth = usize::try_from(start / u64::from(geometry.block_bytes)).expect("few blocks");
         if block.len() != len || header.sum(nth) != Some(padded_sum(block, geometry.block_bytes)) {
-            let why = "the last block does not match its sum".into();
+            let why = "the last block cannot be read, or does not match its sum".into();
             return Err(BadBlock { block: nth, why });
         }
         let from = usize::try_from(at - start).expect("a block is small");
@@ -160,7 +164,7 @@ impl Tail {
 
     /// Which bytes of the data, from where and how many, are read for [`Tail::of`]: the block in which it ends, below
     /// the end. `None`: none are, as no page has bytes that are covered and room for more.
-    pub(super) fn block_of(geometry: Geometry, header: &Header) -> Option<(u64, usize)> {
+    fn block_of(geometry: Geometry, header: &Header) -> Option<(u64, usize)> {
         let within = header.len % u64::from(geometry.block_bytes);
         let held = !header.len.is_multiple_of(geometry.page_bytes());
         held.then(|| {
@@ -378,6 +382,31 @@ impl Chunk {
         }
         self.sync_step(id);
         self.park_if_full(id);
+    }
+
+    /// What came of reading what a replica is written further by: its header, or if that is `known` the block in which
+    /// it ends. One that cannot be read is empty, and matches no sum.
+    pub(super) fn header_or_block(
+        &self,
+        name: ChunkName,
+        known: Option<Arc<Header>>,
+        result: DiskResult,
+    ) -> (Result<Arc<Header>, String>, Option<Bytes>) {
+        match (known, result) {
+            (None, result) => (self.read_header(name, result), None),
+            (Some(header), Ok(DiskDone::Data(block))) => (Ok(header), Some(block)),
+            (Some(header), _) => (Ok(header), Some(Bytes::new())),
+        }
+    }
+
+    /// Reads the block that [`Tail::of`] needs beside a header; `None`: it needs none.
+    pub(super) fn last_block(&self, name: ChunkName, header: &Header) -> Option<DiskOp> {
+        let (start, len) = Tail::block_of(self.config.geometry, header)?;
+        Some(DiskOp::Read {
+            file: name.path(),
+            offset: HEADER_BYTES + start,
+            len,
+        })
     }
 
     /// A replica cannot be written further where it ends. Gives what is said of that.

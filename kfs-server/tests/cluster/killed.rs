@@ -11,6 +11,19 @@ const OWNER: Ownership = Ownership {
 };
 const CHUNK_BYTES: usize = 64 << 20;
 
+fn everybody_killed_and_started(cluster: &mut Cluster) {
+    cluster.meta.kill();
+    for chunk in &mut cluster.chunks {
+        chunk.kill();
+    }
+    // The chunkservers come first and wait for the meta server.
+    for n in 0..cluster.chunks.len() {
+        cluster.spawn_chunk(n);
+    }
+    cluster.restart_meta();
+    cluster.chunks_ready = cluster.chunks.iter().map(|chunk| chunk.ready()).collect();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_several_chunks_comes_back_as_it_went() {
     let cluster = Cluster::start(3);
@@ -106,16 +119,7 @@ async fn everything_killed_and_started_again_is_as_it_was() {
         put(&kfs, "/dir/f", &data).await;
     }
     for round in 0..2_u64 {
-        cluster.meta.kill();
-        for chunk in &mut cluster.chunks {
-            chunk.kill();
-        }
-        // The chunkservers come first and wait for the meta server.
-        for n in 0..3 {
-            cluster.spawn_chunk(n);
-        }
-        cluster.restart_meta();
-        cluster.chunks_ready = cluster.chunks.iter().map(|chunk| chunk.ready()).collect();
+        everybody_killed_and_started(&mut cluster);
         let kfs = cluster.client();
         expect_content(&kfs, "/dir/f", &data).await;
         let more = format!("/dir/more{round}");
@@ -181,15 +185,7 @@ async fn a_log_that_is_synced_after_every_record_goes_on_over_kills_of_everybody
                 cluster.restart_chunk(1);
             }
             50 => {
-                cluster.meta.kill();
-                for chunk in &mut cluster.chunks {
-                    chunk.kill();
-                }
-                for n in 0..3 {
-                    cluster.spawn_chunk(n);
-                }
-                cluster.restart_meta();
-                cluster.chunks_ready = cluster.chunks.iter().map(|chunk| chunk.ready()).collect();
+                everybody_killed_and_started(&mut cluster);
                 let read = get(&cluster.client(), "/log").await.unwrap();
                 assert!(read == written, "after everybody was killed");
             }
