@@ -72,6 +72,9 @@ bugs! {
     /// A read is served by what is on the disk, not by what waits for the next sync.
     WaitingPageExpected, "waiting-page-expected", "D4",
         "a block is read as if the page that waits for a sync were in its place";
+    /// What a sync that failed was to save is not there for certain: the page is written in its place again.
+    FailedPlaceBelieved, "failed-place-believed", "D2",
+        "after a sync has failed, a redo page counts as in its place that it was to save there";
     /// After a crash the page is written in its place.
     RedoPageIgnored, "redo-page-ignored", "D2",
         "a redo page that is found at a start is left where it is";

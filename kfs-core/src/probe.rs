@@ -157,6 +157,8 @@ probes! {
     RedoPageRecalled, "redo-page-recalled";
     /// A redo page was found that does not match its sum.
     RedoPageBad, "redo-page-bad";
+    /// A sync has failed that was to save a redo page in its place.
+    PlaceUnsure, "place-unsure";
     /// A replica took pieces again.
     Resumed, "resumed";
     /// A replica took pieces again that had more than others.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 96] = [
+pub const SHOWN: [(&str, Bug); 97] = [
     ("format", Bug::IdentityUnnamed),
     ("at-rest-loses-power", Bug::SealOverActiveSlot),
     ("power-fails-while-copies-are-made", Bug::SealWritesAgain),
@@ -16,6 +16,7 @@ pub const SHOWN: [(&str, Bug); 96] = [
     ("log-loses-power", Bug::CoveredPageTorn),
     ("log-loses-power", Bug::RedoPageIgnored),
     ("log-read-while-written", Bug::WaitingPageExpected),
+    ("place-is-not-saved", Bug::FailedPlaceBelieved),
     ("segment-switch", Bug::SegmentUnnamed),
     ("rename-over", Bug::SessionEndRemovesRenamed),
     ("stale-restart", Bug::TrashEmptiedEarly),

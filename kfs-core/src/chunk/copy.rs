@@ -201,6 +201,9 @@ impl Chunk {
         if step == SealStep::OtherSlot && result.is_ok() {
             self.placed.remove(&id);
         }
+        if matches!(step, SealStep::Sync | SealStep::Place) && result.is_err() {
+            self.place_is_unsure(id);
+        }
         if matches!(step, SealStep::OtherSlot | SealStep::Place) {
             // The header stands in the other slot as before, whatever came of this one.
             if let Err(error) = result {

@@ -388,6 +388,7 @@ impl Chunk {
         let slot = at_work(&mut writing.syncs).map(|cut| cut.slot);
         self.break_chain(id, wseq, why);
         self.failed_here(id);
+        self.place_is_unsure(id);
         if let Some(slot) = slot {
             self.spoil_header(id, slot);
         }

@@ -356,6 +356,18 @@ impl Chunk {
         }
     }
 
+    /// A sync of a replica's file has failed: what no sync had saved may be gone, a redo page in its place among it. A
+    /// later sync that succeeds says nothing of that.
+    pub(super) fn place_is_unsure(&mut self, id: ReplicaId) {
+        if let Some(placed) = self.placed.get_mut(&id)
+            && let Placed::Of(generation) = *placed
+            && !planted::is(Bug::FailedPlaceBelieved)
+        {
+            probe::hit(Probe::PlaceUnsure);
+            *placed = Placed::Not(generation);
+        }
+    }
+
     /// The page of a sync is in its place, or cannot be written there.
     pub(super) fn page_placed(
         &mut self,

@@ -66,6 +66,7 @@
 //! | power fails while copies are made | `power-fails-while-copies-are-made` | `copy-unnamed`, `seal-writes-again` |
 //! | a bit flips on its way to who makes a copy | `bits-flip-on-their-way-to-copies` | `copy-unchecked` |
 //! | an append tears the page of synced bytes | `log-loses-power` | `covered-page-torn`, `redo-page-ignored` |
+//! | a sync fails that was to save a page in its place | `place-is-not-saved` | `failed-place-believed` |
 //! | a page of synced bytes is read while more is appended to it | `log-read-while-written` | `waiting-page-expected` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |

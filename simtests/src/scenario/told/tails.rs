@@ -1,7 +1,7 @@
 //! Records appended one by one, each synced: pages that hold synced bytes are written further.
 use super::{dark, draws_of, large_blocks, plan, planned, small};
 use crate::disk::Policy;
-use crate::disk::faults::Damage;
+use crate::disk::faults::{Aim, Damage, DiskFault, Target, Times};
 use crate::fault::spot::{Spot, Which};
 use crate::fault::{Fault, Trigger};
 use crate::keyed::Keyed;
@@ -12,7 +12,7 @@ use crate::workload::job::{End, Fill, Job, ReadHow};
 const NAME: &str = "/d0/log";
 
 /// All of them.
-pub(super) const ALL: [Scenario; 3] = [
+pub(super) const ALL: [Scenario; 4] = [
     Scenario {
         name: "log-loses-power",
         about: "records are appended and synced one by one, and power fails between and within the syncs",
@@ -76,6 +76,46 @@ pub(super) const ALL: [Scenario; 3] = [
         },
     },
     Scenario {
+        name: "place-is-not-saved",
+        about: "a disk drops what was to be saved when a chunk comes to rest, a second look finds nothing wrong, and power fails",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let bad = 1 + draws.index(3);
+            let away = 1 + (bad + draws.index(2)) % 3;
+            let aim = Aim {
+                at: Target::Under("chunks".into()),
+                after: 0,
+                times: Times::Once,
+                seed: draws.bits(),
+            };
+            let asked = Trigger::AfterMessage("SealChunk".into(), 1, 0);
+            let again = Trigger::AfterMessage(
+                "SealChunk".into(),
+                4 + draws.below(4),
+                20 + draws.below(400),
+            );
+            let dark = dark(&[0, 1, 2, 3], &[], &mut draws);
+            Schedule {
+                clients: vec![plan(vec![
+                    // They are in one chunk.
+                    records(&mut draws, 12, End::Close),
+                    Job::Idle { ms: 30_000 },
+                    self::again(),
+                ])],
+                faults: vec![
+                    planned(
+                        asked.clone(),
+                        Fault::Disk(bad, DiskFault::DropSync { aim }),
+                        3_000,
+                    ),
+                    planned(asked, Fault::Kill(away), 800),
+                    planned(again, dark, 40),
+                ],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
         name: "redo-page-rots",
         about: "the page behind a chunk that is to be written in its place again rots before its server restarts",
         draw: |seed| {
@@ -101,9 +141,13 @@ pub(super) const ALL: [Scenario; 3] = [
 
 /// Some sixty records, most of them far shorter than a page.
 fn log(draws: &mut Keyed, end: End) -> Job {
+    records(draws, 60, end)
+}
+
+fn records(draws: &mut Keyed, count: u32, end: End) -> Job {
     let mut at = 0;
     let mut fill = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..count {
         let most = draws.pick(&[20, 60, 60, 300]);
         let len = 1 + draws.below(most);
         fill.push(Fill::Bytes { at, len });
