@@ -157,6 +157,8 @@ probes! {
     RedoPageRecalled, "redo-page-recalled";
     /// A redo page was found that does not match its sum.
     RedoPageBad, "redo-page-bad";
+    /// Nor was the page in its place.
+    RedoPageLost, "redo-page-lost";
     /// A sync has failed that was to save a redo page in its place.
     PlaceUnsure, "place-unsure";
     /// A replica took pieces again.

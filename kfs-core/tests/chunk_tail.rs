@@ -467,6 +467,46 @@ fn a_redo_page_that_rotted_is_not_written_over_a_place_that_is_good() {
 }
 
 #[test]
+fn a_redo_page_that_is_read_wrong_once_is_read_again() {
+    let mut world = killed_before_the_place();
+    let slot = Slot::of(world.header(0, C).generation);
+    let at = usize::try_from(slot.redo_offset(GEOMETRY)).unwrap();
+    let read = redo_write(slot).replace("write", "read");
+    let read = read.trim_end_matches('+').to_owned();
+    world.hold(read);
+    world.start(0);
+    world.run();
+    // Both reads are held, one after the other.
+    let reads = format!(" {at}+");
+    for _ in 0..2 {
+        world.servers[0].disk.get_mut("chunks/1000.5.9")[at + 3] ^= 1;
+        world.let_go(&reads);
+    }
+    world.assert_holds(0, 4);
+    assert_eq!(world.damage(), []);
+}
+
+#[test]
+fn a_redo_page_that_rotted_and_is_not_in_its_place_is_relied_on_by_nobody() {
+    for goes_on in [true, false] {
+        let mut world = killed_before_the_place();
+        let slot = Slot::of(world.header(0, C).generation);
+        let at = usize::try_from(slot.redo_offset(GEOMETRY)).unwrap();
+        world.servers[0].disk.get_mut("chunks/1000.5.9")[at + 3] ^= 1;
+        world.start(0);
+        world.run();
+        let outcome = if goes_on {
+            world.resume(0, 7, 4)
+        } else {
+            world.seal_as(0, Unsynced::Kept).map(drop)
+        };
+        assert_eq!(outcome, Err(Status::NotServed), "goes on: {goes_on}");
+        assert_eq!(world.damage(), [(0, C, None)]);
+        assert!(world.header(0, C).redo.is_some());
+    }
+}
+
+#[test]
 fn a_chain_that_breaks_in_the_middle_of_a_sync_leaves_a_replica_that_can_be_read_and_sealed() {
     for sealed in [false, true] {
         let mut world = broken_in_a_sync();

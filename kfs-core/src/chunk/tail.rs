@@ -82,6 +82,9 @@ pub(super) struct Recall {
     page: RedoPage,
     len: usize,
     generation: u64,
+    /// The block that it is of, and what that must be.
+    block: usize,
+    expected: Expected,
     step: RecallStep,
     then: After,
 }
@@ -91,6 +94,10 @@ enum RecallStep {
     /// The header and the page are made durable: from then on the place may tear.
     Sync,
     Read,
+    /// What was read did not match: perhaps only on its way.
+    ReadAgain,
+    /// It does not: whether the page is in its place is seen there.
+    Look,
     Write,
 }
 
@@ -434,24 +441,28 @@ impl Chunk {
     /// is for the caller to know.
     pub(super) fn recall(&mut self, header: &Header, is_durable: bool, then: After) {
         let page = header.redo.expect("the caller has seen it");
+        let geometry = self.config.geometry;
+        let block = page.at(geometry) / u64::from(geometry.block_bytes);
+        let block = usize::try_from(block).expect("a chunk has few blocks");
         let recall = Recall {
             name: header.name,
             page,
-            len: page.len(header.len, self.config.geometry),
+            len: page.len(header.len, geometry),
             generation: header.generation,
+            block,
+            expected: Expected::by(geometry, header, block),
             step: RecallStep::Sync,
             then,
         };
         self.on_its_way(header.name.id());
         if is_durable {
-            return self.recall_page(recall);
+            return self.recall_page(recall, RecallStep::Read);
         }
         let file = header.name.path();
         self.disk(Job::Recall(recall), DiskOp::Sync { file });
     }
 
-    fn recall_page(&mut self, recall: Recall) {
-        let step = RecallStep::Read;
+    fn recall_page(&mut self, recall: Recall, step: RecallStep) {
         let op = DiskOp::Read {
             file: recall.name.path(),
             offset: Slot::of(recall.generation).redo_offset(self.config.geometry),
@@ -460,18 +471,39 @@ impl Chunk {
         self.disk(Job::Recall(Recall { step, ..recall }), op);
     }
 
+    /// Reads the block of a redo page that has rotted: it may be in its place all the same.
+    fn look_at_place(&mut self, recall: Recall) {
+        let step = RecallStep::Look;
+        let begin = recall.block as u64 * u64::from(self.config.geometry.block_bytes);
+        let op = DiskOp::Read {
+            file: recall.name.path(),
+            offset: HEADER_BYTES + begin,
+            len: recall.expected.filled as usize,
+        };
+        self.disk(Job::Recall(Recall { step, ..recall }), op);
+    }
+
+    fn is_as_expected(&self, recall: &Recall, found: &DiskDone) -> bool {
+        let Expected { filled, sum } = recall.expected;
+        let block_bytes = self.config.geometry.block_bytes;
+        matches!(found, DiskDone::Data(bytes)
+            if bytes.len() == filled as usize && Some(padded_sum(bytes, block_bytes)) == sum)
+    }
+
     pub(super) fn recall_step_done(&mut self, recall: Recall, result: DiskResult) {
         let (name, geometry) = (recall.name, self.config.geometry);
         let mut placed = Placed::Of(recall.generation);
         match (recall.step, result) {
-            (RecallStep::Sync, Ok(_)) => return self.recall_page(recall),
+            (RecallStep::Sync, Ok(_)) => return self.recall_page(recall, RecallStep::Read),
             (RecallStep::Sync, Err(error)) => {
                 // As when a sync fails: what it was to save, the header among it, is not to be relied on.
                 self.spoil_header(name.id(), Slot::of(recall.generation));
                 let why = format!("{}: cannot be synced: {error}", name.path());
                 self.replica_rotted(name.id(), why);
             }
-            (RecallStep::Read, Ok(DiskDone::Data(bytes))) if crc(&bytes) == recall.page.crc => {
+            (RecallStep::Read | RecallStep::ReadAgain, Ok(DiskDone::Data(bytes)))
+                if crc(&bytes) == recall.page.crc =>
+            {
                 probe::hit(Probe::RedoPageRecalled);
                 if !planted::is(Bug::RedoPageIgnored) {
                     let op = DiskOp::Write {
@@ -485,10 +517,20 @@ impl Chunk {
                 }
             }
             (RecallStep::Write, Ok(_)) => {}
-            // It may be in its place all the same, which the sum of its block tells.
             (RecallStep::Read, Ok(_)) => {
+                return self.recall_page(recall, RecallStep::ReadAgain);
+            }
+            (RecallStep::ReadAgain, Ok(_)) => {
                 probe::hit(Probe::RedoPageBad);
                 tracing::warn!(file = %name.path(), "a redo page does not match its sum");
+                return self.look_at_place(recall);
+            }
+            (RecallStep::Look, Ok(found)) => {
+                if !self.is_as_expected(&recall, &found) {
+                    probe::hit(Probe::RedoPageLost);
+                    tracing::error!(file = %name.path(), "a redo page has rotted, and is not in its place");
+                    placed = Placed::Not(recall.generation);
+                }
             }
             (step, Err(error)) => {
                 tracing::error!(file = %name.path(), ?step, %error, "a redo page is not in its place");

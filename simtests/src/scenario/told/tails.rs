@@ -98,7 +98,7 @@ pub(super) const ALL: [Scenario; 4] = [
             Schedule {
                 clients: vec![plan(vec![
                     // They are in one chunk.
-                    records(&mut draws, 12, End::Close),
+                    records(&mut draws, (12, 5), End::Close),
                     Job::Idle { ms: 30_000 },
                     self::again(),
                 ])],
@@ -117,21 +117,33 @@ pub(super) const ALL: [Scenario; 4] = [
     },
     Scenario {
         name: "redo-page-rots",
-        about: "the page behind a chunk that is to be written in its place again rots before its server restarts",
+        about: "the page behind a chunk that is to be written in its place again rots before its server restarts, or before power fails",
         draw: |seed| {
             let mut draws = draws_of(seed);
             let rotten = 1 + draws.index(3);
             let spot = Spot {
                 under: "chunks/".into(),
-                which: Which::FromLast(draws.below(2)),
-                bytes: 4_096,
+                // One of the two redo pages; the files end with them.
+                which: Which::FromLast(draws.pick(&[0, 16])),
+                bytes: 256,
             };
-            let at = Trigger::AfterMessage("SyncDone".into(), 12 + draws.below(20), 2);
+            let at = Trigger::AfterMessage("SyncDone".into(), 8 + draws.below(24), 2);
+            let goes = if draws.percent(50) {
+                Fault::Kill(rotten)
+            } else {
+                dark(&[rotten], &[], &mut draws)
+            };
             Schedule {
-                clients: vec![plan(vec![log(&mut draws, End::Abandon), again()])],
+                clients: vec![plan(vec![
+                    // A server may be back before the next one.
+                    records(&mut draws, (40, 400), End::Abandon),
+                    // Until it is sealed.
+                    Job::Idle { ms: 9_000 },
+                    again(),
+                ])],
                 faults: vec![
                     planned(at.clone(), Fault::Spoil(rotten, spot, Damage::Corrupt), 1),
-                    planned(at, Fault::Kill(rotten), 50),
+                    planned(at, goes, 50),
                 ],
                 ..small(seed)
             }
@@ -141,10 +153,11 @@ pub(super) const ALL: [Scenario; 4] = [
 
 /// Some sixty records, most of them far shorter than a page.
 fn log(draws: &mut Keyed, end: End) -> Job {
-    records(draws, 60, end)
+    records(draws, (60, 5), end)
 }
 
-fn records(draws: &mut Keyed, count: u32, end: End) -> Job {
+/// So many, with pauses of this length between some.
+fn records(draws: &mut Keyed, (count, ms): (u32, u64), end: End) -> Job {
     let mut at = 0;
     let mut fill = Vec::new();
     for _ in 0..count {
@@ -156,7 +169,7 @@ fn records(draws: &mut Keyed, count: u32, end: End) -> Job {
             fill.push(Fill::Sync);
         }
         if draws.percent(20) {
-            fill.push(Fill::Idle { ms: 5 });
+            fill.push(Fill::Idle { ms });
         }
     }
     Job::Write {
