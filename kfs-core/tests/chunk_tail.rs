@@ -581,30 +581,34 @@ fn a_sealed_replica_needs_no_redo_page_any_more() {
 
 #[test]
 fn a_page_in_its_place_that_a_failed_sync_has_dropped_is_written_there_again() {
-    for at_rest in [true, false] {
+    for failed in ["of a write", "of a chain that broke", "of the place"] {
         let (mut world, link) = begun(1, 3);
         world.append(0, link, 4..=5);
         world.synced(0, link, 5);
+        if failed == "of a chain that broke" {
+            assert_eq!(world.seal_as(0, Unsynced::Dropped), Ok(durable(5)));
+        }
         let io = DiskError::Io("a bad disk".into());
         let fails = "sync chunks/1000.5.9".to_owned();
         world.rules.fail_disk.push((0, fails, io));
-        if at_rest {
-            // The sync that was to save the place, before the header without the page is written.
-            assert_eq!(world.seal_as(0, Unsynced::Kept), Ok(durable(5)));
-        } else {
-            world.append(0, link, 6..=6);
-            world.sync(0, link, C, 6);
-            world.run();
-            assert!(matches!(world.syncs_answered().last(), Some(Err(_))));
+        match failed {
+            "of a write" => {
+                world.append(0, link, 6..=6);
+                world.sync(0, link, C, 6);
+                world.run();
+                assert!(matches!(world.syncs_answered().last(), Some(Err(_))));
+            }
+            "of a chain that broke" => {
+                assert_eq!(world.seal_as(0, Unsynced::Kept), Err(Status::LocalIo));
+            }
+            // The header without the page is not written; that with it stands.
+            _ => assert_eq!(world.seal_as(0, Unsynced::Kept), Ok(durable(5))),
         }
         assert!(world.header(0, C).redo.is_some());
         // Such a disk drops what it could not write, and says next time that all is well.
         world.set_data(0, end(3), end(5), 0);
-        assert_eq!(
-            world.seal_as(0, Unsynced::Kept),
-            Ok(durable(5)),
-            "at rest: {at_rest}"
-        );
+        let sealed = world.seal_as(0, Unsynced::Kept);
+        assert_eq!(sealed, Ok(durable(5)), "a sync {failed}");
         assert_eq!(world.header(0, C).redo, None);
         world.assert_holds(0, 5);
     }
