@@ -173,6 +173,32 @@ impl Kfs {
         }
     }
 
+    /// Opens a file that is there to write it further: [`Writer::write`] goes on where it ends, which
+    /// [`Writer::written`] tells. What is in it cannot be written again. One client writes a file at a time; while
+    /// another one does, or did and was not heard of for less than two minutes, this waits, as long as a call may take.
+    ///
+    /// What a client wrote that died before it had synced may be there behind what was synced, as far as all of its
+    /// replicas have it.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::IsADirectory`], [`Status::Busy`] (another client writes it),
+    /// [`Status::BadRequest`] (this client has it open for writing), or that the meta server or chunkservers cannot be
+    /// had.
+    pub async fn append(&self, path: &[u8]) -> Result<Writer> {
+        match self.0.call_at(path, Call::Append(at(path)?)).await? {
+            Event::Appending {
+                handle,
+                file,
+                replication,
+                end,
+            } => {
+                let writer = Writer::new(Arc::clone(&self.0), handle, file, replication);
+                Ok(writer.at_end(end))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Opens a file to read what was synced or closed before. While it is open it can be read, also when it is removed
     /// or replaced, unless this client and the meta server are apart for as long as a session may be idle.
     ///

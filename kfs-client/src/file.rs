@@ -62,6 +62,12 @@ impl Writer {
         }
     }
 
+    /// One that goes on where the file ends.
+    pub(crate) const fn at_end(mut self, end: u64) -> Self {
+        self.position = end;
+        self
+    }
+
     /// Its id.
     #[must_use]
     pub const fn file(&self) -> FileId {
@@ -72,7 +78,8 @@ impl Writer {
     pub const fn replication(&self) -> u8 {
         self.replication
     }
-    /// Where the last write ended: the bytes written, if all were appended.
+    /// Where the last write ended, in bytes from the beginning of the file; of a file that was opened to be written
+    /// further, before the first write, where it ends.
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.position

@@ -225,6 +225,22 @@ impl ClusterId {
     }
 }
 
+impl WriteSeq {
+    /// The write that a chunk is at when another session begins to write it after this write: above every write that a
+    /// session of before can have numbered, whatever it still sends. `None`: there have been too many.
+    ///
+    /// The upper bits say how often that was, the lower [`COUNTER_BITS`] count the writes of one session.
+    #[must_use]
+    pub const fn taken_over(self) -> Option<Self> {
+        let tenure = (self.0 >> COUNTER_BITS) + 1;
+        if tenure < ID_LIMIT >> COUNTER_BITS {
+            Some(Self(tenure << COUNTER_BITS))
+        } else {
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

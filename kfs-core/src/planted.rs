@@ -75,6 +75,15 @@ bugs! {
     /// What a sync that failed was to save is not there for certain: the page is written in its place again.
     FailedPlaceBelieved, "failed-place-believed", "D2",
         "after a sync has failed, a redo page counts as in its place that it was to save there";
+    /// Whoever takes a chunk over begins above all that was written before.
+    TakeoverNotRaised, "takeover-not-raised", "D5",
+        "a chunk is taken over by another session at the write that the one before left it at";
+    /// Each member is there durably before the log says so.
+    RaiseUnsynced, "raise-unsynced", "D2",
+        "a member says that it is raised before its header is durable";
+    /// Only who holds the same goes on.
+    TakeoverTakesAll, "takeover-takes-all", "D1",
+        "a chunk is taken over with all members that have what was synced, though they differ";
     /// After a crash the page is written in its place.
     RedoPageIgnored, "redo-page-ignored", "D2",
         "a redo page that is found at a start is left where it is";

@@ -147,6 +147,12 @@ probes! {
     RechainLeftOut, "rechain-left-out";
     /// There were too few members to go on, and the client asked again.
     RechainWaits, "rechain-waits";
+    /// Another session is to write a chunk further.
+    TakeoverAsked, "takeover-asked";
+    /// It was logged that it does.
+    ChunkTakenOver, "takeover-done";
+    /// A file is to be written further that another session writes.
+    AppendWaits, "append-waits";
     /// A header went whose sync had failed.
     HeaderSpoiled, "header-spoiled";
     /// More was written to the page in which a sync had ended.
@@ -163,6 +169,8 @@ probes! {
     PlaceUnsure, "place-unsure";
     /// A replica took pieces again.
     Resumed, "resumed";
+    /// A replica was raised: another session writes it further.
+    ReplicaRaised, "replica-raised";
     /// A replica took pieces again that had more than others.
     ResumedAhead, "resumed-ahead";
     /// A piece came that was written in an earlier chain.

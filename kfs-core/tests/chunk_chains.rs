@@ -6,7 +6,7 @@ mod chunk_rig;
 use bytes::Bytes;
 use chunk_rig::*;
 use kfs_core::chunk::Call;
-use kfs_core::chunk::header::{Header, SLOT_BYTES, Slot};
+use kfs_core::chunk::header::Header;
 use kfs_core::ids::*;
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::machine::DiskError;
@@ -61,74 +61,16 @@ impl World {
         }
     }
     fn seal_as(&mut self, server: usize, unsynced: Unsynced) -> (Result<Durable, Refusal>, bool) {
-        let order = SealChunk {
-            term: self.term(server),
-            chunk: C,
-            version: VERSION,
-            unsynced,
-        };
-        self.meta.heard.clear_but_hellos();
-        self.order(server, order);
-        self.run();
-        let said = |(from, msg): &(usize, Msg)| match &msg.head {
-            Head::ChunkSealed(said) if *from == server => {
-                assert_eq!((said.chunk, said.version), (C, VERSION));
-                Some((said.outcome.clone(), said.next_lost))
-            }
-            _ => None,
-        };
-        let mut said: Vec<_> = self.meta.heard.iter().filter_map(said).collect();
-        assert_eq!(said.len(), 1, "an order is answered once");
-        let (outcome, next_lost) = said.remove(0);
-        (outcome.map(|content| content.durable), next_lost)
+        self.seal_chunk(server, C, unsynced)
     }
     /// Seals, forgetting what no sync covered.
     fn seal(&mut self, server: usize) -> Result<Durable, Refusal> {
         self.seal_as(server, Unsynced::Dropped).0
     }
-    fn resume_order(
-        &self,
-        server: usize,
-        members: &[usize],
-        chain: u64,
-        (from, to): (u64, u64),
-    ) -> ResumeChunk {
-        ResumeChunk {
-            term: self.term(server),
-            chunk: C,
-            version: VERSION,
-            chain: ChainId(chain),
-            members: self.chain(members),
-            session: SESSION,
-            from: WriteSeq(from),
-            to: WriteSeq(to),
-        }
-    }
-    /// What a server answered to orders to resume since the last order to seal.
-    fn resumes_said(&self, server: usize) -> Vec<(ChainId, Result<(), Refusal>)> {
-        let said = |(from, msg): &(usize, Msg)| match &msg.head {
-            Head::ChunkResumed(said) if *from == server => {
-                assert_eq!((said.chunk, said.version), (C, VERSION));
-                Some((said.chain, said.outcome.clone()))
-            }
-            _ => None,
-        };
-        self.meta.heard.iter().filter_map(said).collect()
-    }
-    fn resume_with(&mut self, server: usize, order: ResumeChunk) -> Result<(), Refusal> {
-        self.meta.heard.clear_but_hellos();
-        let chain = order.chain;
-        self.order(server, order);
-        self.run();
-        let mut said = self.resumes_said(server);
-        assert_eq!(said.len(), 1, "an order is answered once");
-        assert_eq!(said[0].0, chain);
-        said.remove(0).1
-    }
     /// All members take pieces again, in chain 7.
     fn resume(&mut self, members: &[usize], within: (u64, u64)) {
         for server in members {
-            let order = self.resume_order(*server, members, 7, within);
+            let order = self.resume_order(*server, members, C, 7, within);
             assert_eq!(self.resume_with(*server, order), Ok(()), "server {server}");
         }
         self.trace.clear();
@@ -161,16 +103,6 @@ impl World {
     fn file(&self, server: usize) -> &[u8] {
         let path = name(C).path();
         self.servers[server].disk.get(path.as_str()).unwrap()
-    }
-}
-
-trait Heard {
-    fn clear_but_hellos(&mut self);
-}
-impl Heard for Vec<(usize, Msg)> {
-    /// The rig finds the node of a server in its hello.
-    fn clear_but_hellos(&mut self) {
-        self.retain(|(_, msg)| matches!(msg.head, Head::Hello(_)));
     }
 }
 
@@ -461,11 +393,11 @@ fn an_order_to_resume_is_refused_where_it_cannot_be_followed_and_the_replica_sta
         refusal.status
     };
     let mut world = sealed();
-    let order = world.resume_order(0, &[1], 7, (1, 1));
+    let order = world.resume_order(0, &[1], C, 7, (1, 1));
     assert_eq!(refused(&mut world, order), Status::BadRequest, "not in it");
     for within in [(0, 0), (2, 3)] {
         let mut world = sealed();
-        let order = world.resume_order(0, &[0, 1], 7, within);
+        let order = world.resume_order(0, &[0, 1], C, 7, within);
         assert_eq!(
             refused(&mut world, order),
             Status::ChainBroken,
@@ -476,9 +408,9 @@ fn an_order_to_resume_is_refused_where_it_cannot_be_followed_and_the_replica_sta
         world.resume(&[0], (1, 1));
     }
     let mut world = sealed();
-    let mut order = world.resume_order(0, &[0, 1], 7, (1, 1));
+    let mut order = world.resume_order(0, &[0, 1], C, 7, (1, 1));
     order.chunk = ChunkId(99);
-    world.meta.heard.clear_but_hellos();
+    world.forget_heard();
     world.order(0, order);
     world.run();
     let status = world
@@ -494,7 +426,7 @@ fn an_order_to_resume_is_refused_where_it_cannot_be_followed_and_the_replica_sta
 
 impl World {
     fn resume_with_at(&mut self, server: usize, within: (u64, u64)) -> Result<(), Refusal> {
-        let order = self.resume_order(server, &[0, 1], 7, within);
+        let order = self.resume_order(server, &[0, 1], C, 7, within);
         self.resume_with(server, order)
     }
 }
@@ -502,7 +434,7 @@ impl World {
 #[test]
 fn a_replica_that_is_written_in_another_chain_is_not_taken_out_of_it() {
     let (mut world, link) = synced_once(2);
-    let order = world.resume_order(0, &[0, 1], 7, (1, 1));
+    let order = world.resume_order(0, &[0, 1], C, 7, (1, 1));
     let refusal = world.resume_with(0, order).unwrap_err();
     assert_eq!(refusal.status, Status::Exists, "in its first one");
     world.put(0, link, 2..=2);
@@ -511,7 +443,7 @@ fn a_replica_that_is_written_in_another_chain_is_not_taken_out_of_it() {
         assert_eq!(world.seal(server), Ok(durable(1)));
     }
     world.resume(&[0, 1], (1, 1));
-    let order = world.resume_order(0, &[0, 1], 8, (1, 1));
+    let order = world.resume_order(0, &[0, 1], C, 8, (1, 1));
     let refusal = world.resume_with(0, order).unwrap_err();
     assert_eq!(refusal.status, Status::Exists, "or in a later one");
     world.put(0, link, 2..=2);
@@ -523,7 +455,7 @@ fn a_replica_that_is_written_and_at_rest_is_not_taken_out_of_its_chain() {
     let (mut world, link) = synced_once(2);
     world.pass(std::time::Duration::from_secs(25));
     assert_eq!(world.status(0).chunks_writing, 0, "it gave its table back");
-    let order = world.resume_order(0, &[0, 1], 7, (1, 1));
+    let order = world.resume_order(0, &[0, 1], C, 7, (1, 1));
     assert_eq!(
         world.resume_with(0, order).unwrap_err().status,
         Status::Exists
@@ -539,7 +471,7 @@ fn a_replica_whose_old_writes_are_still_on_their_way_to_the_disk_takes_none_of_t
     world.put(0, link, 2..=2);
     let busy = world.seal(0).unwrap_err();
     assert_eq!(busy.status, Status::Busy);
-    let order = world.resume_order(0, &[0], 7, (1, 1));
+    let order = world.resume_order(0, &[0], C, 7, (1, 1));
     let busy = world.resume_with(0, order.clone()).unwrap_err();
     assert_eq!(
         busy.status,
@@ -559,7 +491,7 @@ fn a_server_that_stops_takes_no_pieces_again() {
     world.rules.hold_disk.push((0, "sync chunks/".into()));
     world.call(0, 1, Call::Stop);
     world.run();
-    let order = world.resume_order(0, &[0], 7, (1, 1));
+    let order = world.resume_order(0, &[0], C, 7, (1, 1));
     assert_eq!(
         world.resume_with(0, order).unwrap_err().status,
         Status::Busy
@@ -573,7 +505,7 @@ fn the_same_order_to_resume_twice_is_fine_and_changes_nothing() {
     world.resume(&[0], (1, 1));
     let link = world.client(0);
     world.put(0, link, 2..=2);
-    let order = world.resume_order(0, &[0], 7, (1, 1));
+    let order = world.resume_order(0, &[0], C, 7, (1, 1));
     assert_eq!(world.resume_with(0, order.clone()), Ok(()), "said again");
     world.put(0, link, 3..=3);
     world.sync(0, link, C, 3);
@@ -582,7 +514,7 @@ fn the_same_order_to_resume_twice_is_fine_and_changes_nothing() {
     assert_eq!(world.traced("write chunks/1000.5.9 1").len(), 2);
     // While its header is read still, the last one is answered.
     assert_eq!(world.seal(0), Ok(durable(3)));
-    world.meta.heard.clear_but_hellos();
+    world.forget_heard();
     world.trace.clear();
     let order = ResumeChunk {
         from: WriteSeq(3),
@@ -606,9 +538,9 @@ fn the_same_order_to_resume_twice_is_fine_and_changes_nothing() {
 fn an_order_of_another_term_is_not_followed() {
     let (mut world, _) = synced_once(1);
     assert_eq!(world.seal(0), Ok(durable(1)));
-    let mut order = world.resume_order(0, &[0], 7, (1, 1));
+    let mut order = world.resume_order(0, &[0], C, 7, (1, 1));
     order.term.number += 1;
-    world.meta.heard.clear_but_hellos();
+    world.forget_heard();
     world.order(0, order);
     world.run();
     assert!(world.resumes_said(0).is_empty());
@@ -620,17 +552,12 @@ fn a_replica_that_is_sealed_and_read_meanwhile_does_not_take_pieces_of_the_chain
     let (mut world, _) = synced_once(1);
     assert_eq!(world.seal(0), Ok(durable(1)));
     world.rules.hold_disk.push((0, "read".into()));
-    let order = world.resume_order(0, &[0], 7, (1, 1));
+    let order = world.resume_order(0, &[0], C, 7, (1, 1));
     world.order(0, order);
     world.run();
     world.rules.hold_disk.clear();
     world.rules.hold_disk.push((0, "sync".into()));
-    let seal = SealChunk {
-        term: world.term(0),
-        chunk: C,
-        version: VERSION,
-        unsynced: Unsynced::Dropped,
-    };
+    let seal = world.seal_order(0, C, Unsynced::Dropped);
     world.order(0, seal);
     world.run();
     world.let_go("read");
@@ -649,7 +576,7 @@ fn a_replica_whose_header_rotted_takes_no_pieces_and_is_reported() {
     for at in [headers / 2 + 100, 100] {
         file[at] ^= 1;
     }
-    let order = world.resume_order(0, &[0], 7, (1, 1));
+    let order = world.resume_order(0, &[0], C, 7, (1, 1));
     let refusal = world.resume_with(0, order).unwrap_err();
     assert_eq!(refusal.status, Status::NotServed);
     assert_eq!(world.damage(), [(0, C, None)]);
@@ -767,35 +694,16 @@ fn a_header_whose_sync_failed_is_believed_by_nobody() {
     assert_eq!(world.seal(1), Ok(durable(1)), "the other one saved it");
     world.restart(0);
     world.run();
-    let has = world.meta.heard.iter().rev().find_map(|(from, msg)| {
-        let of = |item: &InventoryItem| (item.chunk == C).then_some(item.wseq);
-        match &msg.head {
-            Head::Inventory(said) if *from == 0 => said.items.iter().find_map(of),
-            _ => None,
-        }
-    });
+    let has = world.inventory_said(0, C).map(|item| item.wseq);
     assert_eq!(has, Some(WriteSeq(0)), "nor does the next process say so");
-}
-
-/// Both slots of a header, as far as they are valid.
-fn slots(world: &World, server: usize) -> Vec<Header> {
-    let path = name(C).path();
-    let file = world.servers[server].disk.get(path.as_str()).unwrap();
-    [Slot::A, Slot::B]
-        .into_iter()
-        .filter_map(|slot| {
-            let bytes = file[slot.offset()..].first_chunk::<SLOT_BYTES>().unwrap();
-            Header::decode(bytes, slot, GEOMETRY).ok()
-        })
-        .collect()
 }
 
 #[test]
 fn a_replica_at_rest_has_its_header_in_both_slots_without_a_sync() {
     let (mut world, _) = synced_once(1);
-    assert_ne!(slots(&world, 0)[0].wseq, slots(&world, 0)[1].wseq);
+    assert_ne!(world.slots(0, C)[0].wseq, world.slots(0, C)[1].wseq);
     assert_eq!(world.seal_as(0, Unsynced::Kept).0, Ok(durable(1)));
-    let [one, other] = &slots(&world, 0)[..] else {
+    let [one, other] = &world.slots(0, C)[..] else {
         panic!("two slots are valid")
     };
     assert_eq!(
@@ -804,9 +712,9 @@ fn a_replica_at_rest_has_its_header_in_both_slots_without_a_sync() {
     );
     assert!(world.traced("0: sync").is_empty(), "{:?}", world.trace);
     // Asked again it writes nothing: the newer slot may be the one that no sync has covered.
-    let before = slots(&world, 0);
+    let before = world.slots(0, C);
     assert_eq!(world.seal_as(0, Unsynced::Kept).0, Ok(durable(1)));
-    assert_eq!(slots(&world, 0), before);
+    assert_eq!(world.slots(0, C), before);
     // The one that no sync has covered goes with the power, and nothing is missing.
     world.servers[0].disk.power_loss();
     let header = world.header(0, C);

@@ -9,7 +9,6 @@ use kfs_core::chunk::header::{RedoPage, Slot};
 use kfs_core::ids::*;
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::machine::DiskError;
-use kfs_core::wire::Head;
 use kfs_core::wire::Status;
 use kfs_core::wire::chunk_meta::*;
 use kfs_core::wire::client_chunk::Durable;
@@ -76,14 +75,7 @@ impl World {
     }
     /// The power goes, and comes again.
     fn loses_power(&mut self, server: usize, log: u64) {
-        let log = durable(log);
-        self.meta
-            .verdicts
-            .insert((C, VERSION), Verdict::Keep { log });
-        self.kill(server);
-        self.servers[server].disk.power_loss();
-        self.start(server);
-        self.run();
+        self.power_cycle(server, C, durable(log));
     }
     fn data(&self, server: usize) -> &[u8] {
         let file = self.servers[server].disk.get("chunks/1000.5.9").unwrap();
@@ -96,51 +88,13 @@ impl World {
     }
     /// Ends the chain as the meta server does before another one begins, or for good.
     fn seal_as(&mut self, server: usize, unsynced: Unsynced) -> Result<Durable, Status> {
-        let order = SealChunk {
-            term: self.term(server),
-            chunk: C,
-            version: VERSION,
-            unsynced,
-        };
-        self.meta
-            .heard
-            .retain(|(_, msg)| !matches!(msg.head, Head::ChunkSealed(_)));
-        self.order(server, order);
-        self.run();
-        let said = self
-            .meta
-            .heard
-            .iter()
-            .find_map(|(from, msg)| match &msg.head {
-                Head::ChunkSealed(said) if *from == server => Some(said.outcome.clone()),
-                _ => None,
-            });
-        let said = said.expect("an order is answered");
-        said.map(|content| content.durable)
-            .map_err(|refusal| refusal.status)
+        let (said, _) = self.seal_chunk(server, C, unsynced);
+        said.map_err(|refusal| refusal.status)
     }
     fn resume(&mut self, server: usize, chain: u64, from: u64) -> Result<(), Status> {
-        let order = ResumeChunk {
-            term: self.term(server),
-            chunk: C,
-            version: VERSION,
-            chain: ChainId(chain),
-            members: self.chain(&[server]),
-            session: SESSION,
-            from: WriteSeq(from),
-            to: WriteSeq(from),
-        };
-        self.meta
-            .heard
-            .retain(|(_, msg)| !matches!(msg.head, Head::ChunkResumed(_)));
-        self.order(server, order);
-        self.run();
-        let said = self.meta.heard.iter().find_map(|(_, msg)| match &msg.head {
-            Head::ChunkResumed(said) => Some(said.outcome.clone()),
-            _ => None,
-        });
-        said.expect("an order is answered")
-            .map_err(|refusal| refusal.status)
+        let order = self.resume_order(server, &[server], C, chain, (from, from));
+        let said = self.resume_with(server, order);
+        said.map_err(|refusal| refusal.status)
     }
 }
 

@@ -49,7 +49,7 @@ variants! {
         Remove MutateOp::Remove { .. }, Rmdir MutateOp::Rmdir { .. }, Allocate MutateOp::Allocate { .. },
         SetSize MutateOp::SetSize { .. }, EndSession MutateOp::EndSession,
         AcceptRollback MutateOp::AcceptRollback, RemoveTree MutateOp::RemoveTree { .. },
-        Rechain MutateOp::Rechain { .. },
+        Rechain MutateOp::Rechain { .. }, Append MutateOp::Append { .. }, TakeOver MutateOp::TakeOver { .. },
     }
     head_seen HEAD_SEEN HeadSeen { Reached HeadSeen::Reached, Lost HeadSeen::Lost }
     unsynced UNSYNCED Unsynced { Kept Unsynced::Kept, Dropped Unsynced::Dropped }
@@ -57,7 +57,10 @@ variants! {
     keep KEEP Keep { Always Keep::Always, UntilSessionEnds Keep::UntilSessionEnds }
     rename RENAME RenameMode { Replace RenameMode::Replace, NoReplace RenameMode::NoReplace }
     writer WRITER WriterStays { Open WriterStays::Open, Closed WriterStays::Closed }
-    done DONE Done { Ok Done::Ok, Made Done::Made { .. }, Granted Done::Granted(_) }
+    done DONE Done {
+        Ok Done::Ok, Made Done::Made { .. }, Granted Done::Granted(_),
+        Appending Done::Appending { .. }, TakenOver Done::TakenOver { .. },
+    }
     query QUERY QueryOp {
         Stat QueryOp::Stat { .. }, List QueryOp::List { .. }, Locate QueryOp::Locate { .. }, Status QueryOp::Status, Checkpoint QueryOp::Checkpoint,
         Open QueryOp::Open { .. }, Hold QueryOp::Hold { .. }, Release QueryOp::Release { .. },
@@ -97,6 +100,8 @@ fn shows(head: &Head) -> Vec<String> {
                 | MutateOp::Allocate { .. }
                 | MutateOp::EndSession
                 | MutateOp::RemoveTree { .. }
+                | MutateOp::Append { .. }
+                | MutateOp::TakeOver { .. }
                 | MutateOp::AcceptRollback => {}
             }
         }
@@ -353,6 +358,14 @@ fn samples() -> Vec<(String, Msg)> {
         ("remove_tree", MutateOp::RemoveTree { at: at("x") }),
         ("rechain", rechain(HeadSeen::Reached)),
         ("rechain_head_lost", rechain(HeadSeen::Lost)),
+        ("append", MutateOp::Append { at: at("x") }),
+        (
+            "take_over",
+            MutateOp::TakeOver {
+                file: FILE,
+                index: 2,
+            },
+        ),
     ] {
         let (number, lowest_unanswered) = (RequestNumber(130), RequestNumber(128));
         add(
@@ -384,7 +397,22 @@ fn samples() -> Vec<(String, Msg)> {
                 replication: 3,
             },
         ),
-        ("granted", Done::Granted(granted)),
+        ("granted", Done::Granted(granted.clone())),
+        (
+            "appending",
+            Done::Appending {
+                file: FILE,
+                replication: 3,
+                size: 70_000_000,
+            },
+        ),
+        (
+            "taken_over",
+            Done::TakenOver {
+                grant: granted,
+                len: 65_537,
+            },
+        ),
     ] {
         add(
             case,
@@ -788,8 +816,15 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         session: SESSION,
         from: WriteSeq(3),
         to: WriteSeq(5),
+        raised: None,
+    };
+    let raised = ResumeChunk {
+        to: WriteSeq(3),
+        raised: Some(WriteSeq(1 << COUNTER_BITS)),
+        ..resume.clone()
     };
     add("", resume.into(), none());
+    add("raised", raised.into(), none());
     let resumed = |outcome| ChunkResumed {
         term,
         chunk,

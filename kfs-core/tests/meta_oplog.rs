@@ -55,6 +55,21 @@ fn records() -> Vec<Logged> {
         name: name(of),
     };
     let id = |counter| u64::from(3_u32) << COUNTER_BITS | counter;
+    let sealed = |chunk, version| {
+        let content = Content {
+            durable: Durable {
+                len: 70_000,
+                wseq: WriteSeq(300),
+            },
+            digest: Digest(0xFEDC_BA98_7654_3210),
+        };
+        let (chunk, version) = (ChunkId(chunk), Version(version));
+        Record::from(Sealed {
+            chunk,
+            version,
+            content,
+        })
+    };
     let records: Vec<Record> = vec![
         EpochBegun {
             epoch: Epoch(3),
@@ -136,6 +151,40 @@ fn records() -> Vec<Logged> {
             time,
         }
         .into(),
+        sealed(id(7), id(8)),
+        FileReopened {
+            file: FileId(id(4)),
+        }
+        .into(),
+        Unsealed {
+            chunk: ChunkId(id(7)),
+            version: Version(id(8)),
+        }
+        .into(),
+        ChunkTaken {
+            chunk: ChunkId(id(7)),
+            version: Version(id(8)),
+            members: vec![ServerIndex(1)],
+            synced: Durable {
+                len: 70_000,
+                wseq: WriteSeq(1 << COUNTER_BITS),
+            },
+        }
+        .into(),
+        SizeSet {
+            file: FileId(id(4)),
+            size: (64 << 20) + 70_001,
+            synced: vec![(
+                1,
+                Durable {
+                    len: 70_001,
+                    wseq: WriteSeq(1 << COUNTER_BITS).next(),
+                },
+            )],
+            writer: WriterStays::Closed,
+            time,
+        }
+        .into(),
         FileRemoved {
             key: key(id(2), b"g"),
             fate: Fate::Kept,
@@ -185,18 +234,7 @@ fn records() -> Vec<Logged> {
             members: vec![ServerIndex(1)],
         }
         .into(),
-        Sealed {
-            chunk: ChunkId(id(1_000)),
-            version: Version(id(1_001)),
-            content: Content {
-                durable: Durable {
-                    len: 70_000,
-                    wseq: WriteSeq(300),
-                },
-                digest: Digest(0xFEDC_BA98_7654_3210),
-            },
-        }
-        .into(),
+        sealed(id(1_000), id(1_001)),
         TreeDetached {
             key: key(2, b"a"),
             time,
@@ -227,6 +265,8 @@ fn records() -> Vec<Logged> {
                 | Record::FilesReclaimed(_)
                 | Record::MembersChanged(_)
                 | Record::Sealed(_)
+                | Record::Unsealed(_)
+                | Record::ChunkTaken(_)
         );
         let session = if nobody { 0 } else { id(1) };
         let number = |number| RequestNumber(if nobody { 0 } else { number });
@@ -309,11 +349,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(22), false)
+        (2, LogSeq(27), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(21));
+    assert_eq!(state.seq(), LogSeq(26));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -386,11 +426,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (21, 1, 0)
+        (26, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 22, 21)
+        (0, 27, 26)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

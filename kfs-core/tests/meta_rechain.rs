@@ -180,6 +180,7 @@ impl Broken {
                 session: self.client.session,
                 from: WriteSeq(from),
                 to: WriteSeq(to),
+                raised: None,
             };
             assert_eq!(order, expected);
             orders.push(order);

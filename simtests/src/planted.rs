@@ -8,7 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 97] = [
+pub const SHOWN: [(&str, Bug); 101] = [
+    ("others-go-on-in-turn", Bug::TakeoverNotRaised),
+    ("member-comes-back-with-more", Bug::TakeoverNotRaised),
+    ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),
+    (
+        "power-fails-while-a-chunk-is-taken-over",
+        Bug::RaiseUnsynced,
+    ),
     ("format", Bug::IdentityUnnamed),
     ("at-rest-loses-power", Bug::SealOverActiveSlot),
     ("power-fails-while-copies-are-made", Bug::SealWritesAgain),

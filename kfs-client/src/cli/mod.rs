@@ -151,6 +151,18 @@ enum Verb {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(kfs_core::limits::REPLICATION_MAX)))]
         replication: Option<u8>,
     },
+    /// Add a local file, or standard input, to the end of a file that is there
+    ///
+    /// Done when all of it is on disk on every replica. If it fails in the middle, a part of it may have been added:
+    /// what is there then is the beginning of it.
+    Append {
+        /// What to add; '-' is standard input
+        #[arg(value_name = "LOCAL")]
+        from: PathBuf,
+        /// The file that is added to; another client that writes it is waited for
+        #[arg(value_name = "PATH", value_parser = remote())]
+        path: RemotePath,
+    },
     /// Fetch a file or directory, or write a file to standard output
     ///
     /// It appears under its name when all of it is on disk, and not before.
@@ -474,11 +486,14 @@ async fn on_cluster(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit
         | Verb::Rm { paths, .. }
         | Verb::Mkdir { paths, .. }
         | Verb::Rmdir { paths, .. } => paths.iter().collect(),
-        Verb::Cat { path, .. } | Verb::Put { path, .. } | Verb::Get { path, .. } => vec![path],
+        Verb::Cat { path, .. }
+        | Verb::Put { path, .. }
+        | Verb::Append { path, .. }
+        | Verb::Get { path, .. } => vec![path],
         Verb::Mv { from, to, .. } => vec![from, to],
         _ => vec![],
     };
-    if let Verb::Put { from, .. } = &verb {
+    if let Verb::Put { from, .. } | Verb::Append { from, .. } = &verb {
         // Told before servers are started or asked.
         transfer::check_source(from)?;
     }
@@ -547,6 +562,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             let target = transfer::Target::from_force(force);
             transfer::put(reach, screen, &from, path, target, replication.unwrap_or(0)).await
         }
+        Verb::Append { from, path } => transfer::append(reach, screen, &from, &path).await,
         Verb::Get { path, to, force } => {
             transfer::get(
                 reach,

@@ -1,4 +1,4 @@
-//! `put`, `get` and `cat`: whole files and trees between this machine and the cluster.
+//! `put`, `append`, `get` and `cat`: whole files and trees between this machine and the cluster.
 //!
 //! What is being made has a temporary name beside its final one until all of it is durable; then it is
 //! renamed. So nobody ever sees a part of it under the final name.
@@ -8,7 +8,7 @@ use super::pieces::{self, Sink};
 use super::reach::Reach;
 use super::screen::{Named, Screen};
 use indicatif::ProgressBar;
-use kfs_client::{CreateOptions, Kfs, Reader};
+use kfs_client::{CreateOptions, Kfs, Reader, Writer};
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Attrs, Keep, Kind, Ownership, Parents, RenameMode};
 use serde::Serialize;
@@ -163,6 +163,41 @@ pub(crate) async fn put(
     Ok(Exit::Done)
 }
 
+/// Adds a local file, or standard input, to the end of a file.
+pub(crate) async fn append(
+    reach: &Reach,
+    screen: &Screen,
+    local: &Path,
+    path: &RemotePath,
+) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let (source, len): (Box<dyn Read + Send>, _) = if is_stdio(local) {
+        (Box::new(io::stdin()), None)
+    } else {
+        let file = File::open(local).map_err(|error| cannot("open", local, &error))?;
+        let found = file
+            .metadata()
+            .map_err(|error| cannot("open", local, &error))?;
+        if found.is_dir() {
+            let what = format!("{} is a directory", local.display());
+            return Err(Failure::new(Status::IsADirectory, what));
+        }
+        (Box::new(file), found.is_file().then_some(found.len()))
+    };
+    let bar = screen.progress(len);
+    let writer = reach.kfs.append(path.bytes()).await?;
+    let bytes = fill(writer, source, &bar).await?;
+    bar.finish_and_clear();
+    screen.json(&Transferred {
+        did: "appended",
+        named: Named::new(path.bytes()),
+        files: 1,
+        bytes,
+        seconds: started.elapsed().as_secs_f64(),
+    })?;
+    Ok(Exit::Done)
+}
+
 /// The final path: `path`, or in it under its own name, if it is a directory. Its parent is there.
 async fn target_path(
     reach: &Reach,
@@ -277,7 +312,16 @@ async fn upload(
     options: CreateOptions,
     bar: &ProgressBar,
 ) -> Result<u64, Failure> {
-    let mut writer = kfs.create(path, options).await?;
+    fill(kfs.create(path, options).await?, source, bar).await
+}
+
+/// Writes all of it where the file ends, and closes that. Gives how many bytes these are.
+async fn fill(
+    mut writer: Writer,
+    source: impl Read + Send + 'static,
+    bar: &ProgressBar,
+) -> Result<u64, Failure> {
+    let begin = writer.written();
     let mut pieces = pieces::read(source);
     while let Some(piece) = pieces.recv().await {
         let piece =
@@ -286,7 +330,7 @@ async fn upload(
         writer.write(piece).await?;
         bar.inc(len);
     }
-    let bytes = writer.written();
+    let bytes = writer.written() - begin;
     writer.close().await?;
     Ok(bytes)
 }

@@ -72,6 +72,25 @@ impl Cluster {
         runtime.block_on(self.meta.ready()).unwrap();
     }
 
+    /// Kills everybody, and starts them again on what they have left.
+    pub(crate) fn restart_all(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for server in &self.chunkservers {
+            runtime.block_on(server.kill());
+        }
+        self.replace_meta(self.dir.path().join("meta"));
+        for (n, server) in self.chunkservers.iter_mut().enumerate() {
+            let data = self.dir.path().join(format!("chunkserver-{n}"));
+            *server = ChunkServer::start(ChunkConfig::embedded(data, self.meta.listen)).unwrap();
+        }
+        for server in &self.chunkservers {
+            runtime.block_on(server.ready()).unwrap();
+        }
+    }
+
     pub(crate) fn meta(&self) -> String {
         self.meta.listen.to_string()
     }

@@ -8,6 +8,7 @@
     clippy::cast_possible_wrap,
     reason = "ids and made-up bytes"
 )]
+mod append;
 mod backup;
 mod bad_input;
 mod bench;

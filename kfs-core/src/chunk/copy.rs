@@ -373,6 +373,9 @@ impl Chunk {
             known.from = (link, request);
             return;
         }
+        // Who is to have a copy is in no chain that counts: one that was raised, and whose takeover began anew.
+        let who = self.who();
+        self.break_chain(id, WriteSeq(0), &format!("{id} is to be a copy on {who}"));
         let outcome = match self.may_copy(name, &order) {
             Ok(None) => return self.begin_copy(name, (link, request), order),
             Ok(Some(has)) => Ok(has),
@@ -398,6 +401,9 @@ impl Chunk {
         if let Some(replica) = self.inventory.replicas.get(&id) {
             if replica.file != name.file {
                 return refuse(Status::Exists, format!("{who} has {id} of another file"));
+            }
+            if self.is_at_work_on(id) {
+                return refuse(Status::Busy, format!("{who} is still at work on {id}"));
             }
             let bad = self.damage.keys().any(|(damaged, _)| *damaged == id);
             if replica.standing == Standing::Served && !bad && replica.durable().covers(order.has) {

@@ -44,7 +44,7 @@ pub(super) enum Standing {
 }
 
 /// A chain that broke.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Broken {
     pub why: String,
     /// The link up the chain that was told.

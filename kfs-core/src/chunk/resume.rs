@@ -8,19 +8,24 @@
 //!
 //! What such a replica's table says is ahead of what was taken, until those writes have come again. No cut is taken in
 //! that time, on any member: its sums would be of other writes than its number says.
-use super::header::Header;
+//!
+//! When another session goes on with a chunk, all members hold the same, and each is *raised* first: its newest header
+//! says a write then that is above all that a session of before can have numbered. That header is durable before the
+//! order is answered; the file is synced before it is written, as the slot beside it may not be durable.
+use super::header::{Header, Slot};
 use super::inventory::Standing;
-use super::name::ReplicaId;
+use super::name::{ChunkName, ReplicaId};
 use super::tail::{NOT_IN_PLACE, Tail};
 use super::write::Writing;
 use super::{Chunk, Job, Stopping};
-use crate::ids::LinkId;
+use crate::ids::{LinkId, WriteSeq};
 use crate::limits::{HEADER_BYTES, REPLICATION_MAX};
-use crate::machine::{DiskOp, DiskResult};
+use crate::machine::{DiskError, DiskOp, DiskResult, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::chunk_meta::{ChunkResumed, ResumeChunk};
 use crate::wire::{Msg, Refusal, Status};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,17 +40,39 @@ pub(super) type Resumes = BTreeMap<ReplicaId, Resume>;
 pub(super) struct Resume {
     from: (LinkId, u64),
     order: ResumeChunk,
-    /// Of the replica, once it was read; the block in which it ends is read then.
-    header: Option<Arc<Header>>,
+    step: Step,
+    /// Whether the file was synced for it.
+    synced: bool,
+}
+
+/// What the disk is doing for it.
+#[derive(Clone, Debug)]
+enum Step {
+    Sync,
+    Header,
+    /// The block in which it ends is read, by this header.
+    Block(Arc<Header>),
+    /// This header is written, durably; what it ends with is known.
+    Raise(Arc<Header>, Tail),
 }
 
 impl Resume {
     const fn new(from: (LinkId, u64), order: ResumeChunk) -> Self {
+        let step = if order.raised.is_some() {
+            Step::Sync
+        } else {
+            Step::Header
+        };
         Self {
             from,
             order,
-            header: None,
+            step,
+            synced: false,
         }
+    }
+    /// Whether the replica is another one when it is done. Nobody may be told what it holds meanwhile.
+    const fn raises(&self) -> bool {
+        self.order.raised.is_some()
     }
 }
 
@@ -64,20 +91,23 @@ impl Chunk {
         if let Err(refusal) = self.may_resume(id, &order) {
             return self.say_resumed(&Resume::new(from, order), Err(refusal));
         }
-        let file = id.of(self.inventory.replicas[&id].file).path();
-        let before = self.resumes.remove(&id);
-        let reads = before.is_none();
-        let header = before.and_then(|before| before.header);
-        let resume = Resume {
-            header,
-            ..Resume::new(from, order)
-        };
-        self.resumes.insert(id, resume);
-        if reads {
-            let len = usize::try_from(HEADER_BYTES).expect("a header is small");
-            let offset = 0;
-            self.disk(Job::Resume(id), DiskOp::Read { file, offset, len });
+        let name = id.of(self.inventory.replicas[&id].file);
+        if let Some(before) = self.resumes.get_mut(&id) {
+            // The header is being read for another order; it goes on for this one.
+            (before.from, before.order) = (from, order);
+            return;
         }
+        let resume = Resume::new(from, order);
+        let op = match resume.step {
+            Step::Sync => DiskOp::Sync { file: name.path() },
+            _ => header_of(name),
+        };
+        self.resume_step(id, resume, op);
+    }
+
+    fn resume_step(&mut self, id: ReplicaId, resume: Resume, op: DiskOp) {
+        self.resumes.insert(id, resume);
+        self.disk(Job::Resume(id), op);
     }
 
     fn say_resumed(&mut self, of: &Resume, outcome: Result<(), Refusal>) {
@@ -104,6 +134,10 @@ impl Chunk {
                 format!("{who} is not in the chain of {id}"),
             );
         };
+        if order.raised.is_some_and(|raised| raised <= order.to) {
+            let why = format!("{id} is at write {} already", order.to);
+            return refuse(Status::BadRequest, why);
+        }
         if self.stopping != Stopping::No {
             return refuse(Status::Busy, format!("{who} is stopping"));
         }
@@ -136,25 +170,40 @@ impl Chunk {
             Job::Recall(recall) => recall.id() == id,
             _ => false,
         };
-        self.jobs.values().any(of_it)
+        self.jobs.values().any(of_it) || self.resumes.get(&id).is_some_and(Resume::raises)
     }
 
     pub(super) fn resume_came(&mut self, id: ReplicaId, result: DiskResult) {
         let Some(resume) = self.resumes.remove(&id) else {
             return;
         };
-        let position = match self.may_resume(id, &resume.order) {
-            Ok(position) => position,
-            Err(refusal) => return self.say_resumed(&resume, Err(refusal)),
-        };
+        if matches!(resume.step, Step::Raise(..)) {
+            return self.raise_came(id, resume, result.map(|_| ()));
+        }
+        if let Err(refusal) = self.may_resume(id, &resume.order) {
+            return self.say_resumed(&resume, Err(refusal));
+        }
         let replica = &self.inventory.replicas[&id];
         let (name, durable) = (id.of(replica.file), replica.durable());
         let geometry = self.config.geometry;
-        let (header, block) = self.header_or_block(name, resume.header, result);
-        let resume = Resume {
-            header: None,
-            ..resume
+        let known = match &resume.step {
+            Step::Sync => {
+                if let Err(error) = result {
+                    let refusal = self.cannot_raise(id, &error);
+                    return self.say_resumed(&resume, Err(refusal));
+                }
+                let (step, synced) = (Step::Header, true);
+                let resume = Resume {
+                    step,
+                    synced,
+                    ..resume
+                };
+                return self.resume_step(id, resume, header_of(name));
+            }
+            Step::Block(header) => Some(Arc::clone(header)),
+            Step::Header | Step::Raise(..) => None,
         };
+        let (header, block) = self.header_or_block(name, known, result);
         let header = match header {
             Ok(header) if header.wseq == durable.wseq && header.len == durable.len => header,
             Ok(header) if header.wseq > durable.wseq => {
@@ -176,9 +225,8 @@ impl Chunk {
             return self.say_resumed(&resume, Err(Refusal::new(Status::NotServed, why)));
         }
         if let (Some(op), None) = (self.last_block(name, &header), &block) {
-            let header = Some(header);
-            self.resumes.insert(id, Resume { header, ..resume });
-            return self.disk(Job::Resume(id), op);
+            let step = Step::Block(header);
+            return self.resume_step(id, Resume { step, ..resume }, op);
         }
         let tail = match Tail::of(geometry, &header, &block.unwrap_or_default()) {
             Ok(tail) => tail,
@@ -187,8 +235,100 @@ impl Chunk {
                 return self.say_resumed(&resume, Err(refusal));
             }
         };
-        let now = self.now.mono;
-        let of = (&*header, tail);
+        match resume.order.raised {
+            None => self.resumed(id, resume, &header, tail),
+            Some(_) if !resume.synced => {
+                let step = Step::Sync;
+                let op = DiskOp::Sync { file: name.path() };
+                self.resume_step(id, Resume { step, ..resume }, op);
+            }
+            Some(wseq) => self.raise(id, resume, &header, wseq, tail),
+        }
+    }
+
+    /// Writes a header that says that the replica is at another write, in the slot that does not hold the newest one.
+    fn raise(
+        &mut self,
+        id: ReplicaId,
+        resume: Resume,
+        header: &Header,
+        wseq: WriteSeq,
+        tail: Tail,
+    ) {
+        // Its redo page is in its place, which was synced since.
+        let raised = Header {
+            generation: header.generation + 1,
+            wseq,
+            redo: None,
+            ..header.clone()
+        };
+        let sync = if planted::is(Bug::RaiseUnsynced) {
+            SyncMode::Later
+        } else {
+            SyncMode::Now
+        };
+        let op = DiskOp::Write {
+            file: header.name.path(),
+            offset: Slot::of(raised.generation).offset() as u64,
+            data: vec![Bytes::from(raised.encode())],
+            sync,
+        };
+        let step = Step::Raise(Arc::new(raised), tail);
+        self.resume_step(id, Resume { step, ..resume }, op);
+    }
+
+    fn raise_came(&mut self, id: ReplicaId, resume: Resume, result: Result<(), DiskError>) {
+        let Step::Raise(header, tail) = resume.step.clone() else {
+            unreachable!("the caller has seen it");
+        };
+        self.inventory.tables.forget(id);
+        if let Err(error) = result {
+            let refusal = self.cannot_raise(id, &error);
+            self.spoil_header(id, Slot::of(header.generation));
+            return self.say_resumed(&resume, Err(refusal));
+        }
+        let digest = header.digest(self.config.geometry);
+        if let Some(replica) = self.inventory.replicas.get_mut(&id) {
+            (replica.wseq, replica.digest) = (header.wseq, digest);
+            self.placed.remove(&id);
+        }
+        let at = header.wseq;
+        let order = ResumeChunk {
+            from: at,
+            to: at,
+            raised: None,
+            ..resume.order.clone()
+        };
+        let resume = Resume { order, ..resume };
+        match self.may_resume(id, &resume.order) {
+            Ok(_) => {
+                probe::hit(Probe::ReplicaRaised);
+                self.resumed(id, resume, &header, tail);
+            }
+            Err(refusal) => self.say_resumed(&resume, Err(refusal)),
+        }
+    }
+
+    /// The disk has failed a replica that another session was to write further.
+    fn cannot_raise(&mut self, id: ReplicaId, error: &DiskError) -> Refusal {
+        let why = format!("{} cannot write the header of {id}: {error}", self.who());
+        if let Some(replica) = self.inventory.replicas.get_mut(&id) {
+            // The chain that it was in may have ended in an earlier process.
+            let broken = replica.broken.get_or_insert_default();
+            (broken.why, broken.failed_here) = (why.clone(), true);
+        }
+        self.place_is_unsure(id);
+        Refusal::new(Status::LocalIo, why)
+    }
+
+    /// The replica takes pieces from now on.
+    fn resumed(&mut self, id: ReplicaId, resume: Resume, header: &Header, tail: Tail) {
+        let Ok(position) = self.may_resume(id, &resume.order) else {
+            unreachable!("the caller has asked");
+        };
+        let name = header.name;
+        let (geometry, now) = (self.config.geometry, self.now.mono);
+        let of = (header, tail);
         let mut writing = Writing::resumed(name, of, geometry, &resume.order, position, now);
         if planted::is(Bug::ResumedAtOwnWrite) {
             writing.applied = header.wseq;
@@ -208,4 +348,11 @@ impl Chunk {
         self.park_later();
         self.say_resumed(&resume, Ok(()));
     }
+}
+
+/// Reads both slots.
+fn header_of(name: ChunkName) -> DiskOp {
+    let len = usize::try_from(HEADER_BYTES).expect("a header is small");
+    let (file, offset) = (name.path(), 0);
+    DiskOp::Read { file, offset, len }
 }

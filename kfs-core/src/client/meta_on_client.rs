@@ -18,6 +18,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::client_meta::{
     Answer, Done, Kind, Mutate, MutateOp, OpenSession, Query, QueryOp, Renew, SessionGrant,
+    WriterStays,
 };
 use crate::wire::status::Retry;
 use crate::wire::{Head, Msg, Peer, Refusal, Role, Status};
@@ -98,6 +99,16 @@ pub(super) struct MetaOnClient {
     pending: Requests,
     news: VecDeque<News>,
     held: Held,
+    /// Files that the session writes no more, of which the meta server has not said that it knows.
+    leaving: BTreeMap<FileId, Leaving>,
+}
+
+/// Whether the meta server is being told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    Told,
+    /// It would not hear of it.
+    Refused,
 }
 
 /// The files that are open, which the meta server is to keep if they are removed.
@@ -136,6 +147,7 @@ impl MetaOnClient {
                 idle: Duration::ZERO,
                 renew: Instant(0),
             },
+            leaving: BTreeMap::new(),
         }
     }
 
@@ -210,6 +222,55 @@ impl MetaOnClient {
     /// As [`Self::ask`], with a time of its own.
     pub(super) fn ask_within(&mut self, now: Instant, within: Duration, asker: Asker, ask: Ask) {
         self.pending.add(asker, ask, now + within);
+    }
+
+    /// The session writes a file of this size no more. The meta server is told until it answers: it keeps everybody else
+    /// from the file until then.
+    pub(super) fn stop_writing(&mut self, session: SessionId, file: FileId, size: u64) {
+        let op = MutateOp::SetSize {
+            file,
+            size,
+            basis: Vec::new(),
+            writer: WriterStays::Closed,
+        };
+        self.leaving.insert(file, Leaving::Told);
+        let ask = Ask::MutateIn(session, op);
+        self.pending.add(Asker::LetGo(file), ask, Instant(u64::MAX));
+    }
+
+    /// The meta server was told that a file is written no more, or will not be.
+    pub(super) fn stopped_writing(&mut self, file: FileId, outcome: &Result<Reply, Failure>) {
+        let refused = outcome.as_ref().err().is_some_and(|failure| {
+            // Else it is not this session's any more, or not there.
+            let over = [Status::BadRequest, Status::NotFound];
+            !over.contains(&failure.status)
+        });
+        if !refused {
+            self.leaving.remove(&file);
+        } else if let Some(leaving) = self.leaving.get_mut(&file) {
+            *leaving = Leaving::Refused;
+        }
+    }
+
+    /// What is there of a file that was let go of, and no size rests on, is there until the meta server has heard that.
+    /// The pieces of who writes it next would have the numbers of those, and be taken for them: it waits.
+    fn is_leaving(
+        &mut self,
+        serial: Serial,
+        session: SessionId,
+        outcome: &Result<Done, Refusal>,
+    ) -> Option<Refusal> {
+        let Ok(Done::Appending { file, size, .. }) = *outcome else {
+            return None;
+        };
+        let leaving = *self.leaving.get(&file)?;
+        if leaving == Leaving::Refused {
+            self.stop_writing(session, file, size);
+        }
+        // What is known of it is not to be remembered.
+        self.pending.number(serial, None);
+        let what = "it was open for writing here, and the meta server has not let go of it yet";
+        Some(Refusal::new(Status::Busy, what))
     }
 
     pub(super) fn session(&self) -> Option<SessionId> {
@@ -679,6 +740,7 @@ impl MetaOnClient {
         self.fail_mutations(refusal, |pending| {
             pending.sent_as().is_some() || matches!(pending.ask, Ask::MutateIn(..))
         });
+        self.leaving.clear();
         if let Some(grant) = self.session.take() {
             self.news
                 .push_back(News::SessionLost(grant.session, refusal.clone()));
@@ -752,6 +814,9 @@ impl MetaOnClient {
             return;
         };
         let session = grant.session;
+        if let Some(refusal) = self.is_leaving(serial, session, &outcome) {
+            return self.rest(now, serial, refusal, rng);
+        }
         match outcome {
             Err(refusal) if refusal.status == Status::SessionExpired => {
                 // A mutation that was sent once and refused was not done: the next session may do it.
@@ -803,6 +868,8 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::Rmdir { .. } => "removing the directory",
             MutateOp::Allocate { .. } => "making a chunk",
             MutateOp::Rechain { .. } => "giving a chunk another chain",
+            MutateOp::Append { .. } => "opening the file for writing",
+            MutateOp::TakeOver { .. } => "taking over a chunk",
             MutateOp::SetSize { .. } => "reporting the size",
             MutateOp::EndSession => "ending the session",
             MutateOp::AcceptRollback => "accepting the rollback",

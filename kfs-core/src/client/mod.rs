@@ -17,7 +17,7 @@ use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
 pub use self::write::PIECE_COST;
-use self::write::{Fate, Identity, Writer};
+use self::write::{FILE_BYTES_MAX, Fate, Identity, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
 use crate::limits::{
@@ -111,6 +111,9 @@ pub enum Call {
         /// If the session ends before a rename.
         keep: Keep,
     },
+    /// Opens a file that is there, to write it further from where it ends; answered by [`Event::Appending`]. While
+    /// another client writes it, that is waited for.
+    Append(At),
     /// Opens a file to read; answered by [`Event::Opened`].
     Open(At),
     /// Writes; answered by [`Event::Done`] when the window has room for more, not when it is on disk.
@@ -171,6 +174,7 @@ impl Call {
             | Self::RemoveTree(at)
             | Self::Rmdir(at)
             | Self::Open(at)
+            | Self::Append(at)
             | Self::Usage { at, .. }
             | Self::Mkdir { at, .. }
             | Self::Create { at, .. } => [&at.path, &[]],
@@ -220,6 +224,17 @@ pub enum Event {
         file: FileId,
         /// Replicas of each chunk.
         replication: u8,
+    },
+    /// To `Append`.
+    Appending {
+        /// To write with.
+        handle: Handle,
+        /// Its id.
+        file: FileId,
+        /// Replicas of each chunk.
+        replication: u8,
+        /// Where it ends, in bytes: nothing before it can be written.
+        end: u64,
     },
     /// To `Open`.
     Opened {
@@ -290,6 +305,8 @@ pub struct Client {
     writers: BTreeMap<Handle, Writer>,
     /// Those of them that have something under way.
     busy: BTreeSet<Handle>,
+    /// Files whose last chunk is being taken over: nobody has their handles yet.
+    opening: BTreeMap<Handle, Writer>,
     next_handle: u64,
     life: Life,
 }
@@ -323,11 +340,36 @@ enum Asker {
     Status(CallId),
     Checkpoint(CallId),
     Usage(CallId),
-    Open { id: CallId, name: String },
-    Create { id: CallId, name: String },
-    Locate { handle: Handle, page: Page },
-    Allocate { handle: Handle, index: u64 },
-    SetSize { handle: Handle },
+    Open {
+        id: CallId,
+        name: String,
+    },
+    Create {
+        id: CallId,
+        name: String,
+    },
+    Append {
+        id: CallId,
+        name: String,
+    },
+    TakeOver {
+        id: CallId,
+        handle: Handle,
+        index: u64,
+    },
+    Locate {
+        handle: Handle,
+        page: Page,
+    },
+    Allocate {
+        handle: Handle,
+        index: u64,
+    },
+    SetSize {
+        handle: Handle,
+    },
+    /// See [`MetaOnClient::stop_writing`].
+    LetGo(FileId),
     Disconnect,
     Nobody,
 }
@@ -368,6 +410,7 @@ impl Client {
             reads: Reads::new(),
             writers: BTreeMap::new(),
             busy: BTreeSet::new(),
+            opening: BTreeMap::new(),
             next_handle: 1,
             life: Life::Serving,
         }
@@ -465,6 +508,11 @@ impl Client {
                 };
                 meta.ask(now, Asker::Create { id, name }, Ask::Mutate(op));
             }
+            Call::Append(at) => {
+                let name = name_of(&at);
+                let op = MutateOp::Append { at };
+                meta.ask(now, Asker::Append { id, name }, Ask::Mutate(op));
+            }
             Call::Open(at) => {
                 let name = name_of(&at);
                 meta.ask(
@@ -497,7 +545,7 @@ impl Client {
             Call::Abandon(handle) => match self.writers.remove(&handle) {
                 Some(writer) => {
                     self.busy.remove(&handle);
-                    writer.abandon(now, id, &mut self.reach);
+                    writer.abandon(id, &mut self.reach);
                 }
                 None => self.reach.fail(
                     id,
@@ -568,6 +616,7 @@ impl Client {
         }
         self.writers.clear();
         self.busy.clear();
+        self.opening.clear();
         let open = self.reads.end(&why.clone().into(), &mut self.reach);
         self.reach.meta.fail_all(&why);
         self.take_news(now);
@@ -671,6 +720,10 @@ impl Client {
             }),
             Asker::Open { id, name } => self.opened(now, id, name, outcome),
             Asker::Create { id, name } => self.created(id, name, outcome),
+            Asker::Append { id, name } => self.appending(now, id, name, outcome),
+            Asker::TakeOver { id, handle, index } => {
+                self.taken_over(now, id, (handle, index), outcome.and_then(done));
+            }
             Asker::Locate { handle, page } => {
                 let outcome = outcome.and_then(|reply| match reply {
                     Reply::Answer(Answer::Located(located)) => Ok(located),
@@ -691,6 +744,7 @@ impl Client {
                     writer.reported(now, outcome, reach)
                 });
             }
+            Asker::LetGo(file) => self.reach.meta.stopped_writing(file, &outcome),
             Asker::Disconnect => self.end(),
             Asker::Nobody => {}
         }
@@ -736,6 +790,105 @@ impl Client {
             }
             (outcome, _) => self.reach.answer(id, outcome, |_| None),
         }
+    }
+
+    /// The file may be written further; its last chunk is taken over first, unless it ends with a whole one.
+    fn appending(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        name: String,
+        outcome: Result<Reply, Failure>,
+    ) {
+        let geometry = self.reach.meta.geometry();
+        let (session, file, replication, size) = match (outcome, geometry) {
+            (
+                Ok(Reply::Done(
+                    session,
+                    Done::Appending {
+                        file,
+                        replication,
+                        size,
+                    },
+                )),
+                Some(_),
+            ) => (session, file, replication, size),
+            (outcome, _) => return self.reach.answer(id, outcome, |_| None),
+        };
+        if size > FILE_BYTES_MAX {
+            let what = format!("the meta server says that {name} has {size} bytes");
+            return self.reach.fail(id, Status::Protocol, &what);
+        }
+        // One of a session that is over holds nothing any more; it only waits to be closed.
+        let is_writer = |writer: &Writer| (writer.file(), writer.session()) == (file, session);
+        if self
+            .writers
+            .values()
+            .chain(self.opening.values())
+            .any(is_writer)
+        {
+            let what = format!("{name} is open for writing here already");
+            return self.reach.fail(id, Status::BadRequest, &what);
+        }
+        let handle = self.new_handle();
+        let who = Identity {
+            handle,
+            file,
+            session,
+            geometry: geometry.expect("it was just seen"),
+            name,
+        };
+        let (index, within) = who.geometry.chunk_at(size);
+        let mut writer = Writer::new(who, &self.reach);
+        writer.reopened(size, replication);
+        if within == 0 {
+            self.writers.insert(handle, writer);
+            self.reach.outbox.event(
+                id,
+                Event::Appending {
+                    handle,
+                    file,
+                    replication,
+                    end: size,
+                },
+            );
+            return;
+        }
+        self.opening.insert(handle, writer);
+        let op = MutateOp::TakeOver { file, index };
+        let asker = Asker::TakeOver { id, handle, index };
+        self.reach.meta.ask(now, asker, Ask::MutateIn(session, op));
+    }
+
+    /// The last chunk of a file may be written further, or not.
+    fn taken_over(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        (handle, index): (Handle, u64),
+        outcome: Result<Done, Failure>,
+    ) {
+        // The client may be going away.
+        let Some(mut writer) = self.opening.remove(&handle) else {
+            let failure = outcome.err().unwrap_or_else(confused);
+            return self.reach.outbox.event(id, Event::Failed(failure));
+        };
+        let event = match writer.taken_over(now, index, outcome) {
+            Ok((file, replication, end)) => {
+                self.writers.insert(handle, writer);
+                Event::Appending {
+                    handle,
+                    file,
+                    replication,
+                    end,
+                }
+            }
+            Err(failure) => {
+                writer.let_go(&mut self.reach);
+                Event::Failed(failure)
+            }
+        };
+        self.reach.outbox.event(id, event);
     }
 
     fn chunkserver_said(&mut self, now: Instant, link: LinkId, msg: Msg) {

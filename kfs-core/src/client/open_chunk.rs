@@ -12,7 +12,7 @@ use super::write::{Identity, PIECE_COST};
 use super::{Asker, Errand, Failure, Reach, backoff};
 use crate::block::{Sums, spans};
 use crate::buggify::{self, Site};
-use crate::ids::{ChunkId, PieceNumber, WriteSeq};
+use crate::ids::{ChunkId, ID_LIMIT, PieceNumber, WriteSeq};
 use crate::limits::Geometry;
 use crate::probe::{self, Probe};
 use crate::time::Instant;
@@ -148,6 +148,54 @@ impl OpenChunk {
             trouble: None,
             resend_to: PieceNumber(0),
         }
+    }
+
+    /// One that earlier sessions have written up to `len`, as the file's size says up to `least` at least: the next
+    /// piece comes after those that the grant names.
+    pub(super) fn taken_over(
+        (index, least): (u64, u64),
+        now: Instant,
+        (grant, len): (Grant, u64),
+        who: &Identity,
+    ) -> Result<Self, Failure> {
+        let geometry = who.geometry;
+        let fits = grant.index == index
+            && !grant.chain.is_empty()
+            && grant.from == grant.to
+            && (1..ID_LIMIT).contains(&grant.from.0)
+            && (least..=geometry.chunk_bytes()).contains(&len);
+        if !fits {
+            let what = format!(
+                "the meta server granted a chunk that was not asked for: {len} bytes, {grant:?} of {}",
+                who.name
+            );
+            let status = Status::Protocol;
+            return Err(Failure { status, what });
+        }
+        let durable = Durable {
+            len,
+            wseq: WriteSeq(grant.from.0),
+        };
+        let mut partial = BTreeMap::new();
+        let block = u64::from(geometry.block_bytes);
+        if let (Ok(nth), Ok(within @ 1..)) =
+            (usize::try_from(len / block), u32::try_from(len % block))
+        {
+            partial.insert(nth, within);
+        }
+        Ok(Self {
+            next: grant.from.next(),
+            counted_to: grant.from,
+            resend_to: grant.from,
+            partial,
+            end: len,
+            filled: len,
+            synced_end: len,
+            durable: Some(durable),
+            named: Some(durable),
+            grant: Some(grant),
+            ..Self::new(index, now)
+        })
     }
 
     pub(super) const fn end(&self) -> u64 {

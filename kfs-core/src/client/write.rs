@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// No byte of a file stands at or past this.
-const FILE_BYTES_MAX: u64 = 1 << 62;
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 62;
 
 /// What a piece weighs against the window besides its bytes, so that tiny ones are bounded too.
 pub const PIECE_COST: usize = 256;
@@ -56,6 +56,10 @@ pub(super) struct Writer {
     end: u64,
     /// The size that the meta server knows.
     reported: u64,
+    /// What was there when it was opened ends here: nothing before it is written.
+    begin: u64,
+    /// Replicas of each chunk, if it was opened to be written further.
+    replication: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +116,48 @@ impl Writer {
             held: 0,
             end: 0,
             reported: 0,
+            begin: 0,
+            replication: 0,
         }
+    }
+
+    /// It is a file of this size that others have written.
+    pub(super) const fn reopened(&mut self, size: u64, replication: u8) {
+        (self.begin, self.end, self.reported) = (size, size, size);
+        self.replication = replication;
+    }
+
+    /// The chunk in which it ends may be written further, or not. Gives the file, its replicas, and where it ends.
+    pub(super) fn taken_over(
+        &mut self,
+        now: Instant,
+        index: u64,
+        outcome: Result<Done, Failure>,
+    ) -> Result<(FileId, u8, u64), Failure> {
+        let (grant, len) = match outcome {
+            Ok(Done::TakenOver { grant, len }) => (grant, len),
+            Ok(other) => {
+                let what =
+                    format!("the meta server answered {other:?} where a chunk was asked for");
+                let status = Status::Protocol;
+                return Err(Failure { status, what });
+            }
+            Err(Failure { status, what }) => {
+                let what = format!("{} cannot be written further: {what}", self.who.name);
+                return Err(Failure { status, what });
+            }
+        };
+        let begins = index * self.who.geometry.chunk_bytes();
+        let least = self.reported - begins;
+        let chunk = OpenChunk::taken_over((index, least), now, (grant, len), &self.who)?;
+        self.open.insert(index, chunk);
+        // Who wrote it before may have synced more than it reported: the next report covers that too.
+        (self.begin, self.end) = (begins + len, begins + len);
+        Ok((self.who.file, self.replication, self.begin))
+    }
+
+    pub(super) const fn file(&self) -> FileId {
+        self.who.file
     }
 
     pub(super) const fn session(&self) -> SessionId {
@@ -153,20 +198,20 @@ impl Writer {
     pub(super) fn close(&mut self, now: Instant, id: CallId, reach: &mut Reach) -> Fate {
         if let Stage::Failed(failure) = &self.stage {
             reach.outbox.event(id, Event::Failed(failure.clone()));
-            self.let_go(now, reach);
+            self.let_go(reach);
             return Fate::Closed;
         }
         self.take_up(now, id, Todo::Close, reach)
     }
 
     /// Forgets the file as it is: it stays as last reported.
-    pub(super) fn abandon(mut self, now: Instant, id: CallId, reach: &mut Reach) {
+    pub(super) fn abandon(mut self, id: CallId, reach: &mut Reach) {
         let why = Failure {
             status: Status::BadRequest,
             what: format!("{} was abandoned", self.who.name),
         };
         self.fail(why, reach);
-        self.let_go(now, reach);
+        self.let_go(reach);
         reach.outbox.event(id, Event::Done);
     }
 
@@ -373,7 +418,7 @@ impl Writer {
                     .any(|(_, todo)| matches!(todo, Todo::Close));
                 self.fail(failure, reach);
                 if closing {
-                    self.let_go(now, reach);
+                    self.let_go(reach);
                     return Fate::Closed;
                 }
                 Fate::Stays
@@ -382,17 +427,11 @@ impl Writer {
     }
 
     /// Tells the meta server that this session writes the file no more; nobody waits for the answer.
-    fn let_go(&self, now: Instant, reach: &mut Reach) {
+    pub(super) fn let_go(&self, reach: &mut Reach) {
         if reach.meta.session() == Some(self.who.session) {
-            let op = MutateOp::SetSize {
-                file: self.who.file,
-                size: self.reported,
-                basis: Vec::new(),
-                writer: WriterStays::Closed,
-            };
             reach
                 .meta
-                .ask(now, Asker::Nobody, Ask::MutateIn(self.who.session, op));
+                .stop_writing(self.who.session, self.who.file, self.reported);
         }
     }
 
@@ -514,7 +553,7 @@ impl Writer {
             end <= geometry.chunk_bytes(),
             "a piece never crosses the edge of its chunk"
         );
-        if self.full.contains_key(&index) {
+        if self.full.contains_key(&index) || at < self.begin {
             let what = format!(
                 "bytes at {at} of {} were written before and cannot be written again",
                 self.who.name
@@ -604,10 +643,12 @@ impl Writer {
         if let Some(last) = last
             && fresh.last().is_none_or(|chunk| chunk.index < last)
         {
-            fresh.push(
-                self.synced(last)
-                    .expect("every chunk up to the last is synced"),
+            let synced = self.synced(last);
+            assert!(
+                synced.is_some() || self.end == self.begin,
+                "every chunk up to the last is synced, unless others wrote it and nothing came behind"
             );
+            fresh.extend(synced);
         }
         let all = fresh.len() <= SIZE_BASIS_MAX;
         fresh.truncate(SIZE_BASIS_MAX);

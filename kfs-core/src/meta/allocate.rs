@@ -177,7 +177,8 @@ impl Serving {
             self.make(io, target, vec![asker], Failed::default())?;
             return Ok(None);
         };
-        if standing.opened_by != asker.by.request {
+        // One that was written has been told of; its number may be that of a request of an earlier session.
+        if standing.opened_by != asker.by.request || standing.synced.is_some() {
             return self
                 .grant(target, &standing)
                 .map(|grant| Some(Done::Granted(grant)));

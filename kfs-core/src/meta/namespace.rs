@@ -4,8 +4,8 @@
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
 use super::key::{Key, Name, components, quoted};
 use super::record::{
-    DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, Record, Renamed, SizeSet,
-    TreeDetached,
+    DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened, Record,
+    Renamed, SizeSet, TreeDetached,
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
@@ -124,6 +124,32 @@ pub(crate) fn create(state: &State, at: &At, new: NewFile) -> Decided {
         }
         .into(),
     ))
+}
+
+/// Opens a file to write it further from where it ends.
+pub(crate) fn append(state: &State, session: SessionId, at: &At) -> Decided {
+    let file = resolve(state, at)?;
+    if is_directory(state, file) {
+        return Err(is_a_directory(at));
+    }
+    match state.writers.get(&file) {
+        None => Ok(Decision::Log(FileReopened { file }.into())),
+        // The client may have lost the answer of an earlier call; it knows what it has open.
+        Some(writer) if writer == session => Ok(Decision::Unchanged(Done::Appending {
+            file,
+            replication: state.replication(file),
+            size: file_size(state, file)?,
+        })),
+        // It may close it, or its session may end, while this client asks again.
+        Some(_) => {
+            probe::hit(Probe::AppendWaits);
+            let what = format!(
+                "{} is being written by another client, until it closes it or was silent for too long",
+                shown(at)
+            );
+            Err(Refusal::new(Status::Busy, what))
+        }
+    }
 }
 
 pub(crate) fn rename(
@@ -351,7 +377,7 @@ pub(crate) fn writes(state: &State, session: SessionId, file: FileId) -> Result<
     let why = match state.writers.get(&file) {
         Some(writer) if writer == session => return Ok(()),
         Some(_) => "another session writes it",
-        None => "it was closed, and a file is written only by who made it until it is closed",
+        None => "it is not open for writing",
     };
     Err(Refusal::new(
         Status::BadRequest,

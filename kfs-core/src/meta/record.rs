@@ -322,6 +322,36 @@ pub struct Sealed {
     pub content: Content,
 }
 
+/// A session writes a file further that others have written and closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FileReopened {
+    /// Which.
+    pub file: FileId,
+}
+
+/// A chunk is about to be written further: what its replicas hold is not what the log says any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unsealed {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The one it has.
+    pub version: Version,
+}
+
+/// All members of a chunk that another session has written are at a write past all that was given out before: who is
+/// not is no replica of it any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChunkTaken {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The one it has.
+    pub version: Version,
+    /// From now on, head first.
+    pub members: Vec<ServerIndex>,
+    /// How far they have it: where it ends, and the write that they were raised to.
+    pub synced: Durable,
+}
+
 /// Why the bytes of a record cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -401,6 +431,9 @@ records! {
     18 1 FilesReclaimed,
     19 1 MembersChanged,
     20 1 Sealed,
+    21 1 FileReopened,
+    22 1 Unsealed,
+    23 1 ChunkTaken,
 }
 
 impl Logged {

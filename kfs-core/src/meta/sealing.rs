@@ -95,6 +95,10 @@ impl Sealing {
     pub(super) fn asks(&self, chunk: ChunkId) -> bool {
         self.asked.contains_key(&chunk)
     }
+    /// What was said of a chunk does not count.
+    pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.asked.remove(&chunk);
+    }
     /// A file was closed.
     pub(super) fn rests(&mut self, file: FileId, now: Instant, lease: Duration) {
         let turn = Turn {

@@ -5,7 +5,7 @@
 //! safe, because who asks again was not answered.
 use super::allocate::Asker;
 use super::namespace::{self, Decision, NewFile, SizeReport};
-use super::rechain::Wish;
+use super::rechain::{Why, Wish};
 use super::record::{By, FileRemoved, Record, SessionEnded, SessionOpened as SessionOpenedRecord};
 use super::roster::drop_link;
 use super::state::State;
@@ -343,6 +343,7 @@ impl Serving {
                     synced,
                     head,
                     broken,
+                    why: Why::Broken,
                 };
                 match self.rechain(io, asker, wish) {
                     Ok(None) => return None,
@@ -350,6 +351,14 @@ impl Serving {
                     Err(refusal) => Err(refusal),
                 }
             }
+            (Ok(()), MutateOp::TakeOver { file, index }) => {
+                match self.take_over(io, asker, file, index) {
+                    Ok(None) => return None,
+                    Ok(Some(done)) => Ok(Decision::Unchanged(done)),
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            (Ok(()), MutateOp::Append { at }) => namespace::append(state, session, &at),
             (Ok(()), MutateOp::Mkdir { at, parents, owner }) => {
                 namespace::mkdir(state, &at, parents, owner, time)
             }
@@ -542,6 +551,8 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::RemoveTree { .. }
         | MutateOp::Allocate { .. }
         | MutateOp::Rechain { .. }
+        | MutateOp::Append { .. }
+        | MutateOp::TakeOver { .. }
         | MutateOp::EndSession
         | MutateOp::AcceptRollback => FIXED,
     }

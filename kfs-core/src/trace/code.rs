@@ -444,6 +444,7 @@ enum ClientCall<'a> {
     RemoveTree(Cow<'a, At>),
     Usage(Cow<'a, At>, u32),
     UsageNext(u64),
+    Append(Cow<'a, At>),
 }
 
 impl TracedCall for client::Call {
@@ -468,6 +469,7 @@ impl TracedCall for client::Call {
                 keep,
             } => ClientCall::Create(at(place), *owner, *replication, *keep),
             Self::Open(place) => ClientCall::Open(at(place)),
+            Self::Append(place) => ClientCall::Append(at(place)),
             Self::Write {
                 handle,
                 offset,
@@ -524,6 +526,7 @@ impl TracedCall for client::Call {
                 keep,
             },
             ClientCall::Open(at) => Self::Open(at.into_owned()),
+            ClientCall::Append(at) => Self::Append(at.into_owned()),
             ClientCall::Write(handle, offset) => Self::Write {
                 handle: Handle(handle),
                 offset,
@@ -644,6 +647,15 @@ impl TracedEvent for client::Event {
             Self::Usage(page) => {
                 hash.word(10);
                 hash.encoded(page);
+            }
+            Self::Appending {
+                handle,
+                file,
+                replication,
+                end,
+            } => {
+                hash.word(11);
+                hash.encoded(&(handle.0, file, replication, end));
             }
             Self::Failed(failure) => {
                 hash.word(8);

@@ -311,6 +311,9 @@ pub struct ResumeChunk {
     pub from: WriteSeq,
     /// The last write that one of them has: no sync is taken before all have it.
     pub to: WriteSeq,
+    /// If another session writes it from now on: the write that it is at then, in a header that is durable before this
+    /// is answered. All members are at the same one before.
+    pub raised: Option<WriteSeq>,
 }
 
 /// Answers [`ResumeChunk`].

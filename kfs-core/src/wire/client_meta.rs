@@ -196,6 +196,20 @@ pub enum MutateOp {
         /// Chains of this chunk that broke before this one without getting anything done.
         broken: u32,
     },
+    /// Opens a file that is there to write it further: the session writes it from then on, until it closes it or
+    /// expires. Refused while another one writes it.
+    Append {
+        /// Its place.
+        at: At,
+    },
+    /// Takes over a chunk that earlier sessions have written, to write it further from where it ends. Answered when
+    /// its members take pieces of this session.
+    TakeOver {
+        /// Written by this session.
+        file: FileId,
+        /// Which of its chunks, from 0.
+        index: u64,
+    },
 }
 
 /// See [`MutateOp::Rechain`].
@@ -279,6 +293,22 @@ pub enum Done {
     },
     /// A chunk that may be written.
     Granted(Grant),
+    /// A file that may be written further.
+    Appending {
+        /// Its id.
+        file: FileId,
+        /// Replicas of each of its chunks.
+        replication: u8,
+        /// Its size.
+        size: u64,
+    },
+    /// A chunk that may be written further.
+    TakenOver {
+        /// Its members, and the number that its next piece comes after.
+        grant: Grant,
+        /// Where it ends, in bytes; past what the size says, if who wrote it before reported less than it synced.
+        len: u64,
+    },
 }
 
 /// A chunk that a session may write.

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 pub use status::{Refusal, Status};
 
 /// The newest protocol this build speaks.
-pub const PROTOCOL_MAX: u8 = 3;
+pub const PROTOCOL_MAX: u8 = 4;
 /// The oldest protocol this build speaks.
-pub const PROTOCOL_MIN: u8 = 3;
+pub const PROTOCOL_MIN: u8 = 4;
 
 /// A message: a typed head and a raw body that is never copied or encoded.
 #[derive(Clone, PartialEq, Eq, Debug)]

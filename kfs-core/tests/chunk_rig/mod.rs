@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use kfs_core::block::Sums;
-use kfs_core::chunk::header::Header;
+use kfs_core::chunk::header::{Header, SLOT_BYTES, Slot};
 use kfs_core::chunk::name::ChunkName;
 use kfs_core::chunk::{Call, Chunk, ChunkStatus, Config, Event};
 use kfs_core::ids::*;
@@ -330,6 +330,8 @@ pub struct Rules {
     pub hold_disk: Vec<(usize, String)>,
     /// Disk operations that fail, once each.
     pub fail_disk: Vec<(usize, String, DiskError)>,
+    /// Writes that fail, once each, when the bytes are in the file already: only their sync failed.
+    pub fail_durable: Vec<(usize, String, DiskError)>,
     /// Messages from a server that wait until they are let go.
     pub hold_sends: Vec<(usize, &'static str)>,
     /// Links of these servers do not report what was sent.
@@ -708,9 +710,23 @@ impl World {
             .fail_disk
             .iter()
             .position(|(at, fails, _)| *at == server && what.contains(fails.as_str()));
-        let result = match fails {
-            Some(rule) => Err(self.rules.fail_disk.remove(rule).2),
-            None => self.servers[server].disk.apply(op),
+        let not_durable = self
+            .rules
+            .fail_durable
+            .iter()
+            .position(|(at, fails, _)| *at == server && what.contains(fails.as_str()));
+        let disk = &mut self.servers[server].disk;
+        let result = if let Some(rule) = fails {
+            Err(self.rules.fail_disk.remove(rule).2)
+        } else if let Some(rule) = not_durable {
+            let mut unsynced = op.clone();
+            if let DiskOp::Write { sync, .. } = &mut unsynced {
+                *sync = SyncMode::Later;
+            }
+            let error = self.rules.fail_durable.remove(rule).2;
+            disk.apply(&unsynced).and(Err(error))
+        } else {
+            disk.apply(op)
         };
         self.trace.push(format!("{server}: {what}"));
         let input = Input::Disk { ticket, result };
@@ -1118,6 +1134,117 @@ impl World {
             GEOMETRY,
         )
         .unwrap()
+    }
+    /// Both slots of a header on a server's disk, as far as they are valid.
+    pub fn slots(&self, server: usize, chunk: ChunkId) -> Vec<Header> {
+        let path = name(chunk).path();
+        let file = self.servers[server].disk.get(path.as_str()).unwrap();
+        [Slot::A, Slot::B]
+            .into_iter()
+            .filter_map(|slot| {
+                let bytes = file[slot.offset()..].first_chunk::<SLOT_BYTES>().unwrap();
+                Header::decode(bytes, slot, GEOMETRY).ok()
+            })
+            .collect()
+    }
+    /// Forgets what servers said, but for the hellos: the rig finds their nodes there.
+    pub fn forget_heard(&mut self) {
+        let heard = &mut self.meta.heard;
+        heard.retain(|(_, msg)| matches!(msg.head, Head::Hello(_)));
+    }
+    /// What the last inventory of a server says of a chunk.
+    pub fn inventory_said(&self, server: usize, chunk: ChunkId) -> Option<InventoryItem> {
+        let heard = self.meta.heard.iter().rev();
+        heard
+            .filter(|(from, _)| *from == server)
+            .find_map(|(_, msg)| match &msg.head {
+                Head::Inventory(said) => {
+                    said.items.iter().find(|item| item.chunk == chunk).copied()
+                }
+                _ => None,
+            })
+    }
+    /// The power goes, and comes again; the log has the chunk at `log`.
+    pub fn power_cycle(&mut self, server: usize, chunk: ChunkId, log: Durable) {
+        let verdict = Verdict::Keep { log };
+        self.meta.verdicts.insert((chunk, VERSION), verdict);
+        self.kill(server);
+        self.servers[server].disk.power_loss();
+        self.start(server);
+        self.run();
+    }
+    pub fn seal_order(&self, server: usize, chunk: ChunkId, unsynced: Unsynced) -> SealChunk {
+        SealChunk {
+            term: self.term(server),
+            chunk,
+            version: VERSION,
+            unsynced,
+        }
+    }
+    /// Seals a replica: how far it is durable, and whether the next server was lost.
+    pub fn seal_chunk(
+        &mut self,
+        server: usize,
+        chunk: ChunkId,
+        unsynced: Unsynced,
+    ) -> (Result<Durable, Refusal>, bool) {
+        let order = self.seal_order(server, chunk, unsynced);
+        self.forget_heard();
+        self.order(server, order);
+        self.run();
+        let said = |(from, msg): &(usize, Msg)| match &msg.head {
+            Head::ChunkSealed(said) if *from == server => {
+                assert_eq!((said.chunk, said.version), (chunk, VERSION));
+                Some((said.outcome.clone(), said.next_lost))
+            }
+            _ => None,
+        };
+        let mut said: Vec<_> = self.meta.heard.iter().filter_map(said).collect();
+        assert_eq!(said.len(), 1, "an order is answered once");
+        let (outcome, next_lost) = said.remove(0);
+        (outcome.map(|content| content.durable), next_lost)
+    }
+    pub fn resume_order(
+        &self,
+        server: usize,
+        members: &[usize],
+        chunk: ChunkId,
+        chain: u64,
+        (from, to): (u64, u64),
+    ) -> ResumeChunk {
+        ResumeChunk {
+            term: self.term(server),
+            chunk,
+            version: VERSION,
+            chain: ChainId(chain),
+            members: self.chain(members),
+            session: SESSION,
+            from: WriteSeq(from),
+            to: WriteSeq(to),
+            raised: None,
+        }
+    }
+    /// What a server answered to orders to resume, as far as it was not forgotten.
+    pub fn resumes_said(&self, server: usize) -> Vec<(ChainId, Result<(), Refusal>)> {
+        let said = |(from, msg): &(usize, Msg)| match &msg.head {
+            Head::ChunkResumed(said) if *from == server => {
+                assert_eq!(said.version, VERSION);
+                Some((said.chain, said.outcome.clone()))
+            }
+            _ => None,
+        };
+        self.meta.heard.iter().filter_map(said).collect()
+    }
+    /// Orders a replica to take pieces again: what its server said.
+    pub fn resume_with(&mut self, server: usize, order: ResumeChunk) -> Result<(), Refusal> {
+        self.forget_heard();
+        let chain = order.chain;
+        self.order(server, order);
+        self.run();
+        let mut said = self.resumes_said(server);
+        assert_eq!(said.len(), 1, "an order is answered once");
+        assert_eq!(said[0].0, chain);
+        said.remove(0).1
     }
     /// Reports of damage: server, chunk, block.
     pub fn damage(&self) -> Vec<(usize, ChunkId, Option<u32>)> {

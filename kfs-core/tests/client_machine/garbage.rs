@@ -12,8 +12,8 @@ use kfs_core::rng::Rng;
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::client_chunk::{Durable, PieceDone, RangeRead, SyncDone};
 use kfs_core::wire::client_meta::{
-    Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, Keep, Kind, Located, Mutated, Parents,
-    QueryOp, RenameMode, Renewed, SessionGrant, SessionOpened,
+    Answer, Answered, At, Attrs, ChunkPlaces, Done, Grant, Keep, Kind, Located, MutateOp, Mutated,
+    Parents, QueryOp, RenameMode, Renewed, SessionGrant, SessionOpened,
 };
 use kfs_core::wire::{Head, Msg, Peer, Refusal, Role, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,8 @@ impl Chance {
     }
 
     fn call(&mut self) -> Call {
-        match self.below(24) {
+        match self.below(27) {
+            24..=26 => Call::Append(self.at()),
             0 => Call::Stat(self.at()),
             1 => Call::List {
                 at: self.at(),
@@ -154,23 +155,33 @@ impl Chance {
             .into(),
             Head::Mutate(mutate) => {
                 let index = match mutate.op {
-                    kfs_core::wire::client_meta::MutateOp::Allocate { index, .. } if !bent => index,
+                    MutateOp::Allocate { index, .. } | MutateOp::TakeOver { index, .. }
+                        if !bent =>
+                    {
+                        index
+                    }
                     _ => self.number(),
                 };
                 let done = match &mutate.op {
-                    kfs_core::wire::client_meta::MutateOp::Allocate { .. } => {
-                        Done::Granted(Grant {
-                            index,
-                            chunk: ChunkId(100u64.wrapping_add(index)),
-                            version: Version(1),
-                            chain: (0..self.below(4) as u16).map(place).collect(),
-                            from: PieceNumber(self.below(3)),
-                            to: PieceNumber(self.below(3)),
-                        })
+                    MutateOp::Allocate { .. } => {
+                        let (from, to) = (self.below(3), self.below(3));
+                        Done::Granted(self.grant(index, (from, to)))
                     }
-                    kfs_core::wire::client_meta::MutateOp::Create { .. } => Done::Made {
+                    MutateOp::TakeOver { .. } => {
+                        let from = self.number();
+                        let to = if bent { self.number() } else { from };
+                        let grant = self.grant(index, (from, to));
+                        let len = if bent { self.number() } else { 5_000 };
+                        Done::TakenOver { grant, len }
+                    }
+                    MutateOp::Create { .. } => Done::Made {
                         file: FileId(self.number()),
                         replication: 3,
+                    },
+                    MutateOp::Append { .. } => Done::Appending {
+                        file: FileId(self.number()),
+                        replication: 3,
+                        size: self.attrs().size,
                     },
                     _ => Done::Ok,
                 };
@@ -276,6 +287,17 @@ impl Chance {
             _ => return None,
         };
         Some(Msg::new(0, head))
+    }
+
+    fn grant(&mut self, index: u64, (from, to): (u64, u64)) -> Grant {
+        Grant {
+            index,
+            chunk: ChunkId(100u64.wrapping_add(index)),
+            version: Version(1),
+            chain: (0..self.below(4) as u16).map(place).collect(),
+            from: PieceNumber(from),
+            to: PieceNumber(to),
+        }
     }
 
     fn places(&mut self, index: u64) -> ChunkPlaces {
@@ -416,7 +438,10 @@ impl Watched {
                     );
                     self.answered += 1;
                     self.served += u64::from(!matches!(event, Event::Failed(_)));
-                    if let Event::Created { handle, .. } | Event::Opened { handle, .. } = event {
+                    if let Event::Created { handle, .. }
+                    | Event::Opened { handle, .. }
+                    | Event::Appending { handle, .. } = event
+                    {
                         chance.handles = chance.handles.max(handle.0);
                     }
                 }

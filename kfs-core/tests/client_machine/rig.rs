@@ -1,7 +1,7 @@
 //! A client with its outputs sorted by kind, and the peers' side of the wire in the test's hands.
 use bytes::Bytes;
 use kfs_core::block::Sums;
-use kfs_core::client::{Call, Client, Config, Event, Failure, Handle};
+use kfs_core::client::{Bounds, Call, Client, Config, Event, Failure, Handle};
 use kfs_core::ids::{
     CallId, ChunkId, ClusterId, FileId, LinkId, LogSeq, NodeId, SessionId, Version, WriteSeq,
 };
@@ -163,6 +163,9 @@ impl Rig {
         }
         self.now = end;
         self.input(Input::Wake);
+    }
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.client.bounds()
     }
     pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
         self.client.deadline()

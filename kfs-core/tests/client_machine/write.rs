@@ -15,7 +15,7 @@ use kfs_core::wire::client_meta::{
 use kfs_core::wire::{Head, Msg, Role, Status};
 use std::time::Duration;
 
-fn write(rig: &mut Rig, handle: Handle, offset: u64, len: usize) -> CallId {
+pub(crate) fn write(rig: &mut Rig, handle: Handle, offset: u64, len: usize) -> CallId {
     rig.call(Call::Write {
         handle,
         offset,
@@ -23,7 +23,7 @@ fn write(rig: &mut Rig, handle: Handle, offset: u64, len: usize) -> CallId {
     })
 }
 
-fn wide() -> Limits {
+pub(crate) fn wide() -> Limits {
     Limits {
         write_window_bytes: 1 << 20,
         sync_every_bytes: 1 << 20,
@@ -31,7 +31,7 @@ fn wide() -> Limits {
     }
 }
 
-fn briefs(sent: &[ToHead]) -> Vec<(u64, u64, u64, usize)> {
+pub(crate) fn briefs(sent: &[ToHead]) -> Vec<(u64, u64, u64, usize)> {
     sent.iter().map(ToHead::brief).collect()
 }
 
@@ -52,7 +52,10 @@ fn ack(rig: &mut Rig, sent: &[ToHead], lens: &[(u64, u64)]) {
     }
 }
 
-fn size_report(rig: &mut Rig, meta: LinkId) -> (u64, u64, Vec<SyncedChunk>, WriterStays) {
+pub(crate) fn size_report(
+    rig: &mut Rig,
+    meta: LinkId,
+) -> (u64, u64, Vec<SyncedChunk>, WriterStays) {
     let (request, mutate) = rig.sent_mutation(meta);
     let MutateOp::SetSize {
         file: FileId(9),

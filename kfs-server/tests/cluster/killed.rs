@@ -11,7 +11,7 @@ const OWNER: Ownership = Ownership {
 };
 const CHUNK_BYTES: usize = 64 << 20;
 
-fn everybody_killed_and_started(cluster: &mut Cluster) {
+pub(crate) fn everybody_killed_and_started(cluster: &mut Cluster) {
     cluster.meta.kill();
     for chunk in &mut cluster.chunks {
         chunk.kill();

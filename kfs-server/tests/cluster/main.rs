@@ -3,6 +3,7 @@
 //! Nothing here sleeps to wait for something: conditions are polled with a deadline ([`wait`]).
 #![cfg(not(madsim))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod appended;
 mod chunk_file;
 mod cluster;
 mod compacted;

@@ -32,6 +32,8 @@ pub struct Actor {
     next_job: usize,
     doing: Doing,
     audit: Audit,
+    /// Where the file ended that it writes.
+    begin: u64,
     /// Chunkservers that the auditor waits for.
     servers_up: usize,
 }
@@ -124,6 +126,7 @@ impl Actor {
             next_job: 0,
             doing: Doing::Begin,
             audit: Audit::default(),
+            begin: 0,
             servers_up: 0,
         }
     }
@@ -224,6 +227,7 @@ impl Actor {
             Job::Write { name, .. } | Job::Overwrite { name, .. } | Job::Touch(name) => {
                 (create(name, Keep::Always), Stage::Creating)
             }
+            Job::Append { name, .. } => (Call::Append(at(name)), Stage::Creating),
             Job::Read { name, .. } => (Call::Open(at(name)), Stage::Opening),
             Job::List(name) => (
                 list(name.as_bytes(), Vec::new()),
@@ -350,6 +354,11 @@ impl Actor {
         }
         match (stage, event) {
             (Stage::Creating, Event::Created { handle, .. }) => {
+                self.begin = 0;
+                self.fill(schedule, number, handle, 0, None)
+            }
+            (Stage::Creating, Event::Appending { handle, end, .. }) => {
+                self.begin = end;
                 self.fill(schedule, number, handle, 0, None)
             }
             (Stage::Filling(handle, step), _) => self.fill(schedule, number, handle, step, failed),
@@ -431,7 +440,7 @@ impl Actor {
             job: u32::try_from(number).expect("an actor has few jobs"),
         };
         let job = &self.jobs(schedule)[number];
-        if let Job::Put { fill, .. } | Job::Write { fill, .. } = job
+        if let Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } = job
             && let (Some(Fill::Idle { ms }), None) = (fill.get(step), failed)
         {
             self.doing = Doing::Resting(number, Stage::Filling(handle, step + 1));
@@ -444,9 +453,12 @@ impl Actor {
         };
         let call = match job {
             _ if failed.is_some() => None,
-            Job::Put { fill, .. } | Job::Write { fill, .. } => {
+            Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } => {
                 fill.get(step).and_then(|step| match *step {
-                    Fill::Bytes { at, len } => Some(write(at, author.bytes(at, len))),
+                    Fill::Bytes { at, len } => {
+                        let at = self.begin + at;
+                        Some(write(at, author.bytes(at, len)))
+                    }
                     Fill::Sync => Some(Call::Sync(handle)),
                     Fill::Idle { .. } => None,
                 })
@@ -463,8 +475,9 @@ impl Actor {
             return self.wants(number, Stage::Filling(handle, step + 1), call);
         }
         let end = match (job, failed) {
-            (Job::Put { .. }, Some(_)) => End::Abandon,
-            (Job::Write { failed: end, .. }, Some(_)) | (Job::Write { end, .. }, None) => *end,
+            (Job::Put { .. } | Job::Append { .. }, Some(_)) => End::Abandon,
+            (Job::Write { failed: end, .. }, Some(_))
+            | (Job::Write { end, .. } | Job::Append { end, .. }, None) => *end,
             _ => End::Close,
         };
         let call = match end {

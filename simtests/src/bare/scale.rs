@@ -274,9 +274,9 @@ fn recall(record: &mut Record, written: &Written) {
         let called = record.tick();
         record
             .contents
-            .write_called(id, called, 0, written.contents(file));
+            .write_called((id, 0), called, 0, written.contents(file));
         let closed = record.tick();
-        record.synced(id, closed, Last::Closed);
+        record.synced((id, 0), closed, Last::Closed);
     }
 }
 

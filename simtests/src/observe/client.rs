@@ -5,7 +5,7 @@
 use super::record::{Record, Replicas};
 use crate::model::Change;
 use crate::oracle::Tick;
-use crate::oracle::contents::Last;
+use crate::oracle::contents::{Last, Tenure};
 use crate::oracle::order::{Asked, Outcome};
 use crate::oracle::replicas::Located;
 use kfs_core::client::{Call, Event, Handle};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 pub struct ClientObserver {
     client: u32,
     calls: BTreeMap<CallId, Called>,
-    handles: BTreeMap<Handle, FileId>,
+    handles: BTreeMap<Handle, (FileId, Tenure)>,
     locates: BTreeMap<(LinkId, u64), FileId>,
     /// Scans of what trees take that have more pages, and their operations.
     scans: BTreeMap<u64, usize>,
@@ -37,7 +37,8 @@ enum Called {
     Stat(usize, Tick),
     Open(usize, Tick),
     Write,
-    Sync(FileId, Tick, Last),
+    Append(usize),
+    Sync((FileId, Tenure), Tick, Last),
     Read,
     /// The first page of what a tree takes, or a later one.
     Usage(usize),
@@ -96,6 +97,8 @@ impl ClientObserver {
                 let operation = record.called(client, Asked::Stat(at.path.clone()));
                 Called::Open(operation, record.tick())
             }
+            // What it says of the path, if it refuses that, is what it would say of it to who looks.
+            Call::Append(at) => Called::Append(record.called(client, Asked::Stat(at.path.clone()))),
             Call::List { at, after } => {
                 let asked = Asked::List(at.path.clone(), after.clone());
                 Called::Name(record.called(client, asked))
@@ -160,6 +163,11 @@ impl ClientObserver {
             {
                 record.told(operation, seq, Outcome::Failed(failure.status));
             }
+            if let Called::Append(operation) = called
+                && matches!(failure.status, Status::NotFound | Status::NotADirectory)
+            {
+                record.told(operation, seq, Outcome::Failed(failure.status));
+            }
             // That a scan has ended before its last page says nothing of the tree.
             if let Called::Usage(operation) = called {
                 let seq = seq.filter(|_| failure.status != Status::BadRequest);
@@ -176,9 +184,23 @@ impl ClientObserver {
                 record.told(operation, seq, Outcome::Entries(entries.clone(), *end));
             }
             (Called::Create(operation), Event::Created { handle, file, .. }) => {
-                self.handles.insert(*handle, *file);
+                self.handles.insert(*handle, (*file, 0));
                 record.contents.created(*file);
                 record.told(operation, seq, Outcome::Changed(Some(*file)));
+            }
+            (
+                Called::Append(_),
+                Event::Appending {
+                    handle, file, end, ..
+                },
+            ) => {
+                match record.contents.appending(*file, *end) {
+                    Ok(tenure) => {
+                        self.handles.insert(*handle, (*file, tenure));
+                    }
+                    Err(violation) => record.check::<()>(Err(violation)),
+                }
+                record.counts.answered += 1;
             }
             (
                 Called::Stat(operation, asked) | Called::Open(operation, asked),

@@ -5,7 +5,7 @@ use super::overseer::{Overseen, Overseer, Whose};
 use super::telling::Telling;
 use crate::disk::DiskModel;
 use crate::fault::Fault;
-use crate::oracle::contents::{Contents, Last};
+use crate::oracle::contents::{Contents, Last, Tenure};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
@@ -291,7 +291,7 @@ impl Record {
     }
 
     /// A sync or a close is acked.
-    pub fn synced(&mut self, file: FileId, called: Tick, last: Last) {
+    pub fn synced(&mut self, file: (FileId, Tenure), called: Tick, last: Last) {
         let acked = self.tick();
         let result = self.contents.acked(file, called, acked, last);
         self.check(result);

@@ -26,10 +26,18 @@ pub struct Written {
     acked: Vec<(Tick, u64)>,
     /// When it was closed for good.
     closed: Option<Tick>,
+    /// Which of those who wrote it one after another writes it now.
+    tenure: Tenure,
+    /// Where it ended when that one opened it: nothing before is written.
+    begin: u64,
 }
+
+/// Counts those who write a file, one after another, from 0.
+pub type Tenure = u32;
 
 #[derive(Clone, Debug)]
 struct Write {
+    tenure: Tenure,
     called: Tick,
     offset: u64,
     data: Bytes,
@@ -37,6 +45,8 @@ struct Write {
     synced: Option<Tick>,
     /// It touches bytes of an earlier write, and must have no effect.
     refused: bool,
+    /// Nothing of it is there from here on: another has gone on writing the file there.
+    limit: u64,
 }
 
 /// What a client read.
@@ -78,20 +88,52 @@ impl Contents {
         self.files.entry(file).or_default();
     }
 
+    /// A client has opened a file that others have written, to go on at its end. Gives who it is among them.
+    ///
+    /// # Errors
+    /// If it ends before what was acked, or past all that was written.
+    pub fn appending(&mut self, file: FileId, end: u64) -> Result<Tenure, Violation> {
+        let written = self.files.entry(file).or_default();
+        let acked = written.acked.iter().map(|(_, size)| *size).max();
+        let (least, most) = (acked.unwrap_or(0), written.end_before(Tick::MAX));
+        if !self.log_hurt && !(least..=most).contains(&end) {
+            let what = format!(
+                "file {file} is written further from {end} on; acked were {least}, written {most}"
+            );
+            return Err(Violation::new("O3", "D3", what));
+        }
+        for write in &mut written.writes {
+            write.limit = write.limit.min(end);
+        }
+        written.tenure += 1;
+        written.begin = end;
+        written.closed = None;
+        Ok(written.tenure)
+    }
+
     /// A client calls for a write.
-    pub fn write_called(&mut self, file: FileId, called: Tick, offset: u64, data: Bytes) {
+    pub fn write_called(
+        &mut self,
+        (file, tenure): (FileId, Tenure),
+        called: Tick,
+        offset: u64,
+        data: Bytes,
+    ) {
         let written = self.files.entry(file).or_default();
         let end = offset + data.len() as u64;
-        let refused = written
-            .writes
-            .iter()
-            .any(|other| !other.refused && other.offset < end && offset < other.end());
+        let overlaps = |other: &Write| !other.refused && other.offset < end && offset < other.end();
+        // Who writes it no more has no effect on it.
+        let refused = tenure < written.tenure
+            || offset < written.begin
+            || written.writes.iter().any(overlaps);
         written.writes.push(Write {
+            tenure,
             called,
             offset,
             data,
             synced: None,
             refused,
+            limit: u64::MAX,
         });
     }
 
@@ -101,7 +143,7 @@ impl Contents {
     /// If it covers a write that cannot have been done.
     pub fn acked(
         &mut self,
-        file: FileId,
+        (file, tenure): (FileId, Tenure),
         called: Tick,
         acked: Tick,
         last: Last,
@@ -110,7 +152,7 @@ impl Contents {
         for write in written
             .writes
             .iter_mut()
-            .filter(|write| write.called < called)
+            .filter(|write| write.tenure == tenure && write.called < called)
         {
             if write.refused && !self.log_hurt {
                 return Err(Violation::new(
@@ -124,8 +166,15 @@ impl Contents {
             }
             write.synced.get_or_insert(acked);
         }
-        written.acked.push((acked, written.end_before(called)));
-        if last == Last::Closed {
+        let own = |write: &&Write| write.tenure <= tenure && write.called < called;
+        let ends = written
+            .writes
+            .iter()
+            .filter(own)
+            .filter(|write| !write.refused);
+        let end = ends.map(Write::end).max().unwrap_or(0);
+        written.acked.push((acked, end));
+        if last == Last::Closed && tenure == written.tenure {
             written.closed = Some(acked);
         }
         Ok(())
@@ -278,8 +327,7 @@ pub enum Last {
 impl Written {
     /// Whether this byte was this at any time. A history that was lost may have used the same numbers.
     fn ever_had(&self, at: u64, byte: u8) -> bool {
-        let covers = |write: &&Write| (write.offset..write.end()).contains(&at);
-        let mut covering = self.writes.iter().filter(covers);
+        let mut covering = self.writes.iter().filter(|write| write.covers(at));
         byte == 0 || covering.any(|write| write.data[at_usize(at - write.offset)] == byte)
     }
     fn end_before(&self, tick: Tick) -> u64 {
@@ -293,8 +341,12 @@ impl Written {
 }
 
 impl Write {
+    /// Where what there may be of it ends.
     fn end(&self) -> u64 {
-        self.offset + self.data.len() as u64
+        (self.offset + self.data.len() as u64).min(self.limit)
+    }
+    fn covers(&self, at: u64) -> bool {
+        (self.offset..self.offset + self.data.len() as u64).contains(&at)
     }
 }
 
@@ -320,9 +372,9 @@ mod tests {
     fn contents() -> Contents {
         let mut contents = Contents::new(1);
         contents.created(FILE);
-        contents.write_called(FILE, 1, 0, stamp(1).fill(0, 100));
-        contents.acked(FILE, 2, 5, Last::Synced).unwrap();
-        contents.write_called(FILE, 6, 112, stamp(2).fill(112, 88));
+        contents.write_called((FILE, 0), 1, 0, stamp(1).fill(0, 100));
+        contents.acked((FILE, 0), 2, 5, Last::Synced).unwrap();
+        contents.write_called((FILE, 0), 6, 112, stamp(2).fill(112, 88));
         contents
     }
     fn seen(bytes: &[u8], asked: Tick) -> Seen<'_> {
@@ -395,7 +447,31 @@ mod tests {
     #[test]
     fn an_overwrite_that_is_acked_is_seen() {
         let mut contents = contents();
-        contents.write_called(FILE, 8, 50, stamp(3).fill(50, 10));
-        assert!(contents.acked(FILE, 9, 10, Last::Closed).is_err());
+        contents.write_called((FILE, 0), 8, 50, stamp(3).fill(50, 10));
+        assert!(contents.acked((FILE, 0), 9, 10, Last::Closed).is_err());
+    }
+
+    #[test]
+    fn who_goes_on_writes_over_what_was_not_there_and_who_was_before_writes_no_more() {
+        let mut contents = contents();
+        assert!(contents.clone().appending(FILE, 99).is_err());
+        assert!(contents.clone().appending(FILE, 201).is_err());
+        // Of the second write 8 bytes are there.
+        assert_eq!(contents.appending(FILE, 120), Ok(1));
+        contents.write_called((FILE, 1), 8, 120, stamp(3).fill(120, 60));
+        contents.write_called((FILE, 0), 9, 180, stamp(4).fill(180, 20));
+        contents.acked((FILE, 1), 10, 11, Last::Synced).unwrap();
+        let mut bytes = stamp(1).fill(0, 100).to_vec();
+        bytes.resize(112, 0);
+        bytes.extend_from_slice(&stamp(2).fill(112, 8));
+        bytes.extend_from_slice(&stamp(3).fill(120, 60));
+        let seen = |bytes| Seen {
+            size: 180,
+            ..seen(bytes, 12)
+        };
+        assert_eq!(contents.check(&seen(&bytes)), Ok(()));
+        let old = [&bytes[..120], &stamp(2).fill(120, 60)].concat();
+        assert!(contents.check(&seen(&old)).is_err());
+        assert!(contents.check_size(FILE, 200, 12, 13).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! - The meta server orders away no replica that a file owns at that version, not then and not after a restart
 //!   that lost the record the order rested on; and none that its log never issued. One of a server that is no member
-//!   of the chunk goes only if the file is at rest and has as many members as it asks for.
+//!   of the chunk goes only if a size rests on it, or its file is at rest, and it has as many members as that asks for.
 //! - A chunkserver moves to `trash/` only what it was told to; it removes from `trash/` only what was there for
 //!   its grace by its own clock, and from `chunks/` only what it made in this process and never said was made.
 //! - Nothing in `chunks/` is cut or moved elsewhere, and replaced only by a copy that this process made.
@@ -166,7 +166,9 @@ impl ShadowCollector {
             None => Ok(()),
             Some(owned)
                 if member.is_some_and(|member| !owned.members.contains(&member))
-                    && state.writer(owned.file).is_none()
+                    // One that others have written may have been opened to go on with it after this was decided, and
+                    // before it was logged.
+                    && (state.writer(owned.file).is_none() || owned.synced.is_some())
                     && owned.members.len() >= usize::from(owned.wanted) =>
             {
                 Ok(())

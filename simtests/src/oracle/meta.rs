@@ -185,9 +185,10 @@ fn meanings(state: &State) -> Result<BTreeMap<u64, Meaning>, String> {
 /// chunkservers accepted. A server is named by any number that stays its own.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
-    granted: BTreeMap<(ChunkId, Version), (SessionId, Tick)>,
-    /// The newest version of each chunk under which a piece was acknowledged, and when.
-    acked: BTreeMap<ChunkId, (Version, Tick)>,
+    granted: BTreeMap<(ChunkId, Version), Vec<(SessionId, Tick)>>,
+    /// The newest version of each chunk under which a piece was acknowledged, to which of those it was granted to, and
+    /// when.
+    acked: BTreeMap<ChunkId, ((Version, usize), Tick)>,
     /// Pieces that a client sent and that are not answered.
     asked: BTreeMap<(u32, LinkId, u64), (ChunkId, Version, SessionId)>,
     /// Pieces acknowledged.
@@ -206,10 +207,11 @@ impl Grants {
         session: SessionId,
         at: Tick,
     ) -> Result<(), Violation> {
-        let (before, since) = *self
-            .granted
-            .entry((chunk, version))
-            .or_insert((session, at));
+        let granted = self.granted.entry((chunk, version)).or_default();
+        if granted.is_empty() {
+            granted.push((session, at));
+        }
+        let (before, since) = granted[0];
         if before == session {
             return Ok(());
         }
@@ -220,6 +222,14 @@ impl Grants {
                 "chunk {chunk} version {version} was granted to session {before} at {since}, and to {session} at {at}"
             ),
         ))
+    }
+
+    /// The meta server orders a chunk to be taken over by another session.
+    fn taken_over(&mut self, chunk: ChunkId, version: Version, session: SessionId, at: Tick) {
+        let granted = self.granted.entry((chunk, version)).or_default();
+        if granted.last().is_none_or(|(before, _)| *before != session) {
+            granted.push((session, at));
+        }
     }
 
     /// A chunkserver takes a piece of a session: it is written by all, or it was passed on to the next.
@@ -233,10 +243,11 @@ impl Grants {
         version: Version,
         session: SessionId,
         at: Tick,
-    ) -> Result<(), Violation> {
+    ) -> Result<usize, Violation> {
         let granted = self.granted.get(&(chunk, version));
-        if granted.is_some_and(|(granted, _)| *granted == session) {
-            return Ok(());
+        let place = granted.and_then(|granted| granted.iter().rposition(|(to, _)| *to == session));
+        if let Some(place) = place {
+            return Ok(place);
         }
         Err(Violation::new(
             "O5",
@@ -250,12 +261,12 @@ impl Grants {
     /// A piece is acknowledged to its client: every replica of that version has it.
     ///
     /// # Errors
-    /// If a later version of the chunk is being written already.
+    /// If a later version of the chunk is being written already, or another session was granted it since and has.
     pub fn acked(
         &mut self,
         server: u32,
         chunk: ChunkId,
-        version: Version,
+        version: (Version, usize),
         at: Tick,
     ) -> Result<(), Violation> {
         self.pieces += 1;
@@ -264,11 +275,12 @@ impl Grants {
             (*newest, *since) = (version, at);
             return Ok(());
         }
+        let (version, place) = version;
         Err(Violation::new(
             "O5",
             "D1",
             format!(
-                "server {server} acknowledged a piece for chunk {chunk} version {version} at {at}; version {newest} is being written since {since}"
+                "server {server} acknowledged a piece for chunk {chunk} version {version} of its session {place} at {at}; {newest:?} is being written since {since}"
             ),
         ))
     }
@@ -294,15 +306,19 @@ impl Grants {
     ) -> Result<(), Violation> {
         match &msg.head {
             Head::CreateChunk(order) => self.ordered(order.chunk, order.version, order.session, at),
-            Head::ChainPiece(piece) => {
-                self.taken(server, piece.chunk, piece.version, piece.session, at)
+            Head::ResumeChunk(order) if order.raised.is_some() => {
+                self.taken_over(order.chunk, order.version, order.session, at);
+                Ok(())
             }
+            Head::ChainPiece(piece) => self
+                .taken(server, piece.chunk, piece.version, piece.session, at)
+                .map(drop),
             Head::PieceDone(done) => {
                 let asked = self.asked.remove(&(server, link, msg.request));
                 match (asked, &done.outcome) {
                     (Some((chunk, version, session)), Ok(())) => {
-                        self.taken(server, chunk, version, session, at)?;
-                        self.acked(server, chunk, version, at)
+                        let place = self.taken(server, chunk, version, session, at)?;
+                        self.acked(server, chunk, (version, place), at)
                     }
                     _ => Ok(()),
                 }
@@ -543,9 +559,9 @@ pub(super) mod tests {
         grants.taken(1, chunk, first, session(1), 4).unwrap();
         assert!(grants.taken(1, chunk, first, session(2), 5).is_err());
         assert!(grants.taken(1, chunk, second, session(1), 5).is_err());
-        grants.acked(1, chunk, first, 6).unwrap();
-        grants.acked(2, chunk, second, 7).unwrap();
-        assert!(grants.acked(1, chunk, first, 8).is_err());
+        grants.acked(1, chunk, (first, 0), 6).unwrap();
+        grants.acked(2, chunk, (second, 0), 7).unwrap();
+        assert!(grants.acked(1, chunk, (first, 0), 8).is_err());
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Actor {
                 fill,
             } => {
                 let mut writer = self.create(temp, Keep::UntilSessionEnds).await?;
-                let closed = match self.judged(fill_in(&mut writer, author, fill).await) {
+                let closed = match self.judged(fill_in(&mut writer, author, 0, fill).await) {
                     Ok(()) => writer.close().await,
                     Err(failure) => {
                         let _ = writer.abandon().await;
@@ -111,7 +111,7 @@ impl Actor {
                 failed,
             } => {
                 let mut writer = self.create(name, Keep::Always).await?;
-                let written = self.judged(fill_in(&mut writer, author, fill).await);
+                let written = self.judged(fill_in(&mut writer, author, 0, fill).await);
                 let must_not = *failed == End::MustNot;
                 let end = if written.is_ok() { end } else { failed };
                 let ended = match end {
@@ -124,6 +124,16 @@ impl Actor {
                     self.record.lock().check::<()>(Err(failed));
                 }
                 written
+            }
+            Job::Append { name, fill, end } => {
+                let mut writer = kfs.append(name.as_bytes()).await?;
+                let begin = writer.written();
+                let written = self.judged(fill_in(&mut writer, author, begin, fill).await);
+                let ended = match end {
+                    End::Close => writer.close().await,
+                    End::Abandon | End::MustNot => writer.abandon().await,
+                };
+                written.and(ended)
             }
             Job::Overwrite { name, synced, from } => {
                 let mut writer = self.create(name, Keep::Always).await?;
@@ -224,10 +234,14 @@ impl Actor {
     }
 }
 
-async fn fill_in(writer: &mut Writer, author: Author, fill: &[Fill]) -> Step {
+/// Steps count from `begin`.
+async fn fill_in(writer: &mut Writer, author: Author, begin: u64, fill: &[Fill]) -> Step {
     for step in fill {
         match *step {
-            Fill::Bytes { at, len } => writer.write_at(at, author.bytes(at, len)).await?,
+            Fill::Bytes { at, len } => {
+                let at = begin + at;
+                writer.write_at(at, author.bytes(at, len)).await?;
+            }
             Fill::Sync => writer.sync().await?,
             Fill::Idle { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }

@@ -44,6 +44,15 @@ pub enum Job {
         /// What is done if a write or a sync fails: a close must then fail too, or everything must be there.
         failed: End,
     },
+    /// A file that is there is written further from where it ends; where that is its steps do not know.
+    Append {
+        /// Its name.
+        name: String,
+        /// What is written, from there on.
+        fill: Vec<Fill>,
+        /// What is done then.
+        end: End,
+    },
     /// Bytes that were written are written again, which must be refused.
     Overwrite {
         /// Of a new file.
@@ -270,6 +279,9 @@ impl Drawing {
         };
         if is(put) {
             jobs.push(self.put());
+        } else if is(write) && self.draws.percent(30) {
+            let append = self.append();
+            jobs.push(append);
         } else if is(write) {
             jobs.push(self.write());
         } else if is(read) {
@@ -318,6 +330,28 @@ impl Drawing {
             end,
             failed,
         }
+    }
+
+    fn append(&mut self) -> Job {
+        let block = u64::from(self.geometry.block_bytes);
+        let most = self.draws.pick(&[20, block / 3, block, 3 * block]).max(1);
+        let mut fill = Vec::new();
+        let mut at = 0;
+        for _ in 0..self.draws.between(1, 9) {
+            let len = 1 + self.draws.below(most);
+            fill.push(Fill::Bytes { at, len });
+            at += len;
+            if self.draws.percent(30) {
+                fill.push(Fill::Sync);
+            }
+        }
+        let end = if self.draws.percent(80) {
+            End::Close
+        } else {
+            End::Abandon
+        };
+        let name = self.shared_name();
+        Job::Append { name, fill, end }
     }
 
     /// A file of some size, written in some way.

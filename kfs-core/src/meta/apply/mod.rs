@@ -11,9 +11,9 @@ use self::removal::{
 use super::key::Key;
 use super::packed::Map;
 use super::record::{
-    ChunkAbandoned, ChunkOpened, DirectoriesMade, EpochBegun, Fate, FileCreated, Logged,
-    MembersChanged, OrphanAdopted, Record, Renamed, Sealed, ServerJoined, SessionEnded,
-    SessionOpened, SizeSet, TailLost,
+    ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate, FileCreated,
+    FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, Sealed, ServerJoined,
+    SessionEnded, SessionOpened, SizeSet, TailLost, Unsealed,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -91,6 +91,9 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::FilesReclaimed(r) => files_reclaimed(state, r, &mut gone),
         Record::MembersChanged(r) => members_changed(state, r),
         Record::Sealed(r) => sealed(state, r),
+        Record::FileReopened(r) => file_reopened(state, by.session, r),
+        Record::Unsealed(r) => unsealed(state, r),
+        Record::ChunkTaken(r) => chunk_taken(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -372,15 +375,7 @@ fn chunk_abandoned(state: &mut State, r: &ChunkAbandoned, gone: &mut Gone) -> St
 
 fn members_changed(state: &mut State, r: &MembersChanged) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
-    let few = (1..=usize::from(REPLICATION_MAX)).contains(&r.members.len());
-    ensure(few, "a chunk has no member, or too many")?;
-    let known = |member: &ServerIndex| state.roster.contains_key(member);
-    ensure(r.members.iter().all(known), "a member never joined")?;
-    let distinct: BTreeSet<_> = r.members.iter().collect();
-    ensure(
-        distinct.len() == r.members.len(),
-        "a server is a member twice",
-    )?;
+    members_differ(state, &r.members)?;
     let changed = state.chunks.update(&at, |chunk| {
         ensure(chunk.version == r.version, "the chunk has another version")?;
         chunk.members = r.members.as_slice().into();
@@ -407,6 +402,60 @@ fn sealed(state: &mut State, r: &Sealed) -> Step {
         Ok(())
     });
     sealed.ok_or("there is no such chunk")??;
+    Ok(Done::Ok)
+}
+
+fn file_reopened(state: &mut State, session: SessionId, r: &FileReopened) -> Step {
+    ensure(
+        state.sessions.contains_key(&session),
+        "its session is not there",
+    )?;
+    ensure(!state.is_written(r.file), "a session writes it already")?;
+    let node = state.inodes.get(&r.file).map(|inode| inode.node);
+    let Some(Node::File { size, replication }) = node else {
+        return Err("it is no file");
+    };
+    ensure(!state.unlinked.contains(&r.file), "it has no name")?;
+    state.writers.insert(r.file, session);
+    state.writing.insert((session, r.file), ());
+    Ok(Done::Appending {
+        file: r.file,
+        replication,
+        size,
+    })
+}
+
+fn unsealed(state: &mut State, r: &Unsealed) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+    ensure(state.is_written(at.0), "nobody writes its file")?;
+    let unsealed = state.chunks.update(&at, |chunk| {
+        ensure(chunk.version == r.version, "the chunk has another version")?;
+        let sealed = chunk.sealed.take();
+        ensure(sealed.is_some(), "the chunk is not sealed")
+    });
+    unsealed.ok_or("there is no such chunk")??;
+    Ok(Done::Ok)
+}
+
+fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+    ensure(state.is_written(at.0), "nobody writes its file")?;
+    members_differ(state, &r.members)?;
+    ensure(
+        r.synced.len < ID_LIMIT,
+        "it holds more than a chunk can have",
+    )?;
+    let taken = state.chunks.update(&at, |chunk| {
+        ensure(chunk.version == r.version, "the chunk has another version")?;
+        ensure(chunk.sealed.is_none(), "the chunk is sealed")?;
+        let before = chunk.synced.ok_or("no report has named the chunk")?;
+        let grows = r.synced.wseq > before.wseq && r.synced.len >= before.len;
+        ensure(grows, "it goes back to an earlier write")?;
+        chunk.members = r.members.as_slice().into();
+        chunk.synced = Some(r.synced);
+        Ok(())
+    });
+    taken.ok_or("there is no such chunk")??;
     Ok(Done::Ok)
 }
 
@@ -568,6 +617,16 @@ fn members_fit(state: &State, members: &[ServerIndex]) -> Result<(), &'static st
             .iter()
             .all(|member| state.roster.contains_key(member)),
         "a member is not in the roster",
+    )
+}
+
+/// As [`members_fit`], and that none of them is there twice.
+fn members_differ(state: &State, members: &[ServerIndex]) -> Result<(), &'static str> {
+    members_fit(state, members)?;
+    let distinct: BTreeSet<_> = members.iter().collect();
+    ensure(
+        distinct.len() == members.len(),
+        "a server is a member twice",
     )
 }
 

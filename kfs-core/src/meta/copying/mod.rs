@@ -598,8 +598,12 @@ impl Serving {
             return None;
         }
         let wanted = usize::from(self.state.replication(at.0));
-        if !fits || self.good(&owned).len() >= wanted {
+        if self.good(&owned).len() >= wanted {
             return Some(false);
+        }
+        // It was written further while this was copied. Another copy takes its place, and until then it stays.
+        if !fits {
+            return None;
         }
         self.joins(io, server, &owned)
     }

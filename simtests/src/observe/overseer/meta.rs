@@ -292,6 +292,7 @@ impl Overseen for Meta {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }
             Head::ResumeChunk(order) if !overseer.hurt.contains(&0) => {
+                overseer.grants.sent(whose.node, *link, msg, at)?;
                 let Some(owned) = self.state().and_then(|state| state.chunk(order.chunk)) else {
                     return Ok(());
                 };

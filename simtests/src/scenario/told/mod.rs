@@ -48,6 +48,10 @@
 //! | two members cannot reach one another | `members-out-of-reach` | `rechain-keeps-both` |
 //! | of two members one is gone for good | `one-of-two-members-dies` | `rechain-takes-few` |
 //! | power fails at every step of giving a chunk another chain | `power-fails-while-a-chain-is-made` | `rechain-from-farthest` |
+//! | clients write one file further in turn, and servers are killed | `others-go-on-in-turn` | `takeover-not-raised` |
+//! | a writer dies in a sync that has reached only some, and another goes on | `writer-dies-in-a-sync` | `takeover-takes-all` |
+//! | a server with more of a dead writer's writes than all comes back when another has gone on | `member-comes-back-with-more` | `takeover-not-raised` |
+//! | power fails as a chunk is taken over | `power-fails-while-a-chunk-is-taken-over` | `raise-unsynced` |
 //! | heartbeats pass one way only | `heartbeats-pass-one-way` | `silence-forgiven` |
 //! | a host sleeps for longer than its lease, and wakes in the middle of a write; the meta server's host too | `host-sleeps-and-wakes` | `silence-forgiven` |
 //! | a bit rots, and a part of its block is read | `block-rots-and-a-part-is-read` | `partial-read-unverified` |
@@ -73,7 +77,7 @@
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
 //!
-//! What has no story yet is what is not built yet: version changes, shared appends and truncation, two writers of one file. A meta server that wakes
+//! What has no story yet is what is not built yet: version changes, record appends and truncation, two writers of one file at once. A meta server that wakes
 //! beside a new one has none either: two processes on one disk, and two of them at one address, are nothing that
 //! a run has. The lock of a data directory keeps the first away; that a chunkserver accepts no epoch behind the one
 //! that it knows is judged in all runs (O5), and seen in `meta-set-back`.
@@ -94,6 +98,7 @@ mod rechains;
 mod removed;
 mod servers;
 mod tails;
+mod takeovers;
 
 use super::Scenario;
 use crate::disk::Policy;
@@ -129,6 +134,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(removed::ALL)
         .chain(servers::ALL)
         .chain(tails::ALL)
+        .chain(takeovers::ALL)
         .collect()
 }
 

@@ -15,6 +15,10 @@
 //! If no sync covered anything, and not all members are left, the chunk is made anew elsewhere.
 //!
 //! Every step can be done again: a round in which somebody is lost ends, and the next begins with sealing.
+//!
+//! A chunk that an earlier session has written is taken over in the same steps ([`takeover`]).
+pub(super) mod takeover;
+
 use super::allocate::{Asker, Failed};
 use super::copying::strays::Stray;
 use super::placement::{Candidate, Wanted, choose};
@@ -28,7 +32,9 @@ use crate::limits::HEADER_BYTES;
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
-use crate::wire::chunk_meta::{ChunkCopied, ChunkResumed, ChunkSealed, ResumeChunk, Unsynced};
+use crate::wire::chunk_meta::{
+    ChunkCopied, ChunkResumed, ChunkSealed, Content, ResumeChunk, Unsynced,
+};
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{Done, Grant, HeadSeen, Place};
 use crate::wire::{Refusal, Status};
@@ -61,6 +67,22 @@ pub(super) struct Wish {
     pub(super) head: HeadSeen,
     /// Chains that broke before this one with nothing done.
     pub(super) broken: u32,
+    pub(super) why: Why,
+}
+
+/// Why a chunk is to be written in another chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// The one that its session writes in is broken.
+    Broken,
+    /// Another session has written it; what all replicas held then, if that was in the log.
+    TakenOver(Option<Content>),
+}
+
+impl Wish {
+    const fn is_takeover(&self) -> bool {
+        matches!(self.why, Why::TakenOver(_))
+    }
 }
 
 /// The chunks that are being rechained.
@@ -88,6 +110,8 @@ struct Round {
     asker: Asker,
     wish: Wish,
     before: u32,
+    /// Whose disk failed it in the last one.
+    failed: Option<ServerIndex>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,9 +129,12 @@ enum Stage {
     },
     Resuming {
         chain: ChainId,
+        members: Vec<ServerIndex>,
         missing: BTreeSet<ServerIndex>,
         from: WriteSeq,
         to: WriteSeq,
+        /// Where the members end, if they are taken over.
+        len: u64,
     },
 }
 
@@ -119,7 +146,7 @@ enum Asked {
 
 #[derive(Clone, Copy, Debug)]
 struct Sealed {
-    has: Durable,
+    has: Content,
     next_lost: bool,
 }
 
@@ -197,23 +224,33 @@ impl Serving {
             }
             standing => standing?,
         };
-        if self.rechains.len() >= RECHAINS_MAX {
+        self.may_rechain(&wish)?;
+        probe::hit(Probe::RechainAsked);
+        self.begin_rechain(io, asker, wish);
+        Ok(None)
+    }
+
+    fn may_rechain(&self, wish: &Wish) -> Result<(), Refusal> {
+        if self.rechains.len() >= RECHAINS_MAX && !self.rechains.pending.contains_key(&wish.chunk) {
             let what = format!("{RECHAINS_MAX} chunks are being written elsewhere already");
             return Err(Refusal::new(Status::Busy, what));
         }
-        probe::hit(Probe::RechainAsked);
+        Ok(())
+    }
+
+    fn begin_rechain(&mut self, io: &mut Io, asker: Asker, wish: Wish) {
         // An earlier request for it was given up by its client.
         self.rechains.take(wish.chunk);
-        let before = 0;
+        let (before, failed) = (0, None);
         self.seal_members(
             io,
             Round {
                 asker,
                 wish,
                 before,
+                failed,
             },
         );
-        Ok(None)
     }
 
     /// The chunk, if it is as the client was granted it.
@@ -227,10 +264,21 @@ impl Serving {
         })
     }
 
+    /// As [`Self::standing`]; and of one that is taken over, if its file is not closed meanwhile: nobody is raised for
+    /// a session that has gone on.
+    fn is_wanted(&self, round: &Round) -> Result<ChunkState, Refusal> {
+        let standing = self.standing(&round.wish)?;
+        if round.wish.is_takeover() {
+            let (session, (file, _)) = (round.asker.by.session, round.wish.target);
+            namespace::writes(&self.state, session, file)?;
+        }
+        Ok(standing)
+    }
+
     /// Asks every member that is there how far it has the chunk.
     fn seal_members(&mut self, io: &mut Io, round: Round) {
         let wish = round.wish;
-        let owned = match self.standing(&wish) {
+        let owned = match self.is_wanted(&round) {
             Ok(owned) => owned,
             Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
         };
@@ -261,8 +309,13 @@ impl Serving {
 
     fn order_drop(&self, io: &mut Io, member: ServerIndex, wish: &Wish) -> bool {
         let which = (wish.chunk, wish.version);
-        self.order_to_seal(io, member, which, Unsynced::Dropped)
-            .is_some()
+        // Who wrote it before may be gone, and will not send it again.
+        let unsynced = if wish.is_takeover() {
+            Unsynced::Kept
+        } else {
+            Unsynced::Dropped
+        };
+        self.order_to_seal(io, member, which, unsynced).is_some()
     }
 
     /// A member says how far it has a chunk. Whether that is of a chunk that is rechained.
@@ -292,7 +345,7 @@ impl Serving {
                 sealed.insert(
                     server,
                     Sealed {
-                        has: has.durable,
+                        has: *has,
                         next_lost,
                     },
                 );
@@ -328,7 +381,7 @@ impl Serving {
             unreachable!("it is decided on what was sealed");
         };
         let silent = Failed::of(waiting.into_keys().map(silent).collect());
-        let owned = match self.standing(&round.wish) {
+        let owned = match self.is_wanted(&round) {
             Ok(owned) => owned,
             Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
         };
@@ -355,7 +408,12 @@ impl Serving {
     fn rechain_decision(
         &self,
         io: &mut Io,
-        Round { asker, wish, .. }: &Round,
+        Round {
+            asker,
+            wish,
+            failed,
+            ..
+        }: &Round,
         owned: &ChunkState,
         sealed: &BTreeMap<ServerIndex, Sealed>,
         silent: &Failed,
@@ -371,9 +429,16 @@ impl Serving {
         let mut members: Vec<(ServerIndex, Durable)> = owned
             .members
             .iter()
-            .filter_map(|member| Some((*member, sealed.get(member)?.has)))
+            .filter_map(|member| Some((*member, sealed.get(member)?.has.durable)))
             .filter(|(_, has)| has.covers(least))
             .collect();
+        if let Why::TakenOver(known) = wish.why {
+            let same = takeover::most(&members, sealed, known);
+            members.retain(|(member, _)| same.contains(member));
+        }
+        if members.len() > 1 {
+            members.retain(|(member, _)| Some(*member) != *failed);
+        }
         let is_anew = least.wseq == WriteSeq(0) && self.state.unnamed.contains(&wish.target);
         if is_anew && members.len() < wanted {
             let others = self.members(io, wish.target, asker.link, silent);
@@ -418,6 +483,7 @@ impl Serving {
         let others = self.roster.iter().filter(|(server, heard)| {
             heard.is_up()
                 && Some(*server) != left_out
+                && Some(*server) != *failed
                 && members.iter().all(|(member, _)| member != server)
         });
         let candidates: Vec<Candidate> = others
@@ -535,7 +601,7 @@ impl Serving {
             unreachable!("copies were awaited");
         };
         let needed = self.needed(io, round.wish.target.0);
-        match self.standing(&round.wish) {
+        match self.is_wanted(&round) {
             Ok(owned) if members.len() >= needed => self.resume(io, round, &owned, &members),
             Ok(_) => {
                 let what = "no copy could be made on another chunkserver to go on writing to";
@@ -576,7 +642,7 @@ impl Serving {
         let (Some(places), Some(orders)) = (places, orders) else {
             return self.next_round(io, round);
         };
-        if *owned.members != *list {
+        if *owned.members != *list && !wish.is_takeover() {
             if let Err(refusal) = self.has_room(RECORD_BYTES, LOG_RESERVE) {
                 return self.rechain_ends(io, round, Err(refusal));
             }
@@ -598,6 +664,15 @@ impl Serving {
                 self.roster.mended(*member, chunk, &mut self.copies);
             }
         }
+        let raised = if wish.is_takeover() {
+            match takeover::above(to) {
+                Ok(raised) => raised,
+                Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
+            }
+        } else {
+            None
+        };
+        let len = members.iter().map(|(_, has)| has.len).max().unwrap_or(0);
         let chain = ChainId(io.rng.u64().max(1));
         for (link, term) in orders {
             let order = ResumeChunk {
@@ -609,17 +684,21 @@ impl Serving {
                 session: asker.by.session,
                 from,
                 to,
+                raised,
             };
             self.reply(io, link, 0, order);
         }
         let until = io.now.mono + SAID_WITHIN;
+        let (from, to) = (raised.unwrap_or(from), raised.unwrap_or(to));
         self.rechains.put(Rechain {
             round,
             stage: Stage::Resuming {
                 chain,
-                missing: list.into_iter().collect(),
+                missing: list.iter().copied().collect(),
+                members: list,
                 from,
                 to,
+                len,
             },
             until,
             due: until,
@@ -654,10 +733,13 @@ impl Serving {
         let all = missing.is_empty();
         if let Err(refusal) = &m.outcome {
             tracing::warn!(chunk = %m.chunk, %server, %refusal, "a member does not take pieces again");
-            let rechain = self.rechains.take(m.chunk).expect("it was just found");
-            return self.next_round(io, rechain.round);
+            let Rechain { round, .. } = self.rechains.take(m.chunk).expect("it was just found");
+            let failed = (refusal.status == Status::LocalIo).then_some(server);
+            return self.next_round(io, Round { failed, ..round });
         }
-        self.roster.resumed(server, m.chunk, &mut self.copies);
+        if !rechain.round.wish.is_takeover() {
+            self.roster.resumed(server, m.chunk, &mut self.copies);
+        }
         if all {
             self.resumed(io, m.chunk);
         }
@@ -666,9 +748,19 @@ impl Serving {
     /// All members take pieces: the client may send them.
     fn resumed(&mut self, io: &mut Io, chunk: ChunkId) {
         let Rechain { round, stage, .. } = self.rechains.take(chunk).expect("just found");
-        let Stage::Resuming { from, to, .. } = stage else {
+        let Stage::Resuming {
+            members,
+            from,
+            to,
+            len,
+            ..
+        } = stage
+        else {
             unreachable!("it was just found");
         };
+        if round.wish.is_takeover() {
+            return self.taken_over(io, round, members, Durable { len, wseq: from });
+        }
         let standing = self.standing(&round.wish);
         let grant = standing.and_then(|owned| self.grant(round.wish.target, &owned));
         let grant = grant.map(|grant| Grant {
@@ -704,10 +796,7 @@ impl Serving {
                 waiting.contains(&server) || members.iter().any(|(member, _)| *member == server)
             }
             // One that has resumed already is lost to the chain as well.
-            Stage::Resuming { .. } => {
-                let owned = self.state.chunks.get(&rechain.round.wish.target);
-                owned.is_some_and(|owned| owned.members.contains(&server))
-            }
+            Stage::Resuming { members, .. } => members.contains(&server),
         };
         let pending = self.rechains.pending.iter();
         let lost: Vec<ChunkId> = pending
