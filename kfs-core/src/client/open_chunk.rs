@@ -25,8 +25,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A head that cannot be reached for this long is given up: the chunk is asked to be written in another chain.
 const RECONNECT: Duration = Duration::from_millis(200);
-/// As a part of a call's time limit, a head may get nothing done for so long before the same is asked.
-const STANDS_STILL: u32 = 3;
+/// A head may get nothing done for so long before the same is asked: the meta server knows by then who is gone without
+/// a word. Twice as long with every chain that got nothing done, as disks that are slow gain nothing by another one.
+const STANDS_STILL: Duration = Duration::from_secs(6);
+/// And no longer than this part of a call's time limit.
+const STANDS_STILL_PART: u32 = 3;
 /// Times that damaged bytes are sent again.
 const RESENDS_MAX: u32 = 3;
 
@@ -659,13 +662,13 @@ impl OpenChunk {
             self.ask_for_chain(now, who, reach);
             return Ok(());
         }
-        if self.waits() && self.progress + stands_still(reach.timeout) <= now {
+        if self.waits() && self.progress + self.stands_still(reach.timeout) <= now {
             let last = if let Line::Bad { why, .. } = &self.line {
                 why.detail.as_str()
             } else {
                 "nothing was heard"
             };
-            let within = stands_still(reach.timeout);
+            let within = self.stands_still(reach.timeout);
             let why = format!("nothing got done within {within:?} ({last})");
             return self.rechain(now, Refusal::new(Status::TimedOut, why), who, reach);
         }
@@ -685,6 +688,13 @@ impl OpenChunk {
             }
             Line::Bad { .. } | Line::Good => Ok(()),
         }
+    }
+
+    /// How long its head may get nothing done.
+    fn stands_still(&self, timeout: Duration) -> Duration {
+        let chains = self.trouble.as_ref().map_or(0, |trouble| trouble.chains);
+        let within = STANDS_STILL.saturating_mul(1 << chains.min(8));
+        within.min(timeout / STANDS_STILL_PART)
     }
 
     pub(super) fn deadline(&self, timeout: Duration) -> Option<(Instant, &'static str)> {
@@ -708,7 +718,7 @@ impl OpenChunk {
         };
         let progress = self.waits().then(|| {
             (
-                self.progress + stands_still(timeout),
+                self.progress + self.stands_still(timeout),
                 "the head gets nothing done",
             )
         });
@@ -854,11 +864,6 @@ impl OpenChunk {
     fn confused(&self, who: &Identity, what: &str) -> Failure {
         self.broken(&Refusal::new(Status::Protocol, what), who)
     }
-}
-
-/// How long a head may get nothing done.
-fn stands_still(timeout: Duration) -> Duration {
-    timeout / STANDS_STILL
 }
 
 /// How long a head that gets nothing done is tried again.
