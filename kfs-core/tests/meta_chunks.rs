@@ -94,7 +94,7 @@ fn only_who_made_a_file_and_has_not_closed_it_gets_chunks() {
         rig.mutate(&mut client, allocate(file, 0)),
         Status::BadRequest,
     );
-    assert!(why.contains("closed"), "{why}");
+    assert!(why.contains("not open for writing"), "{why}");
 }
 
 #[test]
