@@ -394,6 +394,12 @@ bugs! {
     GrownPlacesKept, "grown-places-kept", "D3",
         "a reader that learns of a larger size keeps the old lengths of chunks";
 
+    // What nobody reads.
+
+    /// What has rotted is found before it is needed.
+    ScrubSkips, "scrub-skips", "D5",
+        "the scrub passes over blocks that do not match their sums";
+
     // The driver.
 
     /// A write that is to be synced is.

@@ -306,6 +306,12 @@ probes! {
     ReadWaitsForWrite, "read-waits-for-write";
     /// A read waits for room on its link.
     ReadWaitsForLink, "read-waits-for-link";
+    /// The scrub found a block or a header that has rotted.
+    ScrubFoundDamage, "scrub-found-damage";
+    /// The scrub was through with all replicas.
+    ScrubRoundDone, "scrub-round-done";
+    /// A replica went or changed while the scrub read it.
+    ScrubReplicaGone, "scrub-replica-gone";
     /// A table was forgotten for another.
     TableEvicted, "table-evicted";
     /// A block did not match its sum.

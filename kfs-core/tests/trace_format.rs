@@ -66,6 +66,7 @@ fn chunk_config() -> chunk::Config {
         meta: "127.0.0.1:20000".parse().unwrap(),
         listen: "[::1]:22000".parse().unwrap(),
         rack: "r1".into(),
+        scrub_rate: 8 << 20,
     }
 }
 fn client_config() -> client::Config {

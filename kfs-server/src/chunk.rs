@@ -34,6 +34,7 @@ impl ChunkServer {
             meta: config.meta,
             listen,
             rack: config.rack,
+            scrub_rate: config.scrub_rate,
         })
     }
 }
@@ -97,6 +98,12 @@ impl Report for ChunkStatus {
             "bytes_copied": self.bytes_copied,
             "ranges_bad": self.ranges_bad,
             "piece_buffer_bytes": self.piece_buffer_bytes,
+            "scrub_bytes": self.scrub.bytes,
+            "scrub_chunks": self.scrub.chunks,
+            "scrub_bad": self.scrub.bad,
+            "scrub_rounds": self.scrub.rounds,
+            "scrub_round_age_s": self.scrub.began_ms_ago.map(seconds),
+            "scrub_whole_age_s": self.scrub.ended_ms_ago.map(seconds),
         })
     }
 
@@ -157,6 +164,21 @@ impl Report for ChunkStatus {
     }
 
     fn families(&self) -> Vec<Family> {
+        let ages = [
+            (
+                "scrub_round_age_seconds",
+                "Seconds since the newest round through all replicas began",
+                self.scrub.began_ms_ago,
+            ),
+            (
+                "scrub_whole_age_seconds",
+                "Seconds since a round through all replicas was ended",
+                self.scrub.ended_ms_ago,
+            ),
+        ];
+        let ages = ages.into_iter().filter_map(|(name, about, ms)| {
+            Some(Family::single(name, about, Kind::Gauge, ms? / 1_000))
+        });
         [
             (
                 "serving",
@@ -256,9 +278,38 @@ impl Report for ChunkStatus {
                 Kind::Counter,
                 self.ranges_bad,
             ),
+            (
+                "scrub_bytes",
+                "Bytes that nobody asked for and that matched their sums",
+                Kind::Counter,
+                self.scrub.bytes,
+            ),
+            (
+                "scrub_chunks",
+                "Replicas of which all bytes were read so",
+                Kind::Counter,
+                self.scrub.chunks,
+            ),
+            (
+                "scrub_bad",
+                "Blocks and headers that were found bad so",
+                Kind::Counter,
+                self.scrub.bad,
+            ),
+            (
+                "scrub_rounds",
+                "Rounds through all replicas",
+                Kind::Counter,
+                self.scrub.rounds,
+            ),
         ]
         .into_iter()
         .map(|(name, about, kind, value)| Family::single(name, about, kind, value))
+        .chain(ages)
         .collect()
     }
+}
+
+fn seconds(ms: u64) -> f64 {
+    std::time::Duration::from_millis(ms).as_secs_f64()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 101] = [
+pub const SHOWN: [(&str, Bug); 102] = [
     ("others-go-on-in-turn", Bug::TakeoverNotRaised),
     ("member-comes-back-with-more", Bug::TakeoverNotRaised),
     ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),
@@ -120,6 +120,7 @@ pub const SHOWN: [(&str, Bug); 101] = [
     ("power-fails-while-copies-are-made", Bug::CopyUnnamed),
     ("bits-flip-on-their-way-to-copies", Bug::CopyUnchecked),
     ("block-rots-and-is-copied", Bug::DamageLeft),
+    ("block-rots-and-nobody-reads", Bug::ScrubSkips),
     ("removed-while-copied", Bug::TrimUnlogged),
     ("clean", Bug::FreedStillCounted),
 ];

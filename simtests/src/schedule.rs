@@ -43,6 +43,9 @@ pub struct Schedule {
     /// Whether the meta server keeps a second copy of its log.
     #[serde(default)]
     pub log_mirror: bool,
+    /// Bytes a second that chunkservers read by themselves; 0: none.
+    #[serde(default)]
+    pub scrub_rate: u64,
     /// What clients do.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong.

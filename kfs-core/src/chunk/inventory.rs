@@ -158,7 +158,17 @@ pub(super) struct Tables {
     /// By last use, to forget the one not used for longest.
     used: BTreeMap<u64, ReplicaId>,
     uses: u64,
-    loading: BTreeMap<ReplicaId, Vec<ReadId>>,
+    loading: BTreeMap<ReplicaId, Loading>,
+    /// The replica whose table nobody but the scrub has asked for.
+    unwanted: Option<ReplicaId>,
+}
+
+/// A header that is being read.
+#[derive(Clone, Debug)]
+struct Loading {
+    waiting: Vec<ReadId>,
+    /// Whether the replica has changed since.
+    stale: bool,
 }
 
 /// What [`Tables::get`] has.
@@ -180,12 +190,42 @@ impl Tables {
             self.used.insert(self.uses, id);
             return Lookup::Loaded(Arc::clone(header));
         }
-        if let Some(waiting) = self.loading.get_mut(&id) {
-            waiting.push(read);
+        if let Some(loading) = self.loading.get_mut(&id) {
+            loading.waiting.push(read);
             return Lookup::Loading;
         }
-        self.loading.insert(id, vec![read]);
+        let (waiting, stale) = (vec![read], false);
+        self.loading.insert(id, Loading { waiting, stale });
         Lookup::Load
+    }
+    /// The scrub begins with a replica: the header is read anew, as it may have rotted since. If nobody has its table
+    /// now, it is not kept afterwards, as it would push out those that are used.
+    pub(super) fn scrub_begins(&mut self, id: ReplicaId) {
+        let is_unwanted = !self.has(id);
+        self.unwanted = is_unwanted.then_some(id);
+        self.drop_loaded(id);
+    }
+    /// The scrub has done with it.
+    pub(super) fn scrub_ends(&mut self, id: ReplicaId) {
+        if self.unwanted.take() == Some(id) {
+            self.drop_loaded(id);
+        }
+    }
+    /// Somebody reads it.
+    pub(super) fn is_wanted(&mut self, id: ReplicaId) {
+        if self.unwanted == Some(id) {
+            self.unwanted = None;
+        }
+    }
+    /// Whether this read waits for the header.
+    pub(super) fn is_waited_for(&self, id: ReplicaId, read: ReadId) -> bool {
+        let loading = self.loading.get(&id);
+        loading.is_some_and(|loading| loading.waiting.contains(&read))
+    }
+    /// Whether the replica has changed since its header began to be read. Asked once, when that has come.
+    pub(super) fn is_stale(&mut self, id: ReplicaId) -> bool {
+        let loading = self.loading.get_mut(&id);
+        loading.is_some_and(|loading| core::mem::replace(&mut loading.stale, false))
     }
     /// Whether a read of the replica needs nothing of the disk to have the header: it is there, or on its way.
     pub(super) fn has(&self, id: ReplicaId) -> bool {
@@ -193,15 +233,15 @@ impl Tables {
     }
     /// These reads are gone: none of them waits any more.
     pub(super) fn lost(&mut self, reads: &BTreeSet<ReadId>) {
-        for waiting in self.loading.values_mut() {
-            waiting.retain(|read| !reads.contains(read));
+        for loading in self.loading.values_mut() {
+            loading.waiting.retain(|read| !reads.contains(read));
         }
     }
     /// The load ended: keeps the table if there is one, and gives who waited.
     pub(super) fn loaded(&mut self, id: ReplicaId, header: Option<Arc<Header>>) -> Vec<ReadId> {
-        let waiting = self.loading.remove(&id).unwrap_or_default();
+        let loading = self.loading.remove(&id);
         if let Some(header) = header {
-            self.forget(id);
+            self.drop_loaded(id);
             self.uses += 1;
             self.loaded.insert(id, (header, self.uses));
             self.used.insert(self.uses, id);
@@ -224,7 +264,7 @@ impl Tables {
                 "one last use for each table"
             );
         }
-        waiting
+        loading.map_or_else(Vec::new, |loading| loading.waiting)
     }
     /// Headers in memory, and headers being read.
     pub(super) fn len(&self) -> (usize, usize) {
@@ -232,6 +272,12 @@ impl Tables {
     }
     /// The replica changed, or is gone.
     pub(super) fn forget(&mut self, id: ReplicaId) {
+        self.drop_loaded(id);
+        if let Some(loading) = self.loading.get_mut(&id) {
+            loading.stale = true;
+        }
+    }
+    fn drop_loaded(&mut self, id: ReplicaId) {
         if let Some((_, use_no)) = self.loaded.remove(&id) {
             self.used.remove(&use_no);
         }

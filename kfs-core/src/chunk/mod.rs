@@ -3,7 +3,7 @@
 //! Read in this order: [`header`] and [`name`] (what is on the disk), `table` (blocks and the write-once
 //! rule), `write`, `chain` and `sync` (a piece's way in), `read` (its way out), `recovery` and
 //! `meta_on_chunk` (how a server starts and joins), `inventory` and `trash` (what it has, and what it is
-//! rid of). It never decides what a chunk is for: the meta server's word is carried out or refused.
+//! rid of), `scrub` (how rot is found that nobody reads). It never decides what a chunk is for: the meta server's word is carried out or refused.
 mod chain;
 pub mod copy;
 pub mod header;
@@ -15,6 +15,7 @@ mod parked;
 mod read;
 mod recovery;
 mod resume;
+mod scrub;
 mod space;
 mod sync;
 mod table;
@@ -31,6 +32,7 @@ use self::name::{ChunkName, ReplicaId};
 use self::parked::Parked;
 use self::read::{ReadId, Reads};
 use self::recovery::Start;
+use self::scrub::Scrub;
 use self::space::Space;
 use self::sync::DirSync;
 use self::trash::Trash;
@@ -64,6 +66,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The rack it is in; empty: none.
     pub rack: String,
+    /// Bytes a second that it reads by itself, to find what has rotted; 0: it does not.
+    pub scrub_rate: u64,
 }
 
 /// What the process around it asks for.
@@ -141,6 +145,25 @@ pub struct ChunkStatus {
     pub ranges_bad: u64,
     /// Bytes of pieces in memory now.
     pub piece_buffer_bytes: u64,
+    /// What it has read by itself, to find what has rotted.
+    pub scrub: ScrubStatus,
+}
+
+/// How far a chunkserver is with reading its replicas by itself.
+#[derive(Clone, PartialEq, Eq, Default, Debug, serde::Serialize)]
+pub struct ScrubStatus {
+    /// Bytes that matched their sums; those of holes do not count, they are not read.
+    pub bytes: u64,
+    /// Replicas of which all matched.
+    pub chunks: u64,
+    /// Blocks that did not match or could not be read, and headers that are not what they were.
+    pub bad: u64,
+    /// Rounds through all replicas that were ended.
+    pub rounds: u64,
+    /// How long ago the newest round began, in milliseconds.
+    pub began_ms_ago: Option<u64>,
+    /// How long ago the last round that was ended was ended, in milliseconds.
+    pub ended_ms_ago: Option<u64>,
 }
 
 /// What a chunkserver holds in memory, to be compared with its [`Limits`].
@@ -162,6 +185,8 @@ pub struct Bounds {
     pub reads_abandoned: usize,
     /// Disk reads in flight, of ranges and of headers, those included that nobody waits for.
     pub reads_at_disk: usize,
+    /// Disk reads in flight for the scrub, beside those.
+    pub reads_of_scrub: usize,
     /// Replicas being written, with their tables.
     pub writing: usize,
     /// Replicas that may be written and gave their tables back.
@@ -231,6 +256,7 @@ pub struct Chunk {
     /// Where the redo pages of newest headers are, of those that have one.
     placed: BTreeMap<ReplicaId, tail::Placed>,
     reads: Reads,
+    scrub: Scrub,
     trash: Trash,
     space: Space,
     counts: ChunkStatus,
@@ -317,6 +343,7 @@ impl Chunk {
             resumes: resume::Resumes::new(),
             placed: BTreeMap::new(),
             reads: Reads::new(config.limits.disk_reads_max(config.geometry)),
+            scrub: Scrub::new(config.scrub_rate),
             trash: Trash::default(),
             space: Space::default(),
             counts: ChunkStatus::default(),
@@ -349,7 +376,7 @@ impl Chunk {
             bytes,
         };
         let (copies, copy_jobs) = self.copies_held();
-        let abandoned = |job: &&Job| matches!(job, Job::Read(id) if !self.reads.waits(*id));
+        let abandoned = |job: &&Job| matches!(job, Job::Read(id) if !self.reads.waits(*id) && !self.reads.is_beside(*id));
         Bounds {
             rooms: self.links.rooms().map(room).collect(),
             links: self.links.loads().map(load).collect(),
@@ -359,6 +386,7 @@ impl Chunk {
             reads: self.reads.open(),
             reads_abandoned: self.jobs.values().filter(abandoned).count(),
             reads_at_disk: self.reads.at_disk(),
+            reads_of_scrub: self.reads.beside(),
             writing: self.writing.len(),
             parked: self.parked.len(),
             moving: self.trash.moving(),
@@ -376,6 +404,7 @@ impl Chunk {
         self.trash_on_time();
         self.park_on_time();
         self.copies_on_time();
+        self.scrub_on_time();
     }
 
     fn opened(&mut self, link: LinkId, peer: Peer) {
@@ -499,6 +528,7 @@ impl Chunk {
             bytes_free: self.space.bytes_free(),
             bytes_total: self.space.bytes_total(),
             piece_buffer_bytes: self.links.room_bytes() as u64,
+            scrub: self.scrub_status(),
             ..self.counts.clone()
         }
     }
@@ -566,7 +596,8 @@ impl Machine for Chunk {
             .map(|at| (at, "trash"));
         let park = self.park_at.map(|at| (at, "idle chunks"));
         let copies = self.copies_due().map(|at| (at, "a copy that stands still"));
-        [self.station_due(), trash, park, copies]
+        let scrub = self.scrub_due().map(|at| (at, "scrub"));
+        [self.station_due(), trash, park, copies, scrub]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)

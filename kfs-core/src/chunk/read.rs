@@ -7,6 +7,8 @@
 //! again, piles up nothing. What waits for the disk waits in its link's queue and goes with the link; links
 //! take turns.
 //!
+//! What [`super::scrub`] reads goes the same way, beside all this: nobody waits for its one read at the disk.
+//!
 //! [`Limits::disk_reads_max`]: crate::limits::Limits::disk_reads_max
 use super::inventory::{Lookup, Standing};
 use super::name::ReplicaId;
@@ -43,15 +45,40 @@ pub(super) struct Reads {
     /// Reads that the disk has, of ranges and of headers, those included that nobody waits for any more.
     at_disk: usize,
     at_disk_max: usize,
+    /// The read of the scrub that is not over, and what the disk has for it, if only for one that is.
+    scrub: Option<ReadId>,
+    beside: Option<AtDisk>,
 }
 
 #[derive(Clone, Debug)]
 struct Read {
-    link: LinkId,
-    request: u64,
+    reader: Reader,
     ask: ReadRange,
     /// How each block must look; filled when the disk is asked.
     expected: Vec<Expected>,
+    /// Whether the replica has become another one since: bytes of now say nothing about sums of before.
+    stale: bool,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reader {
+    Link { link: LinkId, request: u64 },
+    Scrub,
+}
+
+/// Among whose reads one counts at the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lane {
+    Links,
+    Scrub,
+}
+
+/// What a read asks of the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AtDisk {
+    Header(ReplicaId),
+    Range(ReadId),
 }
 
 /// Why bytes that were read are not served.
@@ -59,6 +86,15 @@ struct Read {
 pub(super) struct BadBlock {
     pub block: usize,
     pub why: String,
+}
+
+impl Reader {
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Link { .. } => Lane::Links,
+            Self::Scrub => Lane::Scrub,
+        }
+    }
 }
 
 impl Reads {
@@ -76,14 +112,53 @@ impl Reads {
     const fn disk_is_full(&self) -> bool {
         self.at_disk >= self.at_disk_max
     }
+    /// The disk has one read more.
+    fn goes_to_disk(&mut self, what: AtDisk, lane: Lane) {
+        match lane {
+            Lane::Links => self.at_disk += 1,
+            Lane::Scrub => {
+                assert_eq!(self.beside, None, "the scrub reads one thing at a time");
+                self.beside = Some(what);
+            }
+        }
+    }
     /// The disk has one read less.
-    fn off_disk(&mut self) {
+    fn goes_off_disk(&mut self, what: AtDisk) {
+        if self.beside == Some(what) {
+            self.beside = None;
+            return;
+        }
         let left = self.at_disk.checked_sub(1);
         self.at_disk = left.expect("a read ends at the disk once");
     }
-    /// Reads that are not answered.
+    /// Reads that links wait for.
     pub(super) fn open(&self) -> usize {
-        self.open.len()
+        self.open.len() - usize::from(self.scrub.is_some())
+    }
+    /// Reads that the disk has for the scrub: one, or none.
+    pub(super) fn beside(&self) -> usize {
+        usize::from(self.beside.is_some())
+    }
+    /// Whether the disk has it for the scrub.
+    pub(super) fn is_beside(&self, id: ReadId) -> bool {
+        self.beside == Some(AtDisk::Range(id))
+    }
+    /// Whether the scrub may read: what it read before is over, also at the disk.
+    pub(super) fn scrub_may(&self) -> bool {
+        self.scrub.is_none() && self.beside.is_none()
+    }
+    /// Takes a read on.
+    fn begin(&mut self, reader: Reader, ask: ReadRange) -> ReadId {
+        self.made += 1;
+        let id = ReadId(self.made);
+        let read = Read {
+            reader,
+            ask,
+            expected: Vec::new(),
+            stale: false,
+        };
+        self.open.insert(id, read);
+        id
     }
     /// Whether somebody waits for it.
     pub(super) fn waits(&self, id: ReadId) -> bool {
@@ -119,21 +194,19 @@ impl Chunk {
         if let Some(refusal) = refusal {
             return self.send(link, range_read(request, Err(refusal)));
         }
-        self.reads.made += 1;
-        let id = ReadId(self.reads.made);
-        self.reads.open.insert(
-            id,
-            Read {
-                link,
-                request,
-                ask,
-                expected: Vec::new(),
-            },
-        );
+        let id = self.reads.begin(Reader::Link { link, request }, ask);
         let at = self.links.get_mut(link).expect("a message just came on it");
         at.reads_open += 1;
         at.reads_queued.push_back(id);
         self.reads.ready(link);
+    }
+
+    /// Reads a range for the scrub; [`Chunk::scrub_has_read`] hears what came of it.
+    pub(super) fn read_for_scrub(&mut self, ask: ReadRange) {
+        assert!(self.reads.scrub_may(), "it has asked");
+        let id = self.reads.begin(Reader::Scrub, ask);
+        self.reads.scrub = Some(id);
+        self.read_step(id);
     }
 
     /// Whether a range may be served now. Asked again after every wait.
@@ -242,7 +315,8 @@ impl Chunk {
             chunk: read.ask.chunk,
             version: read.ask.version,
         };
-        let geometry = self.config.geometry;
+        let (geometry, lane) = (self.config.geometry, read.reader.lane());
+        let is_full = lane == Lane::Links && self.reads.disk_is_full();
         let blocks: Vec<_> = spans(geometry, read.ask.offset, u64::from(read.ask.len))
             .map(|span| span.block)
             .collect();
@@ -260,8 +334,11 @@ impl Chunk {
                 .map(|block| writing.tail.expected(&writing.table, *block))
                 .collect()
         } else {
-            if self.reads.disk_is_full() && !self.inventory.tables.has(replica) {
+            if is_full && !self.inventory.tables.has(replica) {
                 return self.reads.waiting.push_back(id);
+            }
+            if lane == Lane::Links {
+                self.inventory.tables.is_wanted(replica);
             }
             match self.inventory.tables.get(replica, id) {
                 Lookup::Loaded(header) => blocks
@@ -269,12 +346,12 @@ impl Chunk {
                     .map(|block| Expected::by(geometry, &header, *block))
                     .collect(),
                 Lookup::Loading => return,
-                Lookup::Load => return self.load_table(replica),
+                Lookup::Load => return self.load_table(replica, lane),
             }
         };
         let block_bytes = geometry.block_bytes as usize;
         let filled = expected.iter().rposition(|block| block.sum.is_some());
-        if filled.is_some() && self.reads.disk_is_full() {
+        if filled.is_some() && is_full {
             return self.reads.waiting.push_back(id);
         }
         let read = self.reads.open.get_mut(&id).expect("it was just found");
@@ -282,9 +359,9 @@ impl Chunk {
             read.expected = expected;
             return self.read_done(id, Ok(DiskDone::Data(Bytes::new())));
         };
-        self.reads.at_disk += 1;
         let len = last_filled * block_bytes + expected[last_filled].filled as usize;
         read.expected = expected;
+        self.reads.goes_to_disk(AtDisk::Range(id), lane);
         let file = replica.of(self.inventory.replicas[&replica].file).path();
         let offset = HEADER_BYTES + first as u64 * block_bytes as u64;
         self.disk(Job::Read(id), DiskOp::Read { file, offset, len });
@@ -293,14 +370,20 @@ impl Chunk {
     /// A table is still to be loaded that reads wait for, unless the replica has gone meanwhile.
     pub(super) fn table_is_missing(&mut self, id: ReplicaId) {
         if self.inventory.replicas.contains_key(&id) {
-            return self.load_table(id);
+            let for_scrub = |read| self.inventory.tables.is_waited_for(id, read);
+            let lane = if self.reads.scrub.is_some_and(for_scrub) {
+                Lane::Scrub
+            } else {
+                Lane::Links
+            };
+            return self.load_table(id, lane);
         }
         let waiting = self.inventory.tables.loaded(id, None);
         self.reads.again(waiting);
     }
 
-    fn load_table(&mut self, id: ReplicaId) {
-        self.reads.at_disk += 1;
+    fn load_table(&mut self, id: ReplicaId, lane: Lane) {
+        self.reads.goes_to_disk(AtDisk::Header(id), lane);
         let file = id.of(self.inventory.replicas[&id].file).path();
         let len = usize::try_from(HEADER_BYTES).expect("a header is small");
         self.disk(
@@ -314,7 +397,7 @@ impl Chunk {
     }
 
     pub(super) fn table_loaded(&mut self, id: ReplicaId, result: DiskResult) {
-        self.reads.off_disk();
+        self.reads.goes_off_disk(AtDisk::Header(id));
         let replica = self
             .inventory
             .replicas
@@ -324,6 +407,8 @@ impl Chunk {
             // Deleted, or being written: what waits looks again.
             None => None,
             Some(_) if self.writing.contains_key(&id) => None,
+            // It has changed since the header was read.
+            Some(_) if self.inventory.tables.is_stale(id) => return self.table_is_missing(id),
             Some((name, wseq, len)) => match self.read_header(name, result) {
                 // An older header of the same length may call a hole what has been written since.
                 Ok(header) if header.wseq >= wseq && header.len >= len => {
@@ -370,7 +455,7 @@ impl Chunk {
 
     /// The disk has ended a read, whether or not somebody still waits for it.
     pub(super) fn read_came(&mut self, id: ReadId, result: DiskResult) {
-        self.reads.off_disk();
+        self.reads.goes_off_disk(AtDisk::Range(id));
         self.read_done(id, result);
     }
 
@@ -407,6 +492,16 @@ impl Chunk {
         };
         match checked {
             Ok(whole) => self.read_ends(id, Ok(whole)),
+            Err(_) if read.stale => {
+                let read = self.reads.open.get_mut(&id).expect("it was just found");
+                read.expected.clear();
+                read.stale = false;
+                self.reads.again.push(id);
+            }
+            Err(_) if read.reader == Reader::Scrub && planted::is(Bug::ScrubSkips) => {
+                let (blocks, crc) = (Vec::new(), 0);
+                self.read_ends(id, Ok((Sums { blocks, crc }, Bytes::new())));
+            }
             Err(bad) => {
                 probe::hit(Probe::BadBlockSeen);
                 self.counts.blocks_bad += 1;
@@ -425,7 +520,13 @@ impl Chunk {
 
     fn read_ends(&mut self, id: ReadId, outcome: Result<(Sums, Bytes), Refusal>) {
         let read = self.reads.open.remove(&id).expect("a read ends once");
-        let Some(at) = self.links.get_mut(read.link) else {
+        let Reader::Link { link, request } = read.reader else {
+            self.reads.scrub = None;
+            let filled = |block: &Expected| u64::from(block.filled);
+            let bytes = read.expected.iter().map(filled).sum();
+            return self.scrub_has_read(&read.ask, outcome.map(|_| bytes));
+        };
+        let Some(at) = self.links.get_mut(link) else {
             return;
         };
         at.reads_open -= 1;
@@ -439,8 +540,17 @@ impl Chunk {
             self.counts.reads += 1;
             self.counts.bytes_read += u64::from(read.ask.len);
         }
-        self.send(read.link, range_read(read.request, outcome));
-        self.reads.ready(read.link);
+        self.send(link, range_read(request, outcome));
+        self.reads.ready(link);
+    }
+
+    /// What is read of this replica now may not be what its sums were of: it is deleted, and a copy of it may come; or
+    /// it is written anew behind its committed end. If they do not match, it is read again.
+    pub(super) fn reads_are_stale(&mut self, id: ReplicaId) {
+        for read in self.reads.open.values_mut() {
+            let of_it = (read.ask.chunk, read.ask.version) == (id.chunk, id.version);
+            read.stale |= of_it && !read.expected.is_empty();
+        }
     }
 
     /// Nobody reads this replica any more.
@@ -462,7 +572,10 @@ impl Chunk {
         let lost: BTreeSet<ReadId> = self
             .reads
             .open
-            .extract_if(.., |_, read| read.link == link)
+            .extract_if(
+                ..,
+                |_, read| matches!(read.reader, Reader::Link { link: of, .. } if of == link),
+            )
             .map(|(id, _)| id)
             .collect();
         if lost.is_empty() {

@@ -341,6 +341,7 @@ impl Chunk {
         });
         tracing::info!(%id, chain = %resume.order.chain, position, "a replica takes pieces again");
         self.inventory.tables.forget(id);
+        self.reads_are_stale(id);
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
             replica.broken = None;
         }

@@ -154,6 +154,7 @@ impl Chunk {
         );
         self.inventory.replicas.remove(&id);
         self.inventory.tables.forget(id);
+        self.reads_are_stale(id);
         if let Some(Placed::OnItsWay(reads)) = self.placed.remove(&id) {
             self.reads.again(reads);
         }

@@ -749,6 +749,7 @@ impl Configuration {
                     meta,
                     listen,
                     rack,
+                    scrub_rate,
                 } = config.clone();
                 put(
                     to,
@@ -759,6 +760,7 @@ impl Configuration {
                         meta: meta.into(),
                         listen: listen.into(),
                         rack,
+                        scrub_rate,
                     },
                 )
             }
@@ -813,6 +815,7 @@ impl Configuration {
                     meta: code.meta.into(),
                     listen: code.listen.into(),
                     rack: code.rack,
+                    scrub_rate: code.scrub_rate,
                 };
                 (Self::Chunk(config), code.geometry)
             }
@@ -890,6 +893,7 @@ struct ChunkCode {
     meta: Addr,
     listen: Addr,
     rack: String,
+    scrub_rate: u64,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -328,6 +328,9 @@ enum Happening {
 pub struct Rules {
     /// Disk operations, by server and description, that wait until they are let go.
     pub hold_disk: Vec<(usize, String)>,
+    /// Disk operations, by server and description, that are carried out at once, and whose end is heard of when they
+    /// are let go.
+    pub late_disk: Vec<(usize, String)>,
     /// Disk operations that fail, once each.
     pub fail_disk: Vec<(usize, String, DiskError)>,
     /// Writes that fail, once each, when the bytes are in the file already: only their sync failed.
@@ -370,6 +373,8 @@ pub struct World {
     pub rules: Rules,
     pub mono: Duration,
     pub limits: Limits,
+    /// Bytes a second that servers which are started read by themselves.
+    pub scrub_rate: u64,
     /// What reached clients: server, link, message.
     pub inbox: Vec<(usize, LinkId, Msg)>,
     /// Disk operations as they were carried out, and messages between servers as they were sent.
@@ -405,6 +410,7 @@ impl World {
             rules: Rules::default(),
             mono: Duration::from_secs(1_000),
             limits,
+            scrub_rate: 0,
             inbox: Vec::new(),
             trace: Vec::new(),
             queue: VecDeque::new(),
@@ -456,6 +462,7 @@ impl World {
             meta: meta_addr(),
             listen: server_addr(server),
             rack: String::new(),
+            scrub_rate: self.scrub_rate,
         })
     }
     pub fn start(&mut self, server: usize) {
@@ -613,6 +620,9 @@ impl World {
             .hold_disk
             .retain(|(_, held)| !held.contains(what) && !what.contains(held.as_str()));
         self.rules
+            .late_disk
+            .retain(|(_, late)| !late.contains(what) && !what.contains(late.as_str()));
+        self.rules
             .hold_sends
             .retain(|(_, held)| !held.contains(what));
         let (go, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
@@ -730,11 +740,17 @@ impl World {
         };
         self.trace.push(format!("{server}: {what}"));
         let input = Input::Disk { ticket, result };
-        self.queue.push_back(Happening::Input {
+        let ended = Happening::Input {
             server,
             life,
             input,
-        });
+        };
+        let late = |(at, late): &(usize, String)| *at == server && what.contains(late.as_str());
+        if self.rules.late_disk.iter().any(late) {
+            self.held.push((what, ended));
+        } else {
+            self.queue.push_back(ended);
+        }
     }
     fn handle(&mut self, server: usize, input: Input<Call>) {
         let mono = Instant(u64::try_from(self.mono.as_nanos()).unwrap());

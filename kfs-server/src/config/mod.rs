@@ -27,6 +27,7 @@ const MIN_REPLICAS: u8 = 2;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(3_600);
 const RE_REPLICATE_AFTER: Duration = Duration::from_secs(60);
 const COPY_RATE: u64 = 512 << 20;
+const SCRUB_RATE: u64 = 8 << 20;
 
 /// What a meta server is started with.
 #[derive(Clone, Debug)]
@@ -95,6 +96,8 @@ pub struct ChunkConfig {
     pub http: Option<SocketAddr>,
     /// The rack it is in; empty: none.
     pub rack: String,
+    /// Bytes a second that it reads by itself, to find what has rotted; 0: it does not.
+    pub scrub_rate: u64,
     /// A new file that everything it is told is recorded in; `None`: nothing is.
     pub record: Option<PathBuf>,
     /// Bounds of queues.
@@ -112,6 +115,7 @@ impl ChunkConfig {
             listen: any,
             http: Some(any),
             rack: String::new(),
+            scrub_rate: SCRUB_RATE,
             record: None,
             limits: Limits::REAL,
         }
@@ -201,6 +205,9 @@ pub struct ChunkFlags {
     /// The rack this server stands in: replicas are spread over racks [default: none]
     #[arg(long, value_name = "NAME", env = "KFS_RACK", value_parser = value::parse_rack)]
     rack: Option<String>,
+    /// So many bytes a second are read when nobody asks for them, to find what has rotted; 0: none [default: 8MiB]
+    #[arg(long, value_name = "BYTES", env = "KFS_SCRUB_RATE", value_parser = value::parse_size_or_zero)]
+    scrub_rate: Option<u64>,
     #[command(flatten)]
     common: CommonFlags,
 }
@@ -289,7 +296,7 @@ const META_KEYS: [&str; 11] = [
     "serve-lease",
     "trash-grace",
 ];
-const CHUNK_KEYS: [&str; 3] = ["log-json", "meta", "rack"];
+const CHUNK_KEYS: [&str; 4] = ["log-json", "meta", "rack", "scrub-rate"];
 
 impl MetaFlags {
     /// The settings in force: flags and environment, then the file, then defaults.
@@ -379,6 +386,7 @@ impl ChunkFlags {
         let listen = file.or("listen", self.listen, str::parse)?;
         let http = file.or("http", self.http, str::parse)?;
         let rack = file.or("rack", self.rack, value::parse_rack)?;
+        let scrub_rate = file.or("scrub-rate", self.scrub_rate, value::parse_size_or_zero)?;
         let record = file.or("record", self.common.record.clone(), path)?;
         let logging = self.common.logging(&mut file)?;
         let config = ChunkConfig {
@@ -387,6 +395,7 @@ impl ChunkFlags {
             listen: address("listen", listen, CHUNK_PORT)?,
             http: Some(address("http", http, CHUNK_HTTP_PORT)?),
             rack: rack.unwrap_or_default(),
+            scrub_rate: scrub_rate.unwrap_or(SCRUB_RATE),
             record,
             limits: Limits::REAL,
         };
@@ -502,6 +511,27 @@ mod tests {
         );
         assert_eq!(config.listen, "127.0.0.1:20000".parse().unwrap());
         assert_eq!(logging.format, telemetry::Format::Json);
+    }
+
+    #[test]
+    fn what_a_chunkserver_reads_by_itself_has_a_default_a_unit_and_an_off() {
+        let rate = |args: &[&str]| {
+            let flags = ChunkFlags::try_parse_from([&["kfs-chunkserver"], args].concat());
+            flags.map(|flags| flags.resolve().unwrap().0.scrub_rate)
+        };
+        assert_eq!(rate(&["--data", "/d"]).unwrap(), 8 << 20);
+        for (said, bytes) in [("0", 0), ("0MiB", 0), ("64KiB", 65_536)] {
+            assert_eq!(
+                rate(&["--data", "/d", "--scrub-rate", said]).unwrap(),
+                bytes
+            );
+            let file = toml(&format!("data = '/d'\nscrub-rate = '{said}'\n"));
+            let path = file.path().to_str().unwrap();
+            assert_eq!(rate(&["--config", path]).unwrap(), bytes);
+        }
+        assert!(rate(&["--data", "/d", "--scrub-rate", "slowly"]).is_err());
+        let embedded = ChunkConfig::embedded("/d", SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        assert_eq!(embedded.scrub_rate, 8 << 20);
     }
 
     #[test]

@@ -107,6 +107,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// If the text is none of these, or nothing.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let size = parse_size_or_zero(text)?;
+    if size == 0 {
+        return Err(format!("'{text}' is nothing: at least one byte is meant"));
+    }
+    Ok(size)
+}
+
+pub(super) fn parse_size_or_zero(text: &str) -> Result<u64, String> {
     let shape = || format!("'{text}' is not a number of bytes such as 64KiB, 256MiB or 1GiB");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let count: u64 = text[..digits].parse().map_err(|_| shape())?;
@@ -118,10 +126,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         "T" | "TiB" => 40,
         _ => return Err(shape()),
     };
-    count
-        .checked_mul(1 << shift)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(shape)
+    count.checked_mul(1 << shift).ok_or_else(shape)
 }
 
 pub(super) fn parse_replicas(text: &str) -> Result<u8, String> {

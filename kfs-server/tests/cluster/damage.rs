@@ -63,6 +63,33 @@ async fn a_flipped_bit_in_a_chunk_is_never_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_that_nobody_reads_is_found_and_made_good() {
+    let mut cluster = Cluster::start(3);
+    let kfs = cluster.client();
+    let data = content(3, 300_000);
+    put(&kfs, "/f", &data).await;
+    cluster.chunks[0].kill();
+    let chunk = only_chunk(&cluster, 0);
+    let before = std::fs::read(&chunk).unwrap();
+    let offset = HEADER_BYTES + 4 * 65_536 + 1_000;
+    flip(&chunk, offset);
+    cluster.restart_chunk(0);
+    cluster.servers_up(&kfs, 3).await;
+    until_async("it is made good", async || {
+        let status = kfs.status().await.ok()?;
+        let whole = status.replicas_damaged == 0 && status.chunks_under_replicated == 0;
+        (whole && status.replication_work.copied == 1).then_some(())
+    })
+    .await;
+    let at = usize::try_from(offset).unwrap();
+    assert_eq!(std::fs::read(&chunk).unwrap()[at], before[at]);
+    for n in [1, 2] {
+        cluster.chunks[n].kill();
+    }
+    expect_content(&cluster.client(), "/f", &data).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_bit_in_a_header_costs_one_replica_and_no_byte() {
     let mut cluster = Cluster::start(3);
     let kfs = cluster.client();

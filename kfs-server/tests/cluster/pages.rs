@@ -67,6 +67,20 @@ async fn the_pages_tell_what_the_cluster_does() {
             metrics.contains("kfs_written_bytes_total 300000\n"),
             "{metrics}"
         );
+        // It is being written, as far as it knows, or was read once or more since.
+        assert_eq!(shown["server"]["scrub_bad"], 0);
+        for name in ["bytes", "chunks", "rounds"] {
+            let said = shown["server"][format!("scrub_{name}")].as_u64();
+            assert!(said.is_some(), "{name}: {shown}");
+            assert!(
+                metrics.contains(&format!("kfs_scrub_{name}_total ")),
+                "{metrics}"
+            );
+        }
+        assert!(
+            shown["server"]["scrub_round_age_s"].as_f64().is_some(),
+            "a server that is ready has begun: {shown}"
+        );
         assert_eq!(http_get(ready.http, "/readyz").0, 200);
     }
     assert!(read >= 300_000, "what was read was read somewhere");

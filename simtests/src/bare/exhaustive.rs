@@ -364,6 +364,7 @@ fn schedule(seed: u64, jobs: Vec<Job>) -> Schedule {
         buggify_permille: 0,
         checkpoint_ms: 0,
         log_mirror: false,
+        scrub_rate: 0,
         clients: vec![ClientPlan { actors: vec![jobs] }],
         faults: Vec::new(),
     }

@@ -2,7 +2,7 @@
 //! once more, and all that was acked is read back.
 use super::sim::Sim;
 use crate::disk::DiskModel;
-use crate::observe::record::Record;
+use crate::observe::record::{Hurt, Record};
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::status::Truth;
 use crate::oracle::{Verdicts, Violation, equal, log, order, replicas};
@@ -278,7 +278,8 @@ fn check_disks(sim: &mut Sim) -> Result<(), Violation> {
                 verified += bytes;
             }
         }
-        if !there.is_enough(held, sim.hurt.is_empty(), &sim.schedule) {
+        let hurt = Hurt::of(sim.hurt.len(), &sim.schedule);
+        if !there.is_enough(held, hurt, &sim.schedule) {
             let what = format!(
                 "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
             );

@@ -356,6 +356,7 @@ fn schedule(written: &Written) -> Schedule {
         buggify_permille: 0,
         checkpoint_ms: 0,
         log_mirror: false,
+        scrub_rate: 0,
         clients: vec![client.clone(), client],
         faults: Vec::new(),
     }

@@ -627,6 +627,7 @@ impl Sim {
                 meta: addr_of(0),
                 listen: addr_of(server),
                 rack: format!("rack{}", server % 3),
+                scrub_rate: schedule.scrub_rate,
             })))
         };
         self.begin(server, process);

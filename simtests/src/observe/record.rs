@@ -82,16 +82,40 @@ pub struct Replicas {
     pub absent: usize,
 }
 
+/// Which disks of chunkservers were hurt in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hurt {
+    /// None.
+    Nobody,
+    /// Some of them.
+    Some,
+    /// All of them, one after the other.
+    Everybody,
+}
+
+impl Hurt {
+    /// So many chunkservers were hurt in a run of this setup.
+    #[must_use]
+    pub const fn of(hurt: usize, setup: &Schedule) -> Self {
+        match hurt {
+            0 => Self::Nobody,
+            all if all + 1 >= setup.servers => Self::Everybody,
+            _ => Self::Some,
+        }
+    }
+}
+
 impl Replicas {
     /// Whether so many, found on disks that were not hurt, are as many as they must be. Those above what a file asks
     /// for may have gone since.
     #[must_use]
-    pub fn is_enough(self, held: usize, nobody_was_hurt: bool, of: &Schedule) -> bool {
+    pub fn is_enough(self, held: usize, hurt: Hurt, of: &Schedule) -> bool {
         let needed = self.present.min(usize::from(of.replication));
-        match of.class {
-            _ if nobody_was_hurt => self.absent == 0 && held >= needed,
-            Class::Live | Class::Clean => held > 0,
-            Class::Safe => true,
+        match (hurt, of.class) {
+            (Hurt::Nobody, _) => self.absent == 0 && held >= needed,
+            (Hurt::Some, Class::Live | Class::Clean) => held > 0,
+            // Who reads everything in the end sees what they hold.
+            (Hurt::Everybody, _) | (Hurt::Some, Class::Safe) => true,
         }
     }
 }

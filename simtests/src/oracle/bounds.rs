@@ -117,6 +117,7 @@ pub fn chunk(
         bounds.reads_abandoned,
         bounds.reads_at_disk,
     )?;
+    judge.most("reads of the scrub", bounds.reads_of_scrub, 1)?;
     judge.most("copies being made", bounds.copies, COPIES_MAX)?;
     // Ranges are written in runs of blocks that are no holes; and a step besides.
     let runs = RANGES_MAX * (piece / geometry.block_bytes as usize + 1) + 1;
@@ -128,6 +129,7 @@ pub fn chunk(
     // One write each piece; one sync and one step of its making each replica; one header each parked one.
     let most = bounds.pieces
         + bounds.reads_at_disk
+        + bounds.reads_of_scrub
         + 2 * bounds.writing
         + bounds.parked
         + bounds.moving
@@ -240,12 +242,13 @@ mod tests {
             reads: 4,
             reads_abandoned: 1,
             reads_at_disk: 7,
+            reads_of_scrub: 1,
             writing: 1,
             parked: 0,
             moving: 0,
             copies: 1,
             copy_jobs: 3,
-            jobs: 3 + 7 + 2 + 3 + JOBS_OF_ITS_OWN,
+            jobs: 3 + 7 + 1 + 2 + 3 + JOBS_OF_ITS_OWN,
         }
     }
 
@@ -255,7 +258,7 @@ mod tests {
             |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY, OnTheirWay(1));
         judge(&full()).unwrap();
         type More = (&'static str, fn(&mut chunk::Bounds));
-        let more: [More; 8] = [
+        let more: [More; 9] = [
             ("position 0", |bounds| bounds.rooms[0].bytes += 1),
             ("reads of one link", |bounds| bounds.links[0].reads += 1),
             ("on their way out", |bounds| bounds.links[0].bytes += 10_000),
@@ -263,6 +266,7 @@ mod tests {
             ("reads not answered", |bounds| bounds.reads += 1),
             ("reads at the disk", |bounds| bounds.reads_at_disk += 1),
             ("nobody waits", |bounds| bounds.reads_abandoned = 8),
+            ("reads of the scrub", |bounds| bounds.reads_of_scrub += 1),
             ("disk operations", |bounds| bounds.jobs += 1),
         ];
         for (what, more) in more {

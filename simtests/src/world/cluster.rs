@@ -456,6 +456,7 @@ async fn serve(
             meta: addr_of(0),
             listen: addr_of(server),
             rack: format!("rack{}", server % 3),
+            scrub_rate: setup.scrub_rate,
         });
         let (_caller, calls) = kfs_drive::calls(|_| {});
         let machine = Tapped::new(machine, observer, record.clone(), name.clone());

@@ -5,6 +5,7 @@ use super::shared::Shared;
 use crate::disk::DiskModel;
 use crate::keyed::Keyed;
 use crate::observe::overseer::Overseer;
+use crate::observe::record::Hurt;
 use crate::oracle::bounds::OnTheirWay;
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::status::Truth;
@@ -261,7 +262,7 @@ fn check_disks(cluster: &Cluster, record: &Shared, setup: &Schedule) -> Result<u
                 verified += bytes;
             }
         }
-        if !there.is_enough(held, hurt.is_empty(), setup) {
+        if !there.is_enough(held, Hurt::of(hurt.len(), setup), setup) {
             let what = format!(
                 "{located:?}: {held} replicas are on disks, the meta server counts {there:?}"
             );

@@ -7,8 +7,14 @@ use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::workload::job::Job;
 
+/// Bytes a second that chunkservers read by themselves: some three chunks with their headers.
+const SCRUB_RATE: u64 = 64 << 10;
+/// When a block rots first, and how long the others have then to be found out and made good.
+const ROTS_FIRST: u64 = 1_500;
+const ROTS_EVERY: u64 = 12_000;
+
 /// All of them.
-pub(super) const ALL: [Scenario; 5] = [
+pub(super) const ALL: [Scenario; 6] = [
     Scenario {
         name: "server-gone-for-good",
         about: "a chunkserver is gone and does not come back: what it had is copied to others; when it is back, it has too much",
@@ -72,6 +78,35 @@ pub(super) const ALL: [Scenario; 5] = [
             Schedule {
                 clients: one(jobs),
                 faults: vec![planned(Trigger::At(1_200), rots, 1)],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "block-rots-and-nobody-reads",
+        about: "the same block rots on one replica after another, and nobody reads the file until it has on all",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let which = Which::FromLast(draws.below(16));
+            let mut servers = [1, 2, 3];
+            draws.shuffle(&mut servers);
+            let rots = |(nth, server): (u64, usize)| {
+                let spot = Spot {
+                    under: "chunks/".into(),
+                    which,
+                    bytes: 256,
+                };
+                let fault = Fault::Spoil(server, spot, Damage::Corrupt);
+                planned(Trigger::At(ROTS_FIRST + nth * ROTS_EVERY), fault, 1)
+            };
+            let idle = Job::Idle {
+                ms: ROTS_FIRST + 3 * ROTS_EVERY,
+            };
+            Schedule {
+                // Two chunks, to their ends: they are at rest at once.
+                clients: one(vec![write("/d0/p", &[Some(4_096)]), idle, read("/d0/p")]),
+                faults: (0..).zip(servers).map(rots).collect(),
+                scrub_rate: SCRUB_RATE,
                 ..small(seed)
             }
         },

@@ -73,6 +73,7 @@
 //! | a sync fails that was to save a page in its place | `place-is-not-saved` | `failed-place-believed` |
 //! | a page of synced bytes is read while more is appended to it | `log-read-while-written` | `waiting-page-expected` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
+//! | a block rots that nobody reads, on one replica after another | `block-rots-and-nobody-reads` | `scrub-skips` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
@@ -181,6 +182,7 @@ fn small(seed: u64) -> Schedule {
         buggify_permille: 0,
         checkpoint_ms: 0,
         log_mirror: false,
+        scrub_rate: 0,
         clients: Vec::new(),
         faults: Vec::new(),
     }
