@@ -3,6 +3,7 @@
 //! One file per concern: `meta_on_client` (the link and session to the meta server), `links` (to the
 //! chunkservers), `locate` and `read`, and for writing `cut`, `open_chunk` and `write`. This file is what
 //! they are called by: calls in, events out, and who gets which answer.
+mod append;
 mod cut;
 mod links;
 mod locate;
@@ -17,7 +18,7 @@ use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
 pub use self::write::PIECE_COST;
-use self::write::{FILE_BYTES_MAX, Fate, Identity, Writer};
+use self::write::{Fate, Identity, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
 use crate::limits::{
@@ -790,105 +791,6 @@ impl Client {
             }
             (outcome, _) => self.reach.answer(id, outcome, |_| None),
         }
-    }
-
-    /// The file may be written further; its last chunk is taken over first, unless it ends with a whole one.
-    fn appending(
-        &mut self,
-        now: Instant,
-        id: CallId,
-        name: String,
-        outcome: Result<Reply, Failure>,
-    ) {
-        let geometry = self.reach.meta.geometry();
-        let (session, file, replication, size) = match (outcome, geometry) {
-            (
-                Ok(Reply::Done(
-                    session,
-                    Done::Appending {
-                        file,
-                        replication,
-                        size,
-                    },
-                )),
-                Some(_),
-            ) => (session, file, replication, size),
-            (outcome, _) => return self.reach.answer(id, outcome, |_| None),
-        };
-        if size > FILE_BYTES_MAX {
-            let what = format!("the meta server says that {name} has {size} bytes");
-            return self.reach.fail(id, Status::Protocol, &what);
-        }
-        // One of a session that is over holds nothing any more; it only waits to be closed.
-        let is_writer = |writer: &Writer| (writer.file(), writer.session()) == (file, session);
-        if self
-            .writers
-            .values()
-            .chain(self.opening.values())
-            .any(is_writer)
-        {
-            let what = format!("{name} is open for writing here already");
-            return self.reach.fail(id, Status::BadRequest, &what);
-        }
-        let handle = self.new_handle();
-        let who = Identity {
-            handle,
-            file,
-            session,
-            geometry: geometry.expect("it was just seen"),
-            name,
-        };
-        let (index, within) = who.geometry.chunk_at(size);
-        let mut writer = Writer::new(who, &self.reach);
-        writer.reopened(size, replication);
-        if within == 0 {
-            self.writers.insert(handle, writer);
-            self.reach.outbox.event(
-                id,
-                Event::Appending {
-                    handle,
-                    file,
-                    replication,
-                    end: size,
-                },
-            );
-            return;
-        }
-        self.opening.insert(handle, writer);
-        let op = MutateOp::TakeOver { file, index };
-        let asker = Asker::TakeOver { id, handle, index };
-        self.reach.meta.ask(now, asker, Ask::MutateIn(session, op));
-    }
-
-    /// The last chunk of a file may be written further, or not.
-    fn taken_over(
-        &mut self,
-        now: Instant,
-        id: CallId,
-        (handle, index): (Handle, u64),
-        outcome: Result<Done, Failure>,
-    ) {
-        // The client may be going away.
-        let Some(mut writer) = self.opening.remove(&handle) else {
-            let failure = outcome.err().unwrap_or_else(confused);
-            return self.reach.outbox.event(id, Event::Failed(failure));
-        };
-        let event = match writer.taken_over(now, index, outcome) {
-            Ok((file, replication, end)) => {
-                self.writers.insert(handle, writer);
-                Event::Appending {
-                    handle,
-                    file,
-                    replication,
-                    end,
-                }
-            }
-            Err(failure) => {
-                writer.let_go(&mut self.reach);
-                Event::Failed(failure)
-            }
-        };
-        self.reach.outbox.event(id, event);
     }
 
     fn chunkserver_said(&mut self, now: Instant, link: LinkId, msg: Msg) {
