@@ -153,6 +153,25 @@ impl Closed {
         };
         self.rig.send(self.servers[nth].link, sealed);
     }
+    /// These servers seal what they are ordered to, to give a copy of this, and were ordered nothing else.
+    #[track_caller]
+    fn give_copies(&mut self, of: [usize; 2], has: Content) {
+        for nth in of {
+            for order in self.orders(nth) {
+                let Head::SealChunk(order) = order else {
+                    panic!("to give a copy: {order:?}")
+                };
+                let sealed = ChunkSealed {
+                    term: order.term,
+                    chunk: order.chunk,
+                    version: order.version,
+                    outcome: Ok(has),
+                    next_lost: false,
+                };
+                self.rig.send(self.servers[nth].link, sealed);
+            }
+        }
+    }
     /// These servers were ordered to go on at this write once they are raised from another one.
     #[track_caller]
     fn raises(&mut self, members: &[usize], from: WriteSeq, raised: WriteSeq) -> Vec<ResumeChunk> {
@@ -380,21 +399,7 @@ fn of_members_that_differ_those_with_the_most_go_on_and_the_client_writes_behind
     let mut copied = false;
     for _ in 0..20 {
         at.rests();
-        for nth in [1, 2] {
-            for order in at.orders(nth) {
-                let Head::SealChunk(order) = order else {
-                    panic!("to give a copy: {order:?}")
-                };
-                let sealed = ChunkSealed {
-                    term: order.term,
-                    chunk: order.chunk,
-                    version: order.version,
-                    outcome: Ok(has(LEN + 500, SECOND)),
-                    next_lost: false,
-                };
-                at.rig.send(at.servers[nth].link, sealed);
-            }
-        }
+        at.give_copies([1, 2], has(LEN + 500, SECOND));
         let orders = at.orders(0).into_iter();
         copied |= orders
             .filter(|order| matches!(order, Head::CopyChunk(_)))
@@ -504,21 +509,7 @@ fn a_copy_that_was_begun_before_stays_until_another_takes_its_place() {
     let copy = |at: &mut Closed, has: Content| {
         for _ in 0..700 {
             at.beats();
-            for nth in [0, 1] {
-                for order in at.orders(nth) {
-                    let Head::SealChunk(order) = order else {
-                        panic!("to give a copy: {order:?}")
-                    };
-                    let sealed = ChunkSealed {
-                        term: order.term,
-                        chunk: order.chunk,
-                        version: order.version,
-                        outcome: Ok(has),
-                        next_lost: false,
-                    };
-                    at.rig.send(at.servers[nth].link, sealed);
-                }
-            }
+            at.give_copies([0, 1], has);
             let orders = at.rig.orders(&at.servers[2]);
             for order in orders {
                 match order {
