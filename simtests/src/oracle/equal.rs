@@ -7,7 +7,9 @@
 //!   died before a sync reached it, or its chunk was never closed), it is not longer, and what it has of a
 //!   block the other has too: what a sync covered is not written again. Always.
 //! - *Closed files are equal.* Once a close was acked, all members of a chunk that readers see say the same
-//!   wseq: the close synced all of it, and nobody writes it any more. Of a file whose session ended without a
+//!   wseq: the close synced all of it, and nobody writes it any more. Somebody may have begun to take the chunk
+//!   over, and it never came into the log: then some are raised, and committed length and sums must be the same
+//!   ([`raised_only`]). Of a file whose session ended without a
 //!   close, or that is still open ([`Closed::Abandoned`]), syncs in the background may have come further on one
 //!   member than on another; what size reports named is the same by the rule before.
 //! - *Everybody is there.* If readers may see bytes of the chunk, every member that is listed has a file whose
@@ -64,6 +66,9 @@ struct Copy<'a> {
     bytes: bytes::Bytes,
     slot: Slot,
 }
+
+/// The number of a session's first write of a chunk that it took over is a multiple of this.
+const TENURE: u64 = 1 << 40;
 
 type Name = (FileId, ChunkId, Version);
 
@@ -137,7 +142,7 @@ pub fn check(
             }
         }
     }
-    everybody_is_there(state, shelves, &chunks, closed, hurt)?;
+    everybody_is_there(state, shelves, &chunks, block_bytes, closed, hurt)?;
     Ok(compared)
 }
 
@@ -175,6 +180,7 @@ fn everybody_is_there(
     state: &State,
     shelves: &[Shelf<'_>],
     chunks: &BTreeMap<Name, Vec<Copy<'_>>>,
+    block_bytes: usize,
     closed: impl Fn(FileId) -> Closed,
     hurt: impl Fn(&str, &str) -> bool,
 ) -> Result<(), Violation> {
@@ -207,7 +213,8 @@ fn everybody_is_there(
             };
             let acked = state.writer(owned.file).is_none() && closed(owned.file) == Closed::Acked;
             let first = *first.get_or_insert(copy);
-            if acked && first.slot.wseq != copy.slot.wseq {
+            if acked && first.slot.wseq != copy.slot.wseq && !raised_only(first, copy, block_bytes)
+            {
                 let (one, other) = (first.slot.wseq, copy.slot.wseq);
                 let what = format!(
                     "{}: the file is closed, and one is at write {one}, the other at {other}",
@@ -226,27 +233,34 @@ fn pair(name: Name, one: &Copy<'_>, other: &Copy<'_>) -> String {
     format!("chunk {chunk} version {version} of file {file} on {one} and {other}")
 }
 
+/// Whether the later of two replicas is the other one raised to a tenure's first number, and nothing besides: all
+/// that a takeover leaves behind that was broken off before the log had it.
+fn raised_only(one: &Copy<'_>, other: &Copy<'_>, block_bytes: usize) -> bool {
+    let later = one.slot.wseq.max(other.slot.wseq);
+    later % TENURE == 0 && holds_other(&one.slot, &other.slot, block_bytes).is_none()
+}
+
 fn unequal(one: &Copy<'_>, other: &Copy<'_>, block_bytes: usize) -> Option<String> {
-    let block_bytes = u32::try_from(block_bytes).expect("a block is small");
-    let zeros = padded_sum(&[], block_bytes);
     let (left, right) = (&one.slot, &other.slot);
-    let wseq = left.wseq;
-    let differs = |what: &str, left: String, right: String| {
-        Some(format!(
-            "differ at write {wseq}: {what} {left} against {right}"
-        ))
-    };
-    if left.len != right.len {
-        return differs("committed", left.len.to_string(), right.len.to_string());
-    }
     // A copy has no pieces: nobody asks for those of a chunk at rest.
     let copied = left.pieces.is_empty() || right.pieces.is_empty();
-    if left.pieces != right.pieces && !copied {
-        return differs(
-            "pieces",
-            format!("{:?}", left.pieces),
-            format!("{:?}", right.pieces),
-        );
+    let difference = if left.pieces != right.pieces && !copied {
+        let (left, right) = (&left.pieces, &right.pieces);
+        Some(format!("pieces {left:?} against {right:?}"))
+    } else {
+        holds_other(left, right, block_bytes)
+    };
+    difference.map(|what| format!("differ at write {}: {what}", left.wseq))
+}
+
+/// What one has committed and the other has not, whatever their writes are.
+fn holds_other(left: &Slot, right: &Slot, block_bytes: usize) -> Option<String> {
+    let block_bytes = u32::try_from(block_bytes).expect("a block is small");
+    let zeros = padded_sum(&[], block_bytes);
+    let differs =
+        |what: &str, left: String, right: String| Some(format!("{what} {left} against {right}"));
+    if left.len != right.len {
+        return differs("committed", left.len.to_string(), right.len.to_string());
     }
     let sum = |slot: &Slot, block: usize| {
         let has = slot.bitmap[block / 8] >> (block % 8) & 1 == 1;
@@ -438,6 +452,19 @@ pub(super) mod tests {
         other[10..13].copy_from_slice(&[2, 1, 3]);
         let seen = judge(&state, [file(&one, 2), file(&other, 2)], Closed::Acked).unwrap_err();
         assert!(seen.what.contains("byte 10 of block 0"), "{seen}");
+    }
+
+    #[test]
+    fn a_takeover_that_was_broken_off_leaves_the_same_bytes_or_is_seen() {
+        let state = state(with_a_file());
+        let closed = |raised, wseq| {
+            let files = [file(&bytes(100), 2), file(&bytes(raised), wseq)];
+            judge(&state, files, Closed::Acked).map(|_| ())
+        };
+        assert_eq!(closed(100, TENURE), Ok(()));
+        assert!(closed(100, TENURE + 1).is_err(), "somebody wrote");
+        assert!(closed(101, TENURE).is_err());
+        assert!(closed(100, 3).is_err());
     }
 
     #[test]
