@@ -427,8 +427,9 @@ pub fn proven(segment: &[u8], durable: LogSeq, read: Epoch) -> Result<Proven, Mi
         }
         newest.bytes += padded;
         newest.last = LogSeq(header.first.0 + u64::from(header.count) - 1);
-        if newest.last <= proven.last.max(durable) {
-            // A mark, which holds nothing that could be too new; or what is known to be durable.
+        // A mark holds nothing that could be too new. A batch of which a record is durable is so as a whole: a
+        // checkpoint may be of a record in the middle of one.
+        if newest.last <= proven.last || header.first <= durable {
             proven = newest;
         }
     }
@@ -889,6 +890,9 @@ mod tests {
         assert_eq!(proven_of(&bytes[..2 * page], 0), (page, 0));
         // A checkpoint of record 6 is there: so much is durable.
         assert_eq!(proven_of(&bytes, 6), (4 * page, 6));
+        // One of record 4 too: the batch that has it has another one behind it.
+        assert_eq!(proven_of(&bytes[..3 * page], 4), (3 * page, 5));
+        assert_eq!(proven_of(&bytes[..3 * page], 3), (2 * page, 3));
         // A mark proves what is before it, and holds nothing itself.
         let (marked, _) = segment(&[3, 2, 0]);
         assert_eq!(proven_of(&marked, 0), (4 * page, 5));
