@@ -84,6 +84,15 @@ bugs! {
     /// Only who holds the same goes on.
     TakeoverTakesAll, "takeover-takes-all", "D1",
         "a chunk is taken over with all members that have what was synced, though they differ";
+    /// Who has less gets what the others have.
+    EveningTakesLess, "evening-takes-the-less", "L",
+        "of replicas at rest that differ, who has more is to copy what the others have";
+    /// It keeps what it has until then.
+    EveningDropsFirst, "evening-drops-first", "L",
+        "of replicas at rest that differ, who has less is no member until it has its copy";
+    /// What all have said is in the log as a whole.
+    SealForgetsMore, "seal-forgets-more", "D3",
+        "a chunk is sealed with the digest of more than the log says was synced";
     /// After a crash the page is written in its place.
     RedoPageIgnored, "redo-page-ignored", "D2",
         "a redo page that is found at a start is left where it is";

@@ -243,6 +243,10 @@ probes! {
     ChunkSealed, "chunk-sealed";
     /// Replicas of a chunk at rest are not the same.
     SealDiffers, "seal-differs";
+    /// One of them that has less is to get a copy of what another one has.
+    EveningOrdered, "evening-ordered";
+    /// All of them hold more than was reported, and that is in the log now.
+    SealedMore, "sealed-more";
     /// A change waits after a start for chunkservers that may have seen more of the log.
     WitnessesAwaited, "log-witnesses-awaited";
     /// An operator has accepted that.

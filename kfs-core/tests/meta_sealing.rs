@@ -170,15 +170,6 @@ fn replicas_that_are_not_the_same_are_not_sealed_and_serve_on() {
 }
 
 #[test]
-fn what_was_not_reported_is_not_sealed_though_all_who_are_there_have_it() {
-    let mut at = Closed::begin();
-    at.pass(REST);
-    at.all_say([Ok(longer()), Ok(longer()), Ok(longer())]);
-    assert_eq!(at.sealed(), None);
-    assert_eq!(at.comes_back(0, content(durable(LEN))), keep());
-}
-
-#[test]
 fn nobody_is_asked_while_a_file_is_written_or_a_replica_is_missing() {
     let mut at = Closed::begin();
     let mut other = at.rig.client(2);

@@ -8,13 +8,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 102] = [
+pub const SHOWN: [(&str, Bug); 107] = [
     ("others-go-on-in-turn", Bug::TakeoverNotRaised),
     ("member-comes-back-with-more", Bug::TakeoverNotRaised),
     ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),
     (
         "power-fails-while-a-chunk-is-taken-over",
         Bug::RaiseUnsynced,
+    ),
+    ("writer-dies-and-nobody-goes-on", Bug::EveningTakesLess),
+    ("writer-dies-and-nobody-goes-on", Bug::EveningDropsFirst),
+    ("writer-dies-and-nobody-goes-on", Bug::SealForgetsMore),
+    (
+        "takeover-is-broken-off-and-nobody-goes-on",
+        Bug::EveningTakesLess,
+    ),
+    (
+        "takeover-is-broken-off-and-nobody-goes-on",
+        Bug::EveningDropsFirst,
     ),
     ("format", Bug::IdentityUnnamed),
     ("at-rest-loses-power", Bug::SealOverActiveSlot),

@@ -46,6 +46,9 @@ pub struct Schedule {
     /// Bytes a second that chunkservers read by themselves; 0: none.
     #[serde(default)]
     pub scrub_rate: u64,
+    /// Whether the run goes on until all chunks are sealed: what their members hold is judged then.
+    #[serde(default)]
+    pub rests: bool,
     /// What clients do.
     pub clients: Vec<ClientPlan>,
     /// What goes wrong.

@@ -5,8 +5,10 @@
 //! another name. That one gets the name of a replica when all of it is durable, so a crash leaves a whole
 //! replica or none; what is left of a copy is removed at the next start. Blocks of zeros stay holes.
 //!
-//! A replica that stands here already and is damaged is replaced by the rename: until then it stays as it is,
-//! as it may have blocks that nobody else has.
+//! A replica that stands here already is replaced by the rename: one that is damaged, which stays as it is until then
+//! as it may have blocks that nobody else has, and one that has less than another, which is read and counts until
+//! then. Neither is sealed or takes pieces while it is to be replaced; so a copy never takes the place of a replica
+//! that has come further than when it was ordered.
 use super::header::{FIRST_GENERATION, Header, Slot};
 use super::inventory::{Replica, Standing};
 use super::name::{CHUNKS, ChunkName, ReplicaId};
@@ -65,6 +67,8 @@ pub(super) struct Copy {
     moved: Instant,
     /// Somebody ordered meanwhile that the replica goes.
     doomed: bool,
+    /// What the replica counted for that it is about to replace.
+    replaces: Option<Standing>,
 }
 
 /// How far a copy is.
@@ -474,6 +478,7 @@ impl Chunk {
             digest: Digest::default(),
             moved: self.now.mono,
             doomed: false,
+            replaces: None,
         };
         self.copies.insert(name.id(), copy);
         let file = name.copy_path();
@@ -716,6 +721,7 @@ impl Chunk {
     /// The copy is durable under its own name: it takes the replica's, whatever stands there.
     fn copy_is_whole(&mut self, id: ReplicaId) {
         let why = format!("{} replaces {id} by a copy", self.who());
+        let mut replaces = None;
         if self.inventory.replicas.contains_key(&id) {
             probe::hit(Probe::CopyReplaces);
             self.break_chain(id, WriteSeq(0), &why);
@@ -726,12 +732,14 @@ impl Chunk {
             }
             // Whoever reads the old one now is told to look elsewhere: it is not compared with the new one's sums.
             if let Some(replica) = self.inventory.replicas.get_mut(&id) {
+                replaces = Some(replica.standing);
                 replica.standing = Standing::Damaged;
             }
             self.refuse_reads(id, &Refusal::new(Status::NotServed, why));
         }
         let copy = self.copies.get_mut(&id).expect("it was just found");
         copy.stage = Stage::Renaming;
+        copy.replaces = replaces;
         let (from, to, source) = (copy.name.copy_path(), copy.name.path(), copy.source);
         self.disk(
             Job::Copy(id, source, Stage::Renaming),
@@ -784,8 +792,26 @@ impl Chunk {
         tracing::warn!(%id, %refusal, "a replica cannot be copied");
         self.drop_source(copy.source);
         self.drop_copy_file(&copy);
+        self.is_not_replaced(&copy, &refusal);
         let (link, request) = copy.from;
         self.send(link, copied(request, copy.order.term, id, Err(refusal)));
+    }
+
+    /// A copy was about to take the place of a replica, and could not.
+    fn is_not_replaced(&mut self, copy: &Copy, refusal: &Refusal) {
+        let (id, here) = (copy.id(), self.station.term() == Some(copy.order.term));
+        let Some(standing) = copy.replaces else {
+            return;
+        };
+        self.inventory.tables.forget(id);
+        if copy.stage == Stage::Naming {
+            // One of them stands there, and which of them after a crash nobody knows.
+            return self.report_damage(id, None, refusal.detail.clone());
+        }
+        // In another term it counts for what was said of it there.
+        if let Some(replica) = self.inventory.replicas.get_mut(&id).filter(|_| here) {
+            replica.standing = standing;
+        }
     }
 
     /// Nothing rests on what was written of it.

@@ -473,7 +473,10 @@ impl Serving {
                 link.role = LinkRole::Unsaid;
             }
             self.member_lost(io, server, why);
-            self.copying.server_down(server);
+            if self.copying.server_down(server) {
+                let lease = io.config.timing.serve_lease;
+                self.sealing.look_later(io.now.mono, lease);
+            }
             self.rechains_lost(io, server);
         }
     }

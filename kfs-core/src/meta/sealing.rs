@@ -3,11 +3,16 @@
 //! From then on a replica of it is what the log says, or damaged: one that lost a sync, one whose disk was set back,
 //! and one that has more than the others because its writer died in the middle of a sync. Who is asked takes no more
 //! pieces, as the writer may be gone without knowing it; and what all have said stays so until the record is made,
-//! for each of them is still in the term that it said it in. Where they differ, or have more than size reports have
-//! named, as after the death of a writer, the chunk stays as it is: as far as readers see, they are the same.
+//! for each of them is still in the term that it said it in.
+//!
+//! After the death of a writer, or a takeover that was broken off, they may differ behind what size reports have named.
+//! As far as readers see they are the same; but they are made equal first ([`super::copying::evening`]). If all hold
+//! the same then, and it is more than was reported, the log has that from now on: as many as the file asks for have
+//! it, so a member that is away and has less is none that is needed. Files stay as long as they are.
 //!
 //! A file is looked at when it was closed some time ago. Whatever else brings chunks to rest (the end of a session, a
 //! copy that was missing, a start) only says that all chunks are to be looked through again, a few at a time.
+use super::copying::evening::Uneven;
 use super::record::{By, Sealed};
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
@@ -113,6 +118,20 @@ impl Sealing {
     pub(super) fn look_later(&mut self, now: Instant, lease: Duration) {
         self.missed = true;
         self.look_at = self.look_at.max(now + lease * REST);
+    }
+    /// As [`Self::look_later`], if it was not to be so anyway.
+    pub(super) fn missed(&mut self) {
+        self.missed = true;
+    }
+    /// The members of a chunk are to be asked again.
+    pub(super) fn ask_again(&mut self, file: FileId, index: u64, at: Instant) {
+        let all = false;
+        self.push(Turn {
+            at,
+            file,
+            index,
+            all,
+        });
     }
     fn push(&mut self, turn: Turn) {
         if self.queue.len() < QUEUE_MAX {
@@ -223,6 +242,7 @@ impl Serving {
         let good = self.good(chunk);
         if self.sealing.asks(chunk.chunk)
             || self.copying.makes(chunk.chunk)
+            || self.copying.evens(chunk.chunk)
             || good.len() < usize::from(self.state.replication(at.0))
         {
             return Asking::Later;
@@ -262,12 +282,9 @@ impl Serving {
                 self.sealing.asked.remove(&m.chunk);
                 let at = self.state.owners.get(&m.chunk);
                 match at.filter(|_| refusal.status == Status::Busy) {
-                    Some((file, index)) => self.sealing.push(Turn {
-                        at: io.now.mono + AGAIN,
-                        file,
-                        index,
-                        all: false,
-                    }),
+                    Some((file, index)) => {
+                        self.sealing.ask_again(file, index, io.now.mono + AGAIN);
+                    }
                     None => self.sealing.missed = true,
                 }
             }
@@ -278,8 +295,9 @@ impl Serving {
     /// Seals a chunk, if all have said the same of it and are still those who have it.
     fn seal(&mut self, io: &mut Io, chunk: ChunkId) {
         let asked = &self.sealing.asked[&chunk];
-        let said: Vec<Option<Content>> = asked.answers.values().map(|(_, said)| *said).collect();
-        let Some(said) = said.into_iter().collect::<Option<Vec<Content>>>() else {
+        let said = asked.answers.iter();
+        let said = said.map(|(server, (term, said))| Some((*server, *term, (*said)?)));
+        let Some(said) = said.collect::<Option<Vec<(ServerIndex, Term, Content)>>>() else {
             return;
         };
         let asked = self
@@ -290,7 +308,7 @@ impl Serving {
         let Some((_, owned, log)) = self.at_rest(chunk) else {
             return;
         };
-        let same_terms = asked.answers.iter().all(|(server, (term, _))| {
+        let same_terms = said.iter().all(|(server, term, _)| {
             let orders = self.roster.orders_to(*server);
             orders.is_some_and(|(_, now)| now == *term)
         });
@@ -300,25 +318,28 @@ impl Serving {
             self.sealing.missed = true;
             return;
         }
-        let content = said[0];
-        // More than was reported a member that is away need not have, and it is as good as these.
-        let is_all = owned.synced == Some(content.durable);
-        if !is_all || said.iter().any(|other| *other != content) {
-            probe::hit(Probe::SealDiffers);
-            tracing::info!(%chunk, ?said, "the replicas of a chunk at rest are not the same, or have more than was reported");
-            return;
+        let version = owned.version;
+        let (.., content) = said[0];
+        if said.iter().any(|(.., other)| *other != content) {
+            return self.differ(io, chunk, Uneven { version, said });
         }
-        if !owned.is_had_by(log, content) || self.has_room(RECORD_BYTES, LOG_RESERVE).is_err() {
+        let known = owned.synced.unwrap_or_default();
+        let has_all = owned.is_had_by(log, content) && content.durable.covers(known);
+        if !has_all || self.has_room(RECORD_BYTES, LOG_RESERVE).is_err() {
             self.sealing.missed = true;
             return;
         }
+        if content.durable != known {
+            probe::hit(Probe::SealedMore);
+            tracing::info!(%chunk, ?content, ?known, "a chunk at rest is sealed with more than was reported of it");
+        }
         probe::hit(Probe::ChunkSealed);
-        let version = owned.version;
         let sealed = Sealed {
             chunk,
             version,
             content,
         };
         self.commit(io, By::NOBODY, sealed);
+        self.copying.is_even(chunk);
     }
 }

@@ -129,7 +129,8 @@ pub(crate) struct ChunkState {
     pub(crate) members: Arc<[ServerIndex]>,
     /// Which request of the file's writer made it: if that one is asked again, nobody was told of it.
     pub(crate) opened_by: RequestNumber,
-    /// How far size reports say it is synced; `None` before one has named it. If it is sealed: all of it.
+    /// How far size reports say it is synced, or what a record has made known since; `None` before a report has named
+    /// it. If it is sealed: all of it.
     pub(crate) synced: Option<Durable>,
     /// Of what it holds, once it is sealed.
     pub(crate) sealed: Option<Digest>,

@@ -365,6 +365,7 @@ fn schedule(seed: u64, jobs: Vec<Job>) -> Schedule {
         checkpoint_ms: 0,
         log_mirror: false,
         scrub_rate: 0,
+        rests: false,
         clients: vec![ClientPlan { actors: vec![jobs] }],
         faults: Vec::new(),
     }

@@ -30,6 +30,8 @@ const COPIES_MAX: Duration = Duration::from_secs(120);
 const SETTLES: Duration = Duration::from_secs(2);
 /// How often it is waited for that.
 const STILL_MAX: usize = 30;
+/// After so long what nobody writes any more is sealed: sessions are over, and all chunks were looked through.
+const RESTS: Duration = Duration::from_secs(120);
 /// How long it may take if what is lost is asked for until the call's time is up.
 const AUDIT_OF_LOSSES_MAX: Duration = Duration::from_secs(1_200);
 
@@ -66,6 +68,7 @@ fn live(sim: &mut Sim) -> Result<(), Violation> {
     verdicts.hear(copies(sim));
     // It is at rest also if what was read is wrong.
     verdicts.hear(rest(sim));
+    verdicts.hear(sealed(sim));
     verdicts.end()
 }
 
@@ -158,6 +161,28 @@ fn copies(sim: &mut Sim) -> Result<(), Violation> {
         return Ok(());
     }
     truth(sim)?.copies_are_made()
+}
+
+/// Waits until all chunks are sealed, in a run that is about that: then their members hold just what the log says.
+fn sealed(sim: &mut Sim) -> Result<(), Violation> {
+    if !sim.schedule.rests || sim.record.violation.is_some() || !sim.hurt.is_empty() {
+        return Ok(());
+    }
+    let is_sealed = |sim: &Sim| {
+        sim.meta()
+            .and_then(Meta::state)
+            .is_some_and(rest::is_sealed)
+    };
+    for _ in 0..RESTS.as_nanos() / SETTLES.as_nanos() {
+        if is_sealed(sim) {
+            break;
+        }
+        sim.run_until(SETTLES, |_| false);
+    }
+    // What the log of the machine has is on its disk then.
+    still(sim);
+    let logged = logged(sim)?;
+    equal::sealed_as_held(&logged, &rest::shelves(&logged, &chunkservers(sim)))
 }
 
 /// Judges the cluster as it stands, once nobody works any more.

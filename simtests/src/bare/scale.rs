@@ -357,6 +357,7 @@ fn schedule(written: &Written) -> Schedule {
         checkpoint_ms: 0,
         log_mirror: false,
         scrub_rate: 0,
+        rests: false,
         clients: vec![client.clone(), client],
         faults: Vec::new(),
     }

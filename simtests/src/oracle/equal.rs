@@ -176,6 +176,38 @@ pub fn members_are_there(
     Ok(())
 }
 
+/// Every chunk that has something to be read is sealed, and each of its members holds what the log says: no more, and no
+/// less. That they hold the same then is what [`check`] sees.
+///
+/// # Errors
+/// The first that is not, or that holds something else.
+pub fn sealed_as_held(state: &State, shelves: &[Shelf<'_>]) -> Result<(), Violation> {
+    let broken = |what| Err(Violation::new("O4", "L", what));
+    for owned in state.chunks().filter(|owned| owned.log.len > 0) {
+        let path = format!("chunks/{}.{}.{}", owned.named, owned.chunk, owned.version);
+        if let Some(writer) = state.writer(owned.file) {
+            return broken(format!("{path} is still written, by session {writer}"));
+        }
+        let mut held = Vec::new();
+        for shelf in shelves {
+            let member = shelf.server;
+            if member.is_some_and(|member| owned.members.contains(&member)) {
+                let bytes = shelf.disk.contents(&path).unwrap_or_default();
+                let slot = Slot::newest(&bytes).map(|slot| (slot.len, slot.wseq));
+                held.push((shelf.name, slot));
+            }
+        }
+        let known = owned.synced.unwrap_or_default();
+        let known = owned.sealed.map(|_| (known.len, known.wseq.0));
+        if known.is_none() || held.iter().any(|(_, held)| *held != known) {
+            return broken(format!(
+                "{path} is at rest: its members hold (bytes, write) {held:?}, and the log says {known:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn everybody_is_there(
     state: &State,
     shelves: &[Shelf<'_>],
@@ -237,7 +269,7 @@ fn pair(name: Name, one: &Copy<'_>, other: &Copy<'_>) -> String {
 /// that a takeover leaves behind that was broken off before the log had it.
 fn raised_only(one: &Copy<'_>, other: &Copy<'_>, block_bytes: usize) -> bool {
     let later = one.slot.wseq.max(other.slot.wseq);
-    later % TENURE == 0 && holds_other(&one.slot, &other.slot, block_bytes).is_none()
+    later.is_multiple_of(TENURE) && holds_other(&one.slot, &other.slot, block_bytes).is_none()
 }
 
 fn unequal(one: &Copy<'_>, other: &Copy<'_>, block_bytes: usize) -> Option<String> {

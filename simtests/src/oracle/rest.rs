@@ -13,7 +13,7 @@ use kfs_core::identity::Identity;
 use kfs_core::ids::{ChunkId, ServerIndex};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::Meta;
-use kfs_core::meta::record::Logged;
+use kfs_core::meta::record::{Logged, Record as Logs};
 use kfs_core::meta::state::State;
 use std::collections::BTreeSet;
 
@@ -62,6 +62,7 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         verdicts.hear::<()>(Err(Violation::new("O7", "N3", what)));
     }
     verdicts.hear(grows(&records));
+    verdicts.hear(members_stay(&records));
     verdicts.hear(temporary::check(&records, &logged));
     let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
@@ -95,6 +96,47 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
         judged.undecided = 1;
     }
     verdicts.end().map(|()| judged)
+}
+
+/// A chunk of a file that nobody writes has no fewer members after a record than before, unless it has as many as the
+/// file asks for: who is to get another replica keeps the one it has until then.
+///
+/// # Errors
+/// The first record after which it has.
+fn members_stay(records: &[Logged]) -> Result<(), Violation> {
+    let mut state = State::default();
+    for logged in records {
+        let before = match &logged.record {
+            Logs::MembersChanged(changed) => state.chunk(changed.chunk),
+            _ => None,
+        };
+        let broken = |why| Violation::new("O7", "N3", why);
+        state.apply(logged).map_err(broken)?;
+        let Some(before) = before.filter(|before| state.writer(before.file).is_none()) else {
+            continue;
+        };
+        let now = state.chunk(before.chunk).map_or(0, |now| now.members.len());
+        let least = before.members.len().min(usize::from(before.wanted));
+        if now < least {
+            let (seq, chunk, members) = (logged.seq, before.chunk, before.members.len());
+            let what = format!(
+                "record {seq}: chunk {chunk} is at rest and had {members} members; it has {now} now, and {} are wanted",
+                before.wanted
+            );
+            return Err(Violation::new("O4", "L", what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody writes a file any more, and the log says of every chunk that has something to be read what its
+/// replicas hold.
+#[must_use]
+pub fn is_sealed(state: &State) -> bool {
+    let mut chunks = state.chunks();
+    chunks.all(|owned| {
+        state.writer(owned.file).is_none() && (owned.sealed.is_some() || owned.log.len == 0)
+    })
 }
 
 /// What a log's states were, they may become: looked at after each third of it.

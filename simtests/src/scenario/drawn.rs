@@ -311,6 +311,7 @@ fn draw(odds: Odds, seed: u64) -> Schedule {
         checkpoint_ms: Keyed::new(seed, "checkpoints").pick(&[0, 150, 600, 2_000]),
         log_mirror: Keyed::new(seed, "log mirror").percent(40),
         scrub_rate: Keyed::new(seed, "scrub").pick(&[0, 64 << 10, 1 << 20]),
+        rests: false,
         clients: (0..clients)
             .map(|client| ClientPlan {
                 actors: (0..actors)

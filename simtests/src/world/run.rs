@@ -9,7 +9,7 @@ use crate::observe::record::Hurt;
 use crate::oracle::bounds::OnTheirWay;
 use crate::oracle::rest::{self, AtRest};
 use crate::oracle::status::Truth;
-use crate::oracle::{Verdicts, Violation, log, order, replicas};
+use crate::oracle::{Verdicts, Violation, equal, log, order, replicas};
 use crate::outcome::Totals;
 use crate::schedule::{Class, Schedule};
 use crate::workload::client::{list, read_all};
@@ -28,6 +28,8 @@ const WORK_MAX: Duration = Duration::from_secs(1_200);
 const READY_MAX: Duration = Duration::from_secs(60);
 /// How long copies may take, in seconds.
 const COPIES_SECONDS_MAX: u32 = 60;
+/// After so many seconds what nobody writes any more is sealed.
+const RESTS_SECONDS_MAX: u32 = 120;
 /// The client process that reads everything back.
 const VERIFIER: u32 = 1_000_000;
 
@@ -114,6 +116,9 @@ async fn live(
     totals.bytes_verified_on_disk = verified.unwrap_or_default();
     // It is at rest also if what is on the disks is wrong.
     verdicts.hear(judge_rest(cluster, record, setup));
+    if setup.rests && hurt.is_empty() {
+        verdicts.hear(sealed(cluster).await);
+    }
     verdicts.end()
 }
 
@@ -148,6 +153,24 @@ async fn copies_settle(cluster: &Cluster, setup: &Schedule) -> Result<(), Violat
         sleep(Duration::from_secs(1)).await;
     }
     Ok(())
+}
+
+/// Waits until all chunks are sealed: then their members hold just what the log says.
+async fn sealed(cluster: &Cluster) -> Result<(), Violation> {
+    let logged = || {
+        let logged = State::replay(&log::records(&cluster.meta_disk())?);
+        logged.map_err(|why| Violation::new("O7", "N3", why))
+    };
+    for _ in 0..RESTS_SECONDS_MAX {
+        if rest::is_sealed(&logged()?) {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    let disks = cluster.look(|name, disk| (name.to_owned(), disk.clone()));
+    let servers: Vec<_> = disks.iter().map(|(name, disk)| (&**name, disk)).collect();
+    let logged = logged()?;
+    equal::sealed_as_held(&logged, &rest::shelves(&logged, &servers))
 }
 
 /// Judges the cluster as it stands, once nobody works any more.

@@ -9,6 +9,7 @@
 //! What lacks replicas is found by looking through all chunks, a bounded number at a time, and queued by copies
 //! left. A server that was silent only lately may merely be restarting: it is waited for, less long if there is
 //! only one copy left.
+pub(super) mod evening;
 mod retries;
 pub(super) mod strays;
 
@@ -30,6 +31,7 @@ use crate::wire::chunk_meta::{
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
 use core::time::Duration;
+use evening::Evening;
 use retries::{RETRIES_MAX, Retries};
 use std::collections::{BTreeMap, BTreeSet};
 use strays::Stray;
@@ -39,8 +41,9 @@ const LOOKED_AT: usize = 2_048;
 const QUEUE_MAX: usize = 1_024;
 /// Copies in the whole cluster at once.
 const MAKING_MAX: usize = 256;
-/// What there is in memory of it at most: copies that are made, and chunks that wait for their turn or another try.
-pub const WORK_MAX: usize = QUEUE_MAX + MAKING_MAX + RETRIES_MAX;
+/// What there is in memory of it at most: copies that are made, and chunks that wait for their turn or another try, as
+/// they lack replicas or have some that differ.
+pub const WORK_MAX: usize = QUEUE_MAX + MAKING_MAX + RETRIES_MAX + evening::WORK_MAX;
 /// Chunks of the queue that are decided on in one go.
 const DECIDED: usize = 16;
 /// Between two goes, and after everything was looked at without anything to do.
@@ -69,6 +72,7 @@ pub(super) struct Copying {
     /// By copies left.
     queue: BTreeSet<(u8, ChunkId)>,
     making: BTreeMap<ChunkId, Making>,
+    evening: Evening,
     retries: Retries,
     /// Until then the rate is used up.
     paid_until: Instant,
@@ -88,6 +92,9 @@ struct Making {
     due: Instant,
 }
 
+/// How many copies each server makes or gives.
+type Loads = BTreeMap<ServerIndex, usize>;
+
 /// What is to be done about a chunk.
 enum Decision {
     /// Nothing, or nothing now.
@@ -106,7 +113,7 @@ enum Decision {
 impl Copying {
     pub(super) fn status(&self) -> ReplicationStatus {
         ReplicationStatus {
-            waiting: (self.queue.len() + self.retries.len()) as u64,
+            waiting: (self.queue.len() + self.retries.len() + self.evening.waiting()) as u64,
             copying: self.making.len() as u64,
             copied: self.made,
             copied_bytes: self.bytes,
@@ -115,32 +122,38 @@ impl Copying {
         }
     }
     pub(super) fn len(&self) -> usize {
-        self.making.len() + self.queue.len() + self.retries.len()
+        self.making.len() + self.queue.len() + self.retries.len() + self.evening.len()
     }
     /// Whether a copy of the chunk is being made.
     pub(super) fn makes(&self, chunk: ChunkId) -> bool {
         self.making.contains_key(&chunk)
     }
+    /// Whether members of the chunk differ, and it waits for its turn.
+    pub(super) fn evens(&self, chunk: ChunkId) -> bool {
+        self.evening.waits(chunk)
+    }
+    /// A chunk is sealed: all of its replicas are the same.
+    pub(super) fn is_even(&mut self, chunk: ChunkId) {
+        self.evening.settled(chunk);
+    }
     /// A server is there that was not.
     pub(super) fn server_up(&mut self, now: Instant) {
         self.retries.server_up(now);
-    }
-    fn failed(&mut self, chunk: ChunkId, now: Instant) {
-        self.failed += 1;
-        self.retries.failed(chunk, now);
+        self.evening.server_up(now);
     }
     /// Whether a chunk that was found is to wait for its turn now.
     fn has_turn(&self, chunk: ChunkId, now: Instant) -> bool {
         !self.making.contains_key(&chunk) && !self.retries.waits(chunk, now)
     }
-    /// A server is gone: it makes no copies, and gives none.
-    pub(super) fn server_down(&mut self, server: ServerIndex) {
+    /// A server is gone: it makes no copies, and gives none. Whether it would have.
+    pub(super) fn server_down(&mut self, server: ServerIndex) -> bool {
+        let before = self.making.len();
         self.making
             .retain(|_, making| making.server != server && making.source != server);
+        self.making.len() < before
     }
-    /// How many copies each server makes or gives.
-    fn loads(&self) -> BTreeMap<ServerIndex, usize> {
-        let mut loads = BTreeMap::new();
+    fn loads(&self) -> Loads {
+        let mut loads = Loads::new();
         for making in self.making.values() {
             for server in [making.server, making.source] {
                 *loads.entry(server).or_default() += 1;
@@ -156,6 +169,7 @@ impl Serving {
         let wanting = self.copies.uneven() > 0
             || (self.roster.has_damage() && !planted::is(Bug::DamageLeft))
             || !self.copying.queue.is_empty()
+            || self.copying.evening.waiting() > 0
             || !self.copying.making.is_empty();
         (wanting && self.state.tail_lost.is_none()).then_some(self.copying.next)
     }
@@ -171,7 +185,7 @@ impl Serving {
         for (chunk, making) in overdue {
             probe::hit(Probe::CopyOverdue);
             tracing::warn!(%chunk, server = %making.server, "a copy was not made in time");
-            self.copying.failed(chunk, now);
+            self.copy_failed(io, chunk);
         }
         if self.copying.queue.is_empty() {
             self.look_for_work(now);
@@ -179,7 +193,7 @@ impl Serving {
         let mut loads = self.copying.loads();
         let mut left_over = Vec::new();
         for _ in 0..DECIDED {
-            if self.copying.paid_until > now + BURST || self.copying.making.len() >= MAKING_MAX {
+            if self.copying.is_at_limit(now) {
                 break;
             }
             let Some((had, chunk)) = self.copying.queue.pop_first() else {
@@ -202,7 +216,10 @@ impl Serving {
             }
         }
         self.copying.queue.extend(left_over);
+        // Behind what is missing: all of these have what the log says.
+        self.even(io, &mut loads);
         let idle = self.copying.queue.is_empty()
+            && self.copying.evening.waiting() == 0
             && self.copying.from == ChunkId(0)
             && !core::mem::take(&mut self.copying.found);
         self.copying.next = now + if idle { PAUSE } else { EVERY };
@@ -211,6 +228,9 @@ impl Serving {
     /// Fills the queue from the next chunks, and from those that are damaged.
     fn look_for_work(&mut self, now: Instant) {
         if self.copying.from == ChunkId(0) {
+            let mut evening = core::mem::take(&mut self.copying.evening);
+            evening.retain(|chunk| self.is_unsealed(chunk));
+            self.copying.evening = evening;
             let mut retries = core::mem::take(&mut self.copying.retries);
             retries.retain(|chunk| self.is_wanting(chunk));
             self.copying.retries = retries;
@@ -265,12 +285,13 @@ impl Serving {
         })
     }
 
-    fn next_step(
-        &self,
-        io: &mut Io,
-        chunk: ChunkId,
-        loads: &BTreeMap<ServerIndex, usize>,
-    ) -> Decision {
+    /// Whether a chunk is at rest and not sealed: its replicas may differ.
+    fn is_unsealed(&self, chunk: ChunkId) -> bool {
+        self.at_rest(chunk)
+            .is_some_and(|(_, owned, _)| owned.sealed.is_none())
+    }
+
+    fn next_step(&self, io: &mut Io, chunk: ChunkId, loads: &Loads) -> Decision {
         let Some(((file, _), owned, log)) = self.at_rest(chunk) else {
             return Decision::Leave;
         };
@@ -450,7 +471,20 @@ impl Serving {
         };
         if !ordered {
             self.copying.making.remove(&m.chunk);
-            self.copying.failed(m.chunk, io.now.mono);
+            self.copy_failed(io, m.chunk);
+        }
+    }
+
+    /// A copy was not made: it is tried again later.
+    fn copy_failed(&mut self, io: &Io, chunk: ChunkId) {
+        let now = io.now.mono;
+        self.copying.failed += 1;
+        if self.is_wanting(chunk) || !self.is_unsealed(chunk) {
+            self.copying.retries.failed(chunk, now);
+        } else {
+            // All have what the log says, and are asked again then whether they are the same.
+            let at = self.copying.evening.failed(chunk, now);
+            self.rests_again(chunk, at);
         }
     }
 
@@ -501,7 +535,7 @@ impl Serving {
         ) else {
             return false;
         };
-        tracing::info!(%chunk, %server, %source, bytes = has.len, "a replica is missing: it is copied");
+        tracing::info!(%chunk, %server, %source, bytes = has.len, "a replica is copied");
         let order = CopyChunk {
             term,
             file: self.state.named(chunk, file),
@@ -540,15 +574,17 @@ impl Serving {
         match &m.outcome {
             Err(refusal) => {
                 probe::hit(Probe::CopyRefused);
-                self.copying.failed(m.chunk, io.now.mono);
+                self.copy_failed(io, m.chunk);
                 tracing::warn!(chunk = %m.chunk, %server, %refusal, "a replica could not be copied");
             }
             Ok(has) => {
                 let counts = self.counts(io, server, (m.chunk, m.version), *has);
                 self.copying.retries.settled(m.chunk);
+                self.copying.evening.settled(m.chunk);
                 if counts == Some(true) {
                     self.copying.made += 1;
                     self.copying.bytes += has.durable.len;
+                    self.rests_again(m.chunk, io.now.mono);
                 } else if counts.is_none() {
                     // It stays where it is, and is found again when the chunk is at rest, or the log has room.
                     probe::hit(Probe::CopyUnregistered);

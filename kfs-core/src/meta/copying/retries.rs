@@ -23,7 +23,8 @@ struct Retry {
 }
 
 impl Retries {
-    pub(super) fn failed(&mut self, chunk: ChunkId, now: Instant) {
+    /// Gives when it is tried again.
+    pub(super) fn failed(&mut self, chunk: ChunkId, now: Instant) -> Instant {
         let failures = self.failures(chunk) + 1;
         if self.of.len() >= RETRIES_MAX && failures == 1 {
             let soonest = self.of.iter().min_by_key(|(_, retry)| retry.at);
@@ -33,6 +34,7 @@ impl Retries {
         }
         let at = now + FIRST * 2u32.pow((failures - 1).min(DOUBLINGS_MAX));
         self.of.insert(chunk, Retry { failures, at });
+        at
     }
     /// It was made, or is not wanted any more.
     pub(super) fn settled(&mut self, chunk: ChunkId) {
@@ -44,6 +46,10 @@ impl Retries {
     /// How often it failed: what was tried is then not tried first.
     pub(super) fn failures(&self, chunk: ChunkId) -> u32 {
         self.of.get(&chunk).map_or(0, |retry| retry.failures)
+    }
+    /// When it is tried again.
+    pub(super) fn at(&self, chunk: ChunkId) -> Option<Instant> {
+        self.of.get(&chunk).map(|retry| retry.at)
     }
     pub(super) fn waits(&self, chunk: ChunkId, now: Instant) -> bool {
         self.of.get(&chunk).is_some_and(|retry| retry.at > now)

@@ -102,6 +102,7 @@ impl Serving {
         probe::hit(Probe::TakeoverAsked);
         // What was said of it at rest may not be so any more when the last one says so.
         self.sealing.forget(wish.chunk);
+        self.not_at_rest(wish.chunk);
         if known.is_some() {
             let (chunk, version) = (wish.chunk, wish.version);
             self.commit(io, By::NOBODY, Unsealed { chunk, version });

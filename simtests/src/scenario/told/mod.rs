@@ -52,6 +52,7 @@
 //! | a writer dies in a sync that has reached only some, and another goes on | `writer-dies-in-a-sync` | `takeover-takes-all` |
 //! | a server with more of a dead writer's writes than all comes back when another has gone on | `member-comes-back-with-more` | `takeover-not-raised` |
 //! | power fails as a chunk is taken over | `power-fails-while-a-chunk-is-taken-over` | `raise-unsynced` |
+//! | a writer dies in a sync, or a takeover is broken off, and nobody goes on; servers fail while who has less gets copies | `writer-dies-and-nobody-goes-on`, `takeover-is-broken-off-and-nobody-goes-on` | `evening-takes-the-less`, `evening-drops-first`, `seal-forgets-more` |
 //! | heartbeats pass one way only | `heartbeats-pass-one-way` | `silence-forgiven` |
 //! | a host sleeps for longer than its lease, and wakes in the middle of a write; the meta server's host too | `host-sleeps-and-wakes` | `silence-forgiven` |
 //! | a bit rots, and a part of its block is read | `block-rots-and-a-part-is-read` | `partial-read-unverified` |
@@ -88,6 +89,7 @@ mod chains;
 mod chunks;
 mod copies;
 mod disks;
+mod evening;
 mod holes;
 mod log;
 mod mirror;
@@ -128,6 +130,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(chains::ALL)
         .chain(chunks::ALL)
         .chain(copies::ALL)
+        .chain(evening::ALL)
         .chain(holes::ALL)
         .chain(places::ALL)
         .chain(rare::ALL)
@@ -183,6 +186,7 @@ fn small(seed: u64) -> Schedule {
         checkpoint_ms: 0,
         log_mirror: false,
         scrub_rate: 0,
+        rests: false,
         clients: Vec::new(),
         faults: Vec::new(),
     }

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 use crate::schedule::{Schedule, Speed};
 use crate::workload::job::{End, Fill, Job};
 
-const NAME: &str = "/d0/on";
+pub(super) const NAME: &str = "/d0/on";
 
 /// All of them.
 pub(super) const ALL: [Scenario; 4] = [
@@ -131,12 +131,12 @@ fn another(draws: &mut Keyed) -> Vec<crate::schedule::ClientPlan> {
 }
 
 /// In the middle of a sync of the first client.
-fn in_a_sync(draws: &mut Keyed) -> Trigger {
+pub(super) fn in_a_sync(draws: &mut Keyed) -> Trigger {
     let message = draws.pick(&["ChainSync", "ChainSynced"]);
     Trigger::AfterMessage(message.into(), 2 + draws.below(5), draws.below(8))
 }
 
-fn slow_syncs(seed: u64) -> Schedule {
+pub(super) fn slow_syncs(seed: u64) -> Schedule {
     let base = small(seed);
     Schedule {
         speed: Speed {
@@ -147,13 +147,13 @@ fn slow_syncs(seed: u64) -> Schedule {
     }
 }
 
-fn append(fill: Vec<Fill>, end: End) -> Job {
+pub(super) fn append(fill: Vec<Fill>, end: End) -> Job {
     let name = NAME.into();
     Job::Append { name, fill, end }
 }
 
 /// Within one chunk, synced every few pieces.
-fn written(draws: &mut Keyed, end: End) -> Job {
+pub(super) fn written(draws: &mut Keyed, end: End) -> Job {
     let mut fill = Vec::new();
     let mut at = 0;
     for nth in 0..12 {
@@ -172,7 +172,7 @@ fn written(draws: &mut Keyed, end: End) -> Job {
     }
 }
 
-fn steps(draws: &mut Keyed) -> Vec<Fill> {
+pub(super) fn steps(draws: &mut Keyed) -> Vec<Fill> {
     let mut fill = Vec::new();
     let mut at = 0;
     for _ in 0..4 {
@@ -186,6 +186,6 @@ fn steps(draws: &mut Keyed) -> Vec<Fill> {
     fill
 }
 
-fn bytes(at: u64, len: u64) -> Fill {
+pub(super) fn bytes(at: u64, len: u64) -> Fill {
     Fill::Bytes { at, len }
 }
