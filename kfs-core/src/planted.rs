@@ -78,6 +78,9 @@ bugs! {
     /// Whoever takes a chunk over begins above all that was written before.
     TakeoverNotRaised, "takeover-not-raised", "D5",
         "a chunk is taken over by another session at the write that the one before left it at";
+    /// What a takeover raised to that was broken off is never given out again.
+    TakeoverForgotten, "takeover-forgotten", "D5",
+        "the next takeover of a chunk may raise to the same write as one that was broken off";
     /// Each member is there durably before the log says so.
     RaiseUnsynced, "raise-unsynced", "D2",
         "a member says that it is raised before its header is durable";

@@ -161,6 +161,12 @@ fn records() -> Vec<Logged> {
             version: Version(id(8)),
         }
         .into(),
+        TakeoverBegun {
+            chunk: ChunkId(id(7)),
+            version: Version(id(8)),
+            to: WriteSeq(1 << COUNTER_BITS),
+        }
+        .into(),
         ChunkTaken {
             chunk: ChunkId(id(7)),
             version: Version(id(8)),
@@ -267,6 +273,7 @@ fn records() -> Vec<Logged> {
                 | Record::Sealed(_)
                 | Record::Unsealed(_)
                 | Record::ChunkTaken(_)
+                | Record::TakeoverBegun(_)
         );
         let session = if nobody { 0 } else { id(1) };
         let number = |number| RequestNumber(if nobody { 0 } else { number });
@@ -349,11 +356,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(27), false)
+        (2, LogSeq(28), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(26));
+    assert_eq!(state.seq(), LogSeq(27));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -426,11 +433,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (26, 1, 0)
+        (27, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 27, 26)
+        (0, 28, 27)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

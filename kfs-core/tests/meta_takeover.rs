@@ -4,8 +4,11 @@
 mod meta_rig;
 
 use core::time::Duration;
+use kfs_core::identity::Identity;
 use kfs_core::ids::*;
-use kfs_core::meta::state::Owned;
+use kfs_core::meta::checkpoint::{Loader, Writer};
+use kfs_core::meta::oplog::More;
+use kfs_core::meta::state::{Owned, State};
 use kfs_core::wire::chunk_meta::*;
 use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
@@ -379,6 +382,51 @@ fn replicas_that_were_raised_and_not_logged_are_good_over_a_restart_and_raised_a
     at.says_sealed(1, Ok(raised));
     at.says_sealed(2, Ok(synced_once()));
     at.taken_over(request, &[0, 1], raised, THIRD);
+}
+
+fn through_a_checkpoint(state: &State, cluster: ClusterId) -> State {
+    let mut writer = Writer::new(state.clone());
+    let mut bytes = Vec::new();
+    while let Some(more) = writer.next_bytes() {
+        bytes.extend(more);
+    }
+    let mut loader = Loader::new("checkpoint/checkpoint.1".into(), cluster);
+    let loaded = loader.feed(&bytes, More::Ends).unwrap();
+    loaded.unwrap().0
+}
+
+#[test]
+fn the_write_of_a_takeover_that_was_broken_off_is_not_given_out_again_to_members_that_never_heard_of_it()
+ {
+    for restarts in [false, true] {
+        let mut at = Closed::reopened(3);
+        let mut request = at.takes_over();
+        for nth in 0..3 {
+            at.says_sealed(nth, Ok(synced_once()));
+        }
+        // The first is raised, and is not heard of any more; the others have not.
+        let _ = at.raises(&[0, 1, 2], WriteSeq(1), SECOND);
+        let keep = Verdict::Keep { log: durable(LEN) };
+        let state = at.rig.meta.state().unwrap();
+        let identity = Identity::decode(&at.rig.disk.files["identity"]).unwrap();
+        let loaded = through_a_checkpoint(state, identity.cluster);
+        assert_eq!(state.difference(&loaded), None);
+        if restarts {
+            at.rig.restart();
+        }
+        assert_eq!(at.comes_back(1, synced_once()), keep);
+        assert_eq!(at.comes_back(2, synced_once()), keep);
+        if restarts {
+            at.comes_back(0, has(LEN, SECOND));
+            at.rig.resume(&mut at.client);
+            let again = at.client.request(at.client.last, at.op());
+            request = at.rig.send(at.client.link, again);
+        }
+        at.rig.close_link(at.servers[0].link);
+        at.says_sealed(1, Ok(synced_once()));
+        at.says_sealed(2, Ok(synced_once()));
+        at.taken_over(request, &[1, 2], synced_once(), THIRD);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::key::{Key, Name};
 use crate::block::crc;
 use crate::ids::{
     Boot, ChunkId, ClusterId, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId, RequestNumber,
-    ServerIndex, SessionId, Version,
+    ServerIndex, SessionId, Version, WriteSeq,
 };
 use crate::limits::{Geometry, PATH_BYTES_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
@@ -338,6 +338,17 @@ pub struct Unsealed {
     pub version: Version,
 }
 
+/// Members of a chunk are about to be raised to a write, of which nothing is known until all have been.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TakeoverBegun {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The one it has.
+    pub version: Version,
+    /// Above all that was ever given out of it.
+    pub to: WriteSeq,
+}
+
 /// All members of a chunk that another session has written are at a write past all that was given out before: who is
 /// not is no replica of it any more.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -434,6 +445,7 @@ records! {
     21 1 FileReopened,
     22 1 Unsealed,
     23 1 ChunkTaken,
+    24 1 TakeoverBegun,
 }
 
 impl Logged {

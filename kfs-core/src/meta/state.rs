@@ -9,7 +9,7 @@ use super::record::{Adopted, Logged, TailLost};
 use super::tree::Tree;
 use crate::ids::{
     Boot, ChunkId, ClusterId, Digest, Epoch, FileId, Incarnation, Instance, LogSeq, NodeId,
-    RequestNumber, ServerIndex, SessionId, Version,
+    RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
 };
 use crate::limits::{Geometry, RECLAIM_BATCH_MAX};
 use crate::time::UnixNanos;
@@ -64,6 +64,9 @@ pub struct State {
     pub(crate) accepted: Epoch,
     /// Chunks that were of a part of the log that is missing.
     pub(crate) adopted: OrdMap<ChunkId, Adopted>,
+    /// The highest write that members of a chunk were to be raised to, where a takeover has begun and not ended: one
+    /// that is not heard of may be at it.
+    pub(crate) raising: OrdMap<ChunkId, WriteSeq>,
     /// Files without names, which wait until nobody has them open.
     pub(crate) unlinked: OrdSet<FileId>,
     /// Directories that stand nowhere: removed with what is in them, which is being reclaimed.
@@ -234,6 +237,7 @@ impl Default for State {
             tail_lost: None,
             accepted: Epoch(0),
             adopted: OrdMap::new(),
+            raising: OrdMap::new(),
             unlinked: OrdSet::new(),
             detached: OrdSet::new(),
             detached_entries: 0,
@@ -411,6 +415,11 @@ impl State {
         for chunk in self.adopted.keys() {
             holds(self.owners.get(chunk).is_some(), || {
                 format!("chunk {chunk} was adopted, and no file owns it")
+            })?;
+        }
+        for chunk in self.raising.keys() {
+            holds(self.owners.get(chunk).is_some(), || {
+                format!("chunk {chunk} is being raised, and no file owns it")
             })?;
         }
         for at in &self.unnamed {
@@ -615,6 +624,7 @@ impl State {
             tail_lost,
             accepted,
             adopted,
+            raising,
             unlinked,
             detached,
             detached_entries,
@@ -649,6 +659,7 @@ impl State {
             .or_else(|| value("tail_lost", tail_lost, &other.tail_lost))
             .or_else(|| value("accepted", accepted, &other.accepted))
             .or_else(|| maps("adopted", adopted.iter(), other.adopted.iter()))
+            .or_else(|| maps("raising", raising.iter(), other.raising.iter()))
             .or_else(|| maps("unlinked", keys(unlinked), keys(&other.unlinked)))
             .or_else(|| maps("detached", keys(detached), keys(&other.detached)))
             .or_else(|| {

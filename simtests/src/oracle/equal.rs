@@ -5,7 +5,9 @@
 //!   wseq, committed length, sums, bitmap, piece table and bytes are equal. Always: pieces are applied in order.
 //! - *A shorter one is the beginning of a longer one.* If one says a lower wseq (its chain broke, its server
 //!   died before a sync reached it, or its chunk was never closed), it is not longer, and what it has of a
-//!   block the other has too: what a sync covered is not written again. Always.
+//!   block the other has too: what a sync covered is not written again. Always among writes of one tenure. Who was
+//!   left out when a chunk was taken over may have more of the tenure before than was taken over, and who was raised
+//!   less than who was not heard of: of two tenures both must have what the log says, if they are good by it.
 //! - *Closed files are equal.* Once a close was acked, all members of a chunk that readers see say the same
 //!   wseq: the close synced all of it, and nobody writes it any more. Somebody may have begun to take the chunk
 //!   over, and it never came into the log: then some are raised, and committed length and sums must be the same
@@ -130,8 +132,18 @@ pub fn check(
                     None
                 };
                 compared.blocks += short.slot.blocks().count() as u64;
+                let limit = if short.slot.wseq / TENURE == long.slot.wseq / TENURE {
+                    None
+                } else {
+                    let log = state
+                        .chunk(name.1)
+                        .map(|owned| owned.log)
+                        .unwrap_or_default();
+                    let good = short.slot.has_all(log) && long.slot.has_all(log);
+                    Some(if good { log.len } else { 0 })
+                };
                 if let Some(what) =
-                    difference.or_else(|| not_its_beginning(short, long, block_bytes))
+                    difference.or_else(|| not_its_beginning(short, long, block_bytes, limit))
                 {
                     return Err(Violation::new(
                         "O4",
@@ -308,9 +320,14 @@ fn holds_other(left: &Slot, right: &Slot, block_bytes: usize) -> Option<String> 
     )
 }
 
-/// Bytes are compared too: two blocks may have one sum.
-fn not_its_beginning(short: &Copy<'_>, long: &Copy<'_>, block_bytes: usize) -> Option<String> {
-    if short.slot.len > long.slot.len {
+/// Bytes are compared too: two blocks may have one sum. With a limit only those before it.
+fn not_its_beginning(
+    short: &Copy<'_>,
+    long: &Copy<'_>,
+    block_bytes: usize,
+    limit: Option<u64>,
+) -> Option<String> {
+    if short.slot.len > long.slot.len && limit.is_none() {
         let (less, more) = (short.slot.wseq, long.slot.wseq);
         return Some(format!(
             "are {} bytes at write {less}, and {} at write {more}",
@@ -323,7 +340,12 @@ fn not_its_beginning(short: &Copy<'_>, long: &Copy<'_>, block_bytes: usize) -> O
             long.slot.block(&long.bytes, block, block_bytes),
         );
         let at = |held: &[u8], at: usize| held.get(at).copied().unwrap_or(0);
-        let differs = (0..one.share).find(|byte| at(one.held, *byte) != at(other.held, *byte))?;
+        let before = limit.map_or(usize::MAX, |limit| {
+            let left = limit.saturating_sub((block * block_bytes) as u64);
+            usize::try_from(left).unwrap_or(usize::MAX)
+        });
+        let share = one.share.min(before);
+        let differs = (0..share).find(|byte| at(one.held, *byte) != at(other.held, *byte))?;
         let (left, right) = (at(one.held, differs), at(other.held, differs));
         Some(format!(
             "differ in byte {differs} of block {block}: 0x{left:02x} at write {}, 0x{right:02x} at write {}",

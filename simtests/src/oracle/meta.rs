@@ -4,7 +4,9 @@
 //! no id means two things, what is gone does not come back, versions and epochs grow. What was seen of a state
 //! that was not durable yet is forgotten when its process dies: nobody was told. It never looks at the log.
 use super::{Tick, Violation};
-use kfs_core::ids::{ChunkId, Epoch, FileId, Incarnation, LinkId, LogSeq, SessionId, Version};
+use kfs_core::ids::{
+    ChainId, ChunkId, Epoch, FileId, Incarnation, LinkId, LogSeq, SessionId, Version, WriteSeq,
+};
 use kfs_core::meta::state::State;
 use kfs_core::wire::client_meta::Kind;
 use kfs_core::wire::{Head, Msg};
@@ -186,6 +188,8 @@ fn meanings(state: &State) -> Result<BTreeMap<u64, Meaning>, String> {
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     granted: BTreeMap<(ChunkId, Version), Vec<(SessionId, Tick)>>,
+    /// To which write members of a chunk were to be raised last, and in which chain they would go on.
+    raised: BTreeMap<ChunkId, (ChainId, WriteSeq)>,
     /// The newest version of each chunk under which a piece was acknowledged, to which of those it was granted to, and
     /// when.
     acked: BTreeMap<ChunkId, ((Version, usize), Tick)>,
@@ -229,6 +233,30 @@ impl Grants {
         let granted = self.granted.entry((chunk, version)).or_default();
         if granted.last().is_none_or(|(before, _)| *before != session) {
             granted.push((session, at));
+        }
+    }
+
+    /// The meta server orders members of a chunk to be raised. No write is given out twice: whoever was raised before
+    /// and is not among them must not pass for one of them.
+    ///
+    /// # Errors
+    /// If others were to be raised to this one, or to a higher one.
+    pub fn raises(
+        &mut self,
+        chunk: ChunkId,
+        chain: ChainId,
+        to: WriteSeq,
+    ) -> Result<(), Violation> {
+        let before = self.raised.insert(chunk, (chain, to));
+        match before.filter(|(other, _)| *other != chain) {
+            Some((_, before)) if before >= to => Err(Violation::new(
+                "O5",
+                "D5",
+                format!(
+                    "chunk {chunk} is taken over at write {to}, and members were raised to write {before} before"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -306,9 +334,12 @@ impl Grants {
     ) -> Result<(), Violation> {
         match &msg.head {
             Head::CreateChunk(order) => self.ordered(order.chunk, order.version, order.session, at),
-            Head::ResumeChunk(order) if order.raised.is_some() => {
+            Head::ResumeChunk(order) => {
+                let Some(to) = order.raised else {
+                    return Ok(());
+                };
                 self.taken_over(order.chunk, order.version, order.session, at);
-                Ok(())
+                self.raises(order.chunk, order.chain, to)
             }
             Head::ChainPiece(piece) => self
                 .taken(server, piece.chunk, piece.version, piece.session, at)
@@ -336,7 +367,7 @@ impl Grants {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use kfs_core::ids::{Boot, ClusterId, Instance, NodeId, RequestNumber, ServerIndex, WriteSeq};
+    use kfs_core::ids::{Boot, ClusterId, Instance, NodeId, RequestNumber, ServerIndex};
     use kfs_core::limits::Geometry;
     use kfs_core::meta::key::{Key, Name};
     use kfs_core::meta::record::{
@@ -553,6 +584,10 @@ pub(super) mod tests {
     fn two_sessions_writing_one_version_and_a_zombie_head_are_seen() {
         let (chunk, first, second) = (chunk_id(3), version(4), version(8));
         let mut grants = Grants::default();
+        grants.raises(chunk, ChainId(1), WriteSeq(7)).unwrap();
+        grants.raises(chunk, ChainId(1), WriteSeq(7)).unwrap();
+        grants.raises(chunk, ChainId(2), WriteSeq(8)).unwrap();
+        assert!(grants.raises(chunk, ChainId(3), WriteSeq(8)).is_err());
         grants.ordered(chunk, first, session(1), 1).unwrap();
         grants.ordered(chunk, first, session(1), 2).unwrap();
         assert!(grants.ordered(chunk, first, session(2), 3).is_err());

@@ -13,7 +13,7 @@ use super::packed::Map;
 use super::record::{
     ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate, FileCreated,
     FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, Sealed, ServerJoined,
-    SessionEnded, SessionOpened, SizeSet, TailLost, Unsealed,
+    SessionEnded, SessionOpened, SizeSet, TailLost, TakeoverBegun, Unsealed,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -94,6 +94,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::FileReopened(r) => file_reopened(state, by.session, r),
         Record::Unsealed(r) => unsealed(state, r),
         Record::ChunkTaken(r) => chunk_taken(state, r),
+        Record::TakeoverBegun(r) => takeover_begun(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -442,6 +443,22 @@ fn unsealed(state: &mut State, r: &Unsealed) -> Step {
     Ok(Done::Ok)
 }
 
+fn takeover_begun(state: &mut State, r: &TakeoverBegun) -> Step {
+    let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
+    ensure(state.is_written(at.0), "nobody writes its file")?;
+    let chunk = state.chunks.get(&at).ok_or("there is no such chunk")?;
+    ensure(chunk.version == r.version, "the chunk has another version")?;
+    ensure(chunk.sealed.is_none(), "the chunk is sealed")?;
+    let before = chunk.synced.ok_or("no report has named the chunk")?;
+    let begun = state.raising.get(&r.chunk).copied().unwrap_or_default();
+    let above = r.to > before.wseq.max(begun);
+    ensure(above, "the write was given out before")?;
+    if !planted::is(Bug::TakeoverForgotten) {
+        state.raising.insert(r.chunk, r.to);
+    }
+    Ok(Done::Ok)
+}
+
 fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
     ensure(state.is_written(at.0), "nobody writes its file")?;
@@ -449,6 +466,11 @@ fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
     ensure(
         r.synced.len < ID_LIMIT,
         "it holds more than a chunk can have",
+    )?;
+    let begun = state.raising.get(&r.chunk);
+    ensure(
+        begun == Some(&r.synced.wseq) || planted::is(Bug::TakeoverForgotten),
+        "it was not to be raised to this write",
     )?;
     let taken = state.chunks.update(&at, |chunk| {
         ensure(chunk.version == r.version, "the chunk has another version")?;
@@ -461,6 +483,7 @@ fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
         Ok(())
     });
     taken.ok_or("there is no such chunk")??;
+    state.raising.remove(&r.chunk);
     Ok(Done::Ok)
 }
 

@@ -218,6 +218,7 @@ pub(super) fn drop_chunk(
     }
     state.unnamed.remove(&at);
     state.adopted.remove(&chunk.chunk);
+    state.raising.remove(&chunk.chunk);
     gone.freed.push(Freed {
         at,
         chunk: chunk.chunk,

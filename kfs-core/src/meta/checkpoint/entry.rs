@@ -4,7 +4,7 @@
 //! states give equal bytes, whoever writes them. A section that was released is never edited: another one is added.
 use crate::ids::{
     Boot, ChunkId, Digest, Epoch, FileId, ID_LIMIT, Incarnation, Instance, LogSeq, NodeId,
-    RequestNumber, ServerIndex, SessionId, Version,
+    RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
 };
 use crate::limits::{Geometry, REPLICATION_MAX};
 use crate::meta::key::Key;
@@ -177,6 +177,15 @@ pub struct AdoptedEntry {
     pub of: Adopted,
 }
 
+/// A chunk whose members may be at a write that the log does not know of.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RaisingEntry {
+    /// Which.
+    pub chunk: ChunkId,
+    /// The highest one.
+    pub to: WriteSeq,
+}
+
 /// A file without a name, which waits until nobody has it open.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct UnlinkedEntry {
@@ -261,6 +270,7 @@ sections! {
     10 Adopted AdoptedEntry,
     11 Unlinked UnlinkedEntry,
     12 Detached DetachedEntry,
+    13 Raising RaisingEntry,
 }
 
 /// The next entries of a section, at most so many, behind `last`; fewer only where the section ends.
@@ -393,6 +403,17 @@ pub(super) fn entries_after(
                 Entry::Adopted(AdoptedEntry { chunk, of })
             };
             after(&state.adopted, from, most).map(entry).collect()
+        }
+        Section::Raising => {
+            let from = last.map(|last| match last {
+                Entry::Raising(entry) => entry.chunk,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |(chunk, to): (&ChunkId, &WriteSeq)| {
+                let (chunk, to) = (*chunk, *to);
+                Entry::Raising(RaisingEntry { chunk, to })
+            };
+            after(&state.raising, from, most).map(entry).collect()
         }
         Section::Unlinked => {
             let from = last.map(|last| match last {
@@ -610,6 +631,12 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
                 return ORDER;
             }
             state.adopted.insert(entry.chunk, entry.of);
+        }
+        Entry::Raising(entry) => {
+            if follows(&state.raising, &entry.chunk) {
+                return ORDER;
+            }
+            state.raising.insert(entry.chunk, entry.to);
         }
         Entry::Unlinked(entry) => {
             if state.unlinked.get_max() >= Some(&entry.file) {

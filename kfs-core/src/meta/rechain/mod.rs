@@ -665,7 +665,7 @@ impl Serving {
             }
         }
         let raised = if wish.is_takeover() {
-            match takeover::above(to) {
+            match self.raise_from(io, &wish, to) {
                 Ok(raised) => raised,
                 Err(refusal) => return self.rechain_ends(io, round, Err(refusal)),
             }

@@ -4,8 +4,9 @@
 //! Both would number their writes on from the same one, and a replica that was left out with more of the old ones
 //! would look as good as one that has the new ones. So the members are *raised* first: each writes a header, durably,
 //! that says that it is at a write above every number that was ever given out of the chunk
-//! ([`crate::ids::WriteSeq::taken_over`]). When all have, that is logged, with the members that have it; from then on
-//! who is not among them has less than the log says, however much it has of the old session's writes. See
+//! ([`crate::ids::WriteSeq::taken_over`]). The number is logged before anybody is told it, so that the next one is
+//! above it whatever becomes of this one. When all have raised, that is logged, with the members that have; from then
+//! on who is not among them has less than the log says, however much it has of the old session's writes. See
 //! `docs/decisions/0012-a-closed-file-is-written-further.md`.
 //!
 //! Before that the members are sealed as at rest, so that what was acknowledged and no sync has covered stays too, and
@@ -18,7 +19,7 @@ use super::{RECORD_BYTES, Round, Sealed, Why, Wish};
 use crate::ids::PieceNumber;
 use crate::ids::{FileId, ServerIndex, WriteSeq};
 use crate::meta::allocate::Asker;
-use crate::meta::record::{By, ChunkTaken, MembersChanged, Unsealed};
+use crate::meta::record::{By, ChunkTaken, MembersChanged, TakeoverBegun, Unsealed};
 use crate::meta::{Io, LOG_RESERVE, Serving, namespace};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
@@ -109,6 +110,25 @@ impl Serving {
         }
         self.begin_rechain(io, asker, wish);
         Ok(None)
+    }
+
+    /// To which write the members are raised that are at this one at most, which is in the log before anybody is: one
+    /// that is, and is not heard of then, must be behind those that are raised without it.
+    pub(super) fn raise_from(
+        &mut self,
+        io: &mut Io,
+        wish: &Wish,
+        held: WriteSeq,
+    ) -> Result<Option<WriteSeq>, Refusal> {
+        let (chunk, version) = (wish.chunk, wish.version);
+        let begun = self.state.raising.get(&chunk).copied();
+        let Some(to) = above(begun.map_or(held, |begun| begun.max(held)))? else {
+            return Ok(None);
+        };
+        self.has_room(RECORD_BYTES, LOG_RESERVE)?;
+        let begun = TakeoverBegun { chunk, version, to };
+        self.commit(io, By::NOBODY, begun);
+        Ok(Some(to))
     }
 
     /// All members are raised and take pieces: that is logged, and the client may send them.

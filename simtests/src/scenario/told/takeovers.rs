@@ -10,7 +10,7 @@ use crate::workload::job::{End, Fill, Job};
 pub(super) const NAME: &str = "/d0/on";
 
 /// All of them.
-pub(super) const ALL: [Scenario; 4] = [
+pub(super) const ALL: [Scenario; 5] = [
     Scenario {
         name: "others-go-on-in-turn",
         about: "clients write one file further, one after another, and servers are killed meanwhile",
@@ -81,6 +81,25 @@ pub(super) const ALL: [Scenario; 4] = [
                     planned(ends, power, 80),
                 ],
                 ..slow_syncs(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "raised-and-left-out",
+        about: "of the servers that are raised for another client's writes one is, and is cut off; the power of the others fails before they are, and they go on without it",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let raised = 1 + draws.index(3);
+            let others: Vec<usize> = (1..4).filter(|server| *server != raised).collect();
+            let ordered = |steps| Trigger::AfterMessage("ResumeChunk".into(), 1, steps);
+            let power = dark(&others, &[], &mut draws);
+            Schedule {
+                clients: another(&mut draws),
+                faults: vec![
+                    planned(ordered(draws.below(8)), power, 60),
+                    planned(ordered(8 + draws.below(24)), Fault::Isolate(raised), 6_000),
+                ],
+                ..small(seed)
             }
         },
     },
