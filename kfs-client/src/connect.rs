@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::file::{Reader, Writer};
 use crate::usage::UsageScan;
 use kfs_core::client::{Call, Client, Config, Event};
+use kfs_core::ids::FileId;
 use kfs_core::limits::Limits;
 use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{
-    At, Attrs, CheckpointMade, ClusterStatus, Keep, Ownership, Parents, RenameMode,
+    At, Attrs, CheckpointMade, ClusterStatus, Keep, Located, Ownership, Parents, RenameMode,
 };
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -257,6 +258,18 @@ impl Kfs {
     #[must_use]
     pub fn list(&self, path: &[u8]) -> Directory {
         Directory::new(Arc::clone(&self.0), path)
+    }
+
+    /// Where the chunks of a file are that have something to be read, and how many of their replicas cannot be read
+    /// now: a page of them, from this index on. An empty page is the last one.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`] (it was removed), [`Status::IsADirectory`], or that the meta server cannot be had.
+    pub async fn locate(&self, file: FileId, first: u64) -> Result<Located> {
+        match self.0.call(Call::Locate { file, first }).await? {
+            Event::Located(located) => Ok(*located),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// What a tree takes, or a file: each directory at most `depth` below it, with all that is below that, asked for

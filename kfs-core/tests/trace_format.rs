@@ -272,6 +272,13 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
         ("client_status", Call::Status),
         ("client_disconnect", Call::Disconnect),
         ("client_accept_rollback", Call::AcceptRollback),
+        (
+            "client_locate",
+            Call::Locate {
+                file: FileId(7),
+                first: 64,
+            },
+        ),
     ];
     let id = CallId(12);
     calls

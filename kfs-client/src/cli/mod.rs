@@ -10,6 +10,7 @@ mod demo;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod failure;
+mod fsck;
 mod list;
 mod offline;
 mod path;
@@ -122,6 +123,17 @@ enum Verb {
         /// Print help: here '-h' says how sizes are shown, as in 'du -sh'
         #[arg(long, action = clap::ArgAction::Help)]
         help: Option<bool>,
+    },
+    /// Check that files are whole: that every chunk can be read, and from as many servers as it should be
+    ///
+    /// Exits with 0 if nothing is lost, also while copies are still being made, and with 6 if a file cannot be read or
+    /// does not match its sums. Each chunk that is not as it should be is a line.
+    Fsck {
+        /// Read all files, too, and compare them with their sums
+        #[arg(long)]
+        verify_data: bool,
+        #[arg(value_name = "PATH", value_parser = remote(), default_value = "/")]
+        paths: Vec<RemotePath>,
     },
     /// Write a file to standard output
     Cat {
@@ -547,6 +559,14 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
                 usage::Sizes::Bytes
             };
             usage::du(reach, screen, &paths, depth, sizes).await
+        }
+        Verb::Fsck { verify_data, paths } => {
+            let data = if verify_data {
+                fsck::Data::Read
+            } else {
+                fsck::Data::Left
+            };
+            fsck::fsck(reach, screen, &paths, data).await
         }
         Verb::Cat {
             path,

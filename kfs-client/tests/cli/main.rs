@@ -14,6 +14,7 @@ mod bad_input;
 mod bench;
 mod cluster;
 mod demo;
+mod fsck;
 mod interrupted;
 mod local;
 mod offline;

@@ -22,7 +22,7 @@ use self::write::{Fate, Identity, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
 use crate::limits::{
-    FRAME_BODY_MAX, Geometry, HEADER_BLOCKS, LIST_PAGE_MAX, Limits, PATH_BYTES_MAX,
+    FRAME_BODY_MAX, Geometry, HEADER_BLOCKS, LIST_PAGE_MAX, LOCATE_PAGE_MAX, Limits, PATH_BYTES_MAX,
 };
 use crate::machine::{Input, Machine, Output};
 use crate::outbox::Outbox;
@@ -30,8 +30,8 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
 use crate::wire::client_meta::{
-    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Entry, Keep, Kind, MutateOp, Ownership,
-    Parents, QueryOp, RenameMode, UsagePage,
+    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Entry, Keep, Kind, Located, MutateOp,
+    Ownership, Parents, QueryOp, RenameMode, UsagePage,
 };
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -160,6 +160,14 @@ pub enum Call {
         /// As the page before said.
         scan: u64,
     },
+    /// Where the chunks of a file are of which there is something to read, a page of them; answered by
+    /// [`Event::Located`].
+    Locate {
+        /// Which.
+        file: FileId,
+        /// From this chunk on.
+        first: u64,
+    },
     /// What a part of the log that is missing had is given up; answered by [`Event::Done`].
     AcceptRollback,
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
@@ -188,6 +196,7 @@ impl Call {
             | Self::Read { .. }
             | Self::Status
             | Self::UsageNext { .. }
+            | Self::Locate { .. }
             | Self::AcceptRollback
             | Self::Checkpoint
             | Self::Disconnect => [&[], &[]],
@@ -255,6 +264,8 @@ pub enum Event {
     Status(Box<ClusterStatus>),
     /// To `Checkpoint`.
     Checkpoint(CheckpointMade),
+    /// To `Locate`.
+    Located(Box<Located>),
     /// To `Usage` and `UsageNext`.
     Usage(UsagePage),
     /// The call failed.
@@ -341,6 +352,7 @@ enum Asker {
     Status(CallId),
     Checkpoint(CallId),
     Usage(CallId),
+    Places(CallId),
     Open {
         id: CallId,
         name: String,
@@ -459,6 +471,11 @@ impl Client {
             Call::Usage { at, depth } => {
                 let op = QueryOp::Usage { at, depth };
                 meta.ask(now, Asker::Usage(id), Ask::Query(op));
+            }
+            Call::Locate { file, first } => {
+                let count = u32::try_from(LOCATE_PAGE_MAX).expect("a page is small");
+                let op = QueryOp::Locate { file, first, count };
+                meta.ask(now, Asker::Places(id), Ask::Query(op));
             }
             Call::UsageNext { scan } => {
                 let op = QueryOp::UsageNext { scan };
@@ -713,6 +730,10 @@ impl Client {
             }),
             Asker::Usage(id) => self.reach.answer(id, outcome, |reply| match reply {
                 Reply::Answer(Answer::Usage(page)) => Some(Event::Usage(page)),
+                Reply::Answer(_) | Reply::Done(..) => None,
+            }),
+            Asker::Places(id) => self.reach.answer(id, outcome, |reply| match reply {
+                Reply::Answer(Answer::Located(located)) => Some(Event::Located(Box::new(located))),
                 Reply::Answer(_) | Reply::Done(..) => None,
             }),
             Asker::Change(id) => self.reach.answer(id, outcome, |reply| match reply {

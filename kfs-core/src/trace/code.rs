@@ -5,7 +5,7 @@
 use super::hash::EventHash;
 use crate::chunk::{self, Chunk};
 use crate::client::{self, Client, Handle};
-use crate::ids::{ClusterId, LinkId};
+use crate::ids::{ClusterId, FileId, LinkId};
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{CloseReason, DirEntry, DiskDone, DiskError, DiskResult, Input, Machine};
 use crate::meta::{self, Meta};
@@ -445,6 +445,7 @@ enum ClientCall<'a> {
     Usage(Cow<'a, At>, u32),
     UsageNext(u64),
     Append(Cow<'a, At>),
+    Locate(u64, u64),
 }
 
 impl TracedCall for client::Call {
@@ -493,6 +494,7 @@ impl TracedCall for client::Call {
             Self::RemoveTree(place) => ClientCall::RemoveTree(at(place)),
             Self::Usage { at: place, depth } => ClientCall::Usage(at(place), *depth),
             Self::UsageNext { scan } => ClientCall::UsageNext(*scan),
+            Self::Locate { file, first } => ClientCall::Locate(file.0, *first),
         };
         (put(head, &call), body)
     }
@@ -550,6 +552,10 @@ impl TracedCall for client::Call {
                 depth,
             },
             ClientCall::UsageNext(scan) => Self::UsageNext { scan },
+            ClientCall::Locate(file, first) => Self::Locate {
+                file: FileId(file),
+                first,
+            },
         })
     }
 }
@@ -647,6 +653,10 @@ impl TracedEvent for client::Event {
             Self::Usage(page) => {
                 hash.word(10);
                 hash.encoded(page);
+            }
+            Self::Located(located) => {
+                hash.word(12);
+                hash.encoded(located);
             }
             Self::Appending {
                 handle,

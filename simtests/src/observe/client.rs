@@ -139,9 +139,11 @@ impl ClientObserver {
                 record.session_ends(client);
                 Called::Other
             }
-            Call::Abandon(_) | Call::Status | Call::Checkpoint | Call::AcceptRollback => {
-                Called::Other
-            }
+            Call::Abandon(_)
+            | Call::Status
+            | Call::Locate { .. }
+            | Call::Checkpoint
+            | Call::AcceptRollback => Called::Other,
         }
     }
 
