@@ -542,6 +542,35 @@ fn a_replica_that_is_missing_and_one_that_has_less_are_not_made_at_once() {
 }
 
 #[test]
+fn a_member_that_is_away_is_none_any_more_when_more_than_it_may_have_is_sealed() {
+    let mut at = Cluster::begin(4, [more(), more(), more()]);
+    let gone = at.servers.remove(2);
+    at.has.remove(2);
+    at.rig.close_link(gone.link);
+    // Another one gets what is missing; then all that are there hold more than was reported.
+    at.pass(Duration::from_secs(400));
+    let chunk = at.chunk();
+    assert_eq!(chunk.sealed, Some(more().digest));
+    assert_eq!(chunk.synced, Some(more().durable));
+    let state = at.rig.meta.state().unwrap();
+    let node = |member| {
+        state
+            .servers()
+            .find(|(index, _)| *index == member)
+            .unwrap()
+            .1
+    };
+    let members: BTreeSet<_> = chunk.members.iter().map(|member| node(*member)).collect();
+    let there: BTreeSet<_> = at.servers.iter().map(|server| server.hello.node).collect();
+    assert_eq!(members, there, "it may have lost what no report has named");
+    // What it has is not needed.
+    at.servers.push(gone);
+    at.has.push(reported());
+    assert_eq!(at.comes_back(3), Verdict::Stale);
+    at.assert_redundant();
+}
+
+#[test]
 fn many_that_differ_at_once_cost_each_server_two_copies_at_a_time() {
     const FILES: u64 = 60;
     let mut at = Cluster::holding([more(), reported(), more()]);
