@@ -13,7 +13,7 @@
 //! A file is looked at when it was closed some time ago. Whatever else brings chunks to rest (the end of a session, a
 //! copy that was missing, a start) only says that all chunks are to be looked through again, a few at a time.
 use super::copying::evening::Uneven;
-use super::record::{By, MembersChanged, Sealed};
+use super::record::{By, Sealed};
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
 use crate::ids::{ChunkId, FileId, ServerIndex, Term, Version};
@@ -332,7 +332,12 @@ impl Serving {
         if content.durable != known {
             probe::hit(Probe::SealedMore);
             tracing::info!(%chunk, ?content, ?known, "a chunk at rest is sealed with more than was reported of it");
-            self.leave_out(io, &owned, &good);
+            // Who has not said that it holds that is no member any more: there are enough.
+            let members = owned.members.iter().copied();
+            let gone: Vec<_> = members.filter(|member| !good.contains(member)).collect();
+            if !gone.is_empty() {
+                self.take_off(io, &owned, &gone);
+            }
         }
         probe::hit(Probe::ChunkSealed);
         let sealed = Sealed {
@@ -342,29 +347,5 @@ impl Serving {
         };
         self.commit(io, By::NOBODY, sealed);
         self.copying.is_even(chunk);
-    }
-
-    /// Members that have not said that they hold what is about to be in the log are none any more: there are enough.
-    fn leave_out(&mut self, io: &mut Io, owned: &ChunkState, good: &BTreeSet<ServerIndex>) {
-        let (stay, gone): (Vec<_>, Vec<_>) = owned
-            .members
-            .iter()
-            .partition(|member| good.contains(member));
-        if gone.is_empty() {
-            return;
-        }
-        let (chunk, version) = (owned.chunk, owned.version);
-        let changed = MembersChanged {
-            chunk,
-            version,
-            members: stay,
-        };
-        self.commit(io, By::NOBODY, changed);
-        for server in gone {
-            if self.roster.forget(server, chunk, &mut self.copies) {
-                let deletes = self.deletes.entry(server).or_default();
-                deletes.push((chunk, version));
-            }
-        }
     }
 }

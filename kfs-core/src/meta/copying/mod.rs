@@ -683,24 +683,29 @@ impl Serving {
             return;
         }
         probe::hit(Probe::CopyTrimmed);
-        let is_logged = !planted::is(Bug::TrimUnlogged);
         tracing::info!(%chunk, %server, "there are more replicas than are wanted: one goes");
-        let members = owned.members.iter().copied();
-        let goes = |member: &ServerIndex| is_logged && *member == server;
-        let members: Vec<_> = members.filter(|member| !goes(member)).collect();
-        self.commit(
-            io,
-            By::NOBODY,
-            MembersChanged {
-                chunk,
-                version: owned.version,
-                members,
-            },
-        );
         self.copying.trimmed += 1;
-        if self.roster.forget(server, chunk, &mut self.copies) {
-            let deletes = self.deletes.entry(server).or_default();
-            deletes.push((chunk, owned.version));
+        self.take_off(io, &owned, &[server]);
+    }
+
+    /// Takes servers off the members of a chunk at rest, and has them delete what they hold of it. The log has room.
+    pub(super) fn take_off(&mut self, io: &mut Io, owned: &ChunkState, gone: &[ServerIndex]) {
+        let (chunk, version) = (owned.chunk, owned.version);
+        let is_logged = !planted::is(Bug::TrimUnlogged);
+        let goes = |member: &ServerIndex| is_logged && gone.contains(member);
+        let members = owned.members.iter().copied();
+        let members = members.filter(|member| !goes(member)).collect();
+        let changed = MembersChanged {
+            chunk,
+            version,
+            members,
+        };
+        self.commit(io, By::NOBODY, changed);
+        for server in gone {
+            if self.roster.forget(*server, chunk, &mut self.copies) {
+                let deletes = self.deletes.entry(*server).or_default();
+                deletes.push((chunk, version));
+            }
         }
     }
 
