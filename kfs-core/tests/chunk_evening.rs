@@ -79,18 +79,7 @@ impl Uneven {
         Self { world, all }
     }
     fn order(&mut self, has: Durable) {
-        let order = CopyChunk {
-            term: self.world.term(0),
-            file: FILE,
-            chunk: C,
-            version: VERSION,
-            incarnation: INCARNATION,
-            has,
-            source: self.world.chain(&[1])[0],
-        };
-        self.world.forget_heard();
-        self.world.order(0, order);
-        self.world.run();
+        self.world.copies(0, C, 1, has);
     }
     /// Orders the copy, and holds this.
     fn held_at(what: &str) -> Self {

@@ -874,18 +874,7 @@ fn a_replica_is_not_raised_to_a_write_that_it_has_passed() {
 impl Grown {
     /// Orders the first server to copy the replica of the second, which is said to have this.
     fn copied(&mut self, has: Durable) -> Result<Durable, Status> {
-        let order = CopyChunk {
-            term: self.world.term(0),
-            file: FILE,
-            chunk: C,
-            version: VERSION,
-            incarnation: INCARNATION,
-            has,
-            source: self.world.chain(&[1])[0],
-        };
-        self.world.forget_heard();
-        self.world.order(0, order);
-        self.world.run();
+        self.world.copies(0, C, 1, has);
         let said = self.world.meta.heard.iter();
         let mut said = said.filter_map(|(_, msg)| match &msg.head {
             Head::ChunkCopied(said) => Some(said.outcome.clone()),

@@ -1163,6 +1163,21 @@ impl World {
             })
             .collect()
     }
+    /// Orders a server to copy the replica that another one has, which is said to have this.
+    pub fn copies(&mut self, server: usize, chunk: ChunkId, source: usize, has: Durable) {
+        let order = CopyChunk {
+            term: self.term(server),
+            file: FILE,
+            chunk,
+            version: VERSION,
+            incarnation: INCARNATION,
+            has,
+            source: self.chain(&[source])[0],
+        };
+        self.forget_heard();
+        self.order(server, order);
+        self.run();
+    }
     /// Forgets what servers said, but for the hellos: the rig finds their nodes there.
     pub fn forget_heard(&mut self) {
         let heard = &mut self.meta.heard;
