@@ -75,6 +75,9 @@ bugs! {
     /// What a sync that failed was to save is not there for certain: the page is written in its place again.
     FailedPlaceBelieved, "failed-place-believed", "D2",
         "after a sync has failed, a redo page counts as in its place that it was to save there";
+    /// What an earlier chain has left on the disk is not there when the bytes count as zeros.
+    LeftoversKept, "leftovers-kept", "D2",
+        "bytes that count as zeros are left as an earlier chain has written them, that no sync has covered";
     /// Whoever takes a chunk over begins above all that was written before.
     TakeoverNotRaised, "takeover-not-raised", "D5",
         "a chunk is taken over by another session at the write that the one before left it at";

@@ -167,6 +167,8 @@ probes! {
     RedoPageLost, "redo-page-lost";
     /// A sync has failed that was to save a redo page in its place.
     PlaceUnsure, "place-unsure";
+    /// Zeros were written where an earlier chain may have left something.
+    LeftoversCleared, "leftovers-cleared";
     /// A replica took pieces again.
     Resumed, "resumed";
     /// A replica was raised: another session writes it further.

@@ -511,7 +511,9 @@ fn the_same_order_to_resume_twice_is_fine_and_changes_nothing() {
     world.sync(0, link, C, 3);
     world.run();
     assert_eq!(world.syncs_answered(), [Ok(durable(3))]);
-    assert_eq!(world.traced("write chunks/1000.5.9 1").len(), 2);
+    let pieces = |line: &&&str| line.ends_with("+300");
+    let written = world.traced("write chunks/1000.5.9 1");
+    assert_eq!(written.iter().filter(pieces).count(), 2);
     // While its header is read still, the last one is answered.
     assert_eq!(world.seal(0), Ok(durable(3)));
     world.forget_heard();

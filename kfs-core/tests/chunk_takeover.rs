@@ -1009,3 +1009,69 @@ fn what_is_there_is_read_all_the_time_while_a_replica_is_raised() {
         }
     }
 }
+
+/// A chunk that two servers have, of which all that is not durable is in the page cache still, and whose writer is not
+/// heard of again: another session takes it over.
+fn left_behind(mut grown: Grown, before: Durable, whole: Vec<u8>) -> Grown {
+    (grown.at, grown.whole) = (before.wseq, whole);
+    let verdict = Verdict::Keep { log: before };
+    grown.world.meta.verdicts.insert((C, VERSION), verdict);
+    for server in grown.servers.clone() {
+        grown.world.restart(server);
+    }
+    grown.quiet();
+    grown.raise(7);
+    grown
+}
+
+#[test]
+fn bytes_that_no_sync_covered_are_not_in_a_gap_that_the_next_session_leaves() {
+    for gap in [1, 200, 420, 600, 1_000, 1_500, 3_400] {
+        let mut grown = Grown::begun(2, 3);
+        let (before, whole) = (grown.durable(), grown.whole.clone());
+        // Written on every server, and synced on none.
+        grown.append(100);
+        let mut grown = left_behind(grown, before, whole);
+        grown.whole.resize(grown.whole.len() + gap, 0);
+        grown.append(1);
+        grown.synced();
+        grown.assert_holds();
+        grown.append(2);
+        grown.synced();
+        grown.seal(Unsynced::Kept);
+        grown.assert_holds();
+        grown.raise(8);
+        grown.append(4);
+        grown.synced();
+        grown.assert_holds();
+        assert_eq!(grown.world.damage(), [], "gap: {gap}");
+    }
+}
+
+#[test]
+fn bytes_that_no_sync_covered_are_not_in_a_hole_that_is_written_in_part() {
+    let block = GEOMETRY.block_bytes as usize;
+    for from in [0, 100, block - LEN] {
+        let mut grown = Grown::begun(2, 3);
+        grown.whole.resize(3 * block, 0);
+        grown.append(1);
+        grown.synced();
+        let (before, whole) = (grown.durable(), grown.whole.clone());
+        let hole = |grown: &mut Grown, offset: usize, body: &Bytes| {
+            let msg = grown.piece(offset as u64, body);
+            grown.world.send(0, grown.link, msg);
+            grown.world.run();
+            grown.at = grown.at.next();
+            assert_eq!(grown.world.piece_done(grown.at.0), Some(Ok(())));
+            grown.whole[offset..offset + body.len()].copy_from_slice(body);
+        };
+        hole(&mut grown, block, &bytes(block, 5));
+        let mut grown = left_behind(grown, before, whole);
+        hole(&mut grown, block + from, &bytes(LEN, 6));
+        grown.synced();
+        grown.assert_holds();
+        grown.seal(Unsynced::Kept);
+        grown.assert_holds();
+        assert_eq!(grown.world.damage(), [], "from: {from}");
+    }
+}

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 108] = [
+pub const SHOWN: [(&str, Bug); 109] = [
     ("others-go-on-in-turn", Bug::TakeoverNotRaised),
     ("member-comes-back-with-more", Bug::TakeoverNotRaised),
     ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),
     ("raised-and-left-out", Bug::TakeoverForgotten),
+    ("leftovers-in-a-gap", Bug::LeftoversKept),
     (
         "power-fails-while-a-chunk-is-taken-over",
         Bug::RaiseUnsynced,

@@ -37,7 +37,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// Copies that are made here at once.
 pub const COPIES_MAX: usize = 4;
 /// Replicas that are sealed here at once.
-const SEALS_MAX: usize = 64;
+pub const SEALS_MAX: usize = 64;
 /// Ranges of one copy that are asked for or being written.
 pub const RANGES_MAX: usize = 2;
 
@@ -455,7 +455,7 @@ impl Chunk {
     }
 
     /// Replicas that are being sealed.
-    fn seals(&self) -> usize {
+    pub(super) fn seals(&self) -> usize {
         let seals = |job: &&Job| matches!(job, Job::Seal(..));
         self.jobs.values().filter(seals).count()
     }
@@ -688,7 +688,7 @@ impl Chunk {
         let mut header = Header {
             name: copy.name,
             len: copy.order.has.len,
-            sums: copy.table.cut(),
+            sums: copy.table.cut().0,
             generation: FIRST_GENERATION,
             incarnation: copy.order.incarnation,
             cluster,

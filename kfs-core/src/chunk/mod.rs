@@ -37,6 +37,7 @@ use self::space::Space;
 use self::sync::DirSync;
 use self::trash::Trash;
 use self::witness::Note;
+pub use self::write::MAKES_MAX;
 use self::write::Writing;
 use crate::identity::Identity;
 use crate::ids::{CallId, ClusterId, Instance, LinkId, NodeId, Ticket, WriteSeq};
@@ -191,6 +192,10 @@ pub struct Bounds {
     pub writing: usize,
     /// Replicas that may be written and gave their tables back.
     pub parked: usize,
+    /// Replicas that the disk is making, those included that were given up meanwhile.
+    pub makes: usize,
+    /// Disk operations in flight for replicas that are asked what they hold at rest.
+    pub seals: usize,
     /// Replicas that are being moved to `trash/`, and orders to do so.
     pub moving: usize,
     /// Replicas that are being made as copies.
@@ -389,6 +394,8 @@ impl Chunk {
             reads_of_scrub: self.reads.beside(),
             writing: self.writing.len(),
             parked: self.parked.len(),
+            makes: self.makes(),
+            seals: self.seals(),
             moving: self.trash.moving(),
             copies,
             copy_jobs,

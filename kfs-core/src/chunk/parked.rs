@@ -41,7 +41,7 @@ impl Chunk {
             "what is not durable is in the table only"
         );
         probe::hit(Probe::ChunkParked);
-        writing.table = Table::new(self.config.geometry);
+        writing.table = writing.table.emptied();
         writing.tail = Tail::new(self.config.geometry);
         if !planted::is(Bug::StaleTableRead) {
             self.inventory.tables.forget(id);
@@ -180,7 +180,7 @@ impl Chunk {
         let (applied, who) = (writing.applied, writing.who());
         let why = match header {
             Ok((header, tail)) => {
-                writing.table = Table::of(geometry, &header);
+                writing.table = Table::of(geometry, &header, writing.table.elsewhere());
                 writing.tail = tail;
                 None
             }

@@ -1,6 +1,7 @@
 //! Syncs: what was taken becomes durable on every replica of the chain, all at once beside one another.
 //!
-//! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → the page that could tear
+//! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → zeros where
+//! bytes count as such that an earlier chain may have written (see [`super::table`]) → the page that could tear
 //! what an earlier cut covers, where it stands whole (see [`super::tail`]) → sync of the
 //! file → the header into the slot that does not hold the newest → sync → the first time, sync of the
 //! directory. If the order changed, a header could promise bytes that a power loss takes. Any failure
@@ -8,16 +9,18 @@
 use super::header::Slot;
 use super::name::{CHUNKS, ReplicaId};
 use super::tail::Redo;
-use super::write::{Synced, Writing};
+use super::write::{Anew, Synced, Writing};
 use super::{Chunk, Event, Job, Stopping};
+use crate::block;
 use crate::ids::{ClusterId, Digest, LinkId, PieceNumber, WriteSeq};
-use crate::limits::Geometry;
+use crate::limits::{Geometry, HEADER_BYTES};
 use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{ChainSync, ChainSynced, Durable, SyncChunk, SyncDone};
 use crate::wire::{Msg, Refusal, Status};
 use bytes::Bytes;
+use core::ops::Range;
 use std::collections::VecDeque;
 
 /// Cuts that a replica holds beside the one at work; a head that waits for each never has more than one.
@@ -34,6 +37,8 @@ pub(super) struct Cut {
     generation: u64,
     header: Bytes,
     redo: Option<Redo>,
+    /// What is still to be made zeros.
+    zeros: Vec<Range<u64>>,
     reach: Reach,
     stage: Stage,
 }
@@ -54,6 +59,8 @@ enum Reach {
 enum Stage {
     /// Writes of the cut are on their way to the disk, or the redo page of the sync before to its place.
     Writes,
+    /// Where an earlier chain may have left something, zeros are being written.
+    Zeros,
     /// The redo page is being written to its slot.
     Redo,
     /// The data is being synced.
@@ -86,7 +93,7 @@ pub(super) struct DirSync {
 
 impl Cut {
     fn take(writing: &mut Writing, cluster: ClusterId, geometry: Geometry, reach: Reach) -> Self {
-        let (header, redo) = writing.next_header(cluster);
+        let (header, Anew { redo, zeros }) = writing.next_header(cluster);
         Self {
             digest: header.digest(geometry),
             wseq: header.wseq,
@@ -95,6 +102,7 @@ impl Cut {
             slot: Slot::of(header.generation),
             generation: header.generation,
             redo,
+            zeros,
             header: Bytes::from(header.encode()),
             reach,
             stage: Stage::Writes,
@@ -268,7 +276,6 @@ impl Chunk {
         if self.is_placing(id) {
             return;
         }
-        let geometry = self.config.geometry;
         let Some(writing) = self.writing.get_mut(&id) else {
             return;
         };
@@ -282,7 +289,27 @@ impl Chunk {
         {
             return;
         }
+        self.sync_anew(id);
+    }
+
+    /// The pieces of the cut are written: what else it is to cover is.
+    fn sync_anew(&mut self, id: ReplicaId) {
+        let geometry = self.config.geometry;
+        let writing = self.writing.get_mut(&id).expect("it was just found");
         let file = writing.name.path();
+        let cut = at_work(&mut writing.syncs).expect("it was just found");
+        if let Some(zeros) = cut.zeros.pop() {
+            probe::hit(Probe::LeftoversCleared);
+            cut.stage = Stage::Zeros;
+            let len = usize::try_from(zeros.end - zeros.start).expect("less than a block");
+            let op = DiskOp::Write {
+                file,
+                offset: HEADER_BYTES + zeros.start,
+                data: block::zeros(len),
+                sync: SyncMode::Later,
+            };
+            return self.disk(Job::Sync(id), op);
+        }
         if let Some(redo) = &cut.redo {
             let op = redo.keep(file, cut.slot, geometry);
             cut.stage = Stage::Redo;
@@ -317,6 +344,7 @@ impl Chunk {
             return;
         };
         match cut.stage {
+            Stage::Zeros => self.sync_anew(id),
             Stage::Redo => self.sync_data(id),
             Stage::Data => {
                 cut.stage = Stage::Header;

@@ -9,6 +9,7 @@ use super::header::Header;
 use crate::block::{self, BlockSpan, EMPTY, spans};
 use crate::limits::Geometry;
 use crate::planted::{self, Bug};
+use core::ops::Range;
 
 /// See the file's head.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,6 +19,17 @@ pub(super) struct Table {
     blocks: Vec<Block>,
     /// The largest end of a write, in bytes.
     end: u64,
+    elsewhere: Elsewhere,
+}
+
+/// What the disk has where nothing was written that counts: in holes, and behind what a block is filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Elsewhere {
+    /// Zeros: all that was ever written to the file is in the table.
+    Zeros,
+    /// Perhaps what an earlier chain has written and no sync has covered. Where such bytes come to count, as zeros,
+    /// they are made that first.
+    Leftovers,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,15 +66,17 @@ pub(super) struct Covered {
 }
 
 impl Table {
+    /// The table of a chunk of which nothing is written.
     pub(super) const fn new(geometry: Geometry) -> Self {
         Self {
             geometry,
             blocks: Vec::new(),
             end: 0,
+            elsewhere: Elsewhere::Zeros,
         }
     }
     /// The table of a chunk of which everything is committed.
-    pub(super) fn of(geometry: Geometry, header: &Header) -> Self {
+    pub(super) fn of(geometry: Geometry, header: &Header, elsewhere: Elsewhere) -> Self {
         let block = |(index, sum): (usize, &Option<u32>)| match *sum {
             None => HOLE,
             Some(sum) => {
@@ -80,6 +94,28 @@ impl Table {
             geometry,
             blocks,
             end: header.len,
+            elsewhere,
+        }
+    }
+    /// One of nothing, that still tells what is known of the disk.
+    pub(super) fn emptied(&self) -> Self {
+        Self {
+            elsewhere: self.elsewhere,
+            ..Self::new(self.geometry)
+        }
+    }
+    /// What is known of the disk.
+    pub(super) const fn elsewhere(&self) -> Elsewhere {
+        self.elsewhere
+    }
+    /// Bytes before a write at `offset` that come to count with it, as zeros, and may be others on the disk: how many.
+    pub(super) fn gap_before(&self, offset: u64) -> u64 {
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let block = usize::try_from(offset / block_bytes).expect("a chunk has few blocks");
+        let filled = self.blocks.get(block).map_or(0, |block| block.filled);
+        match self.elsewhere {
+            Elsewhere::Zeros => 0,
+            Elsewhere::Leftovers => (offset % block_bytes).saturating_sub(u64::from(filled)),
         }
     }
     /// The largest end of a write, in bytes.
@@ -133,21 +169,29 @@ impl Table {
         assert_eq!(shares, sums.len(), "one sum for each block touched");
         self.end = self.end.max(offset + len);
     }
-    /// Takes a cut: what is written now is covered from here on. Gives the padded sums for the header.
-    pub(super) fn cut(&mut self) -> Vec<Option<u32>> {
+    /// Takes a cut: what is written now is covered from here on. Gives the padded sums for the header, and ranges that
+    /// come to count with it, as zeros, and may be something else on the disk.
+    pub(super) fn cut(&mut self) -> (Vec<Option<u32>>, Vec<Range<u64>>) {
         let block_bytes = self.geometry.block_bytes;
+        let mut rests = Vec::new();
         for (index, block) in self.blocks.iter_mut().enumerate() {
             if block.filled > 0 {
                 // A block wholly below the committed end is covered to its own end: the rest of it was
                 // committed as zeros.
-                block.covered = committed_share(self.geometry, self.end, index);
+                let covered = committed_share(self.geometry, self.end, index);
+                let is_new = block.covered < covered && block.filled < covered;
+                if is_new && self.elsewhere == Elsewhere::Leftovers {
+                    let begin = index as u64 * u64::from(block_bytes);
+                    rests.push(begin + u64::from(block.filled)..begin + u64::from(covered));
+                }
+                block.covered = covered;
             }
         }
         let sum = |block: &Block| {
             (block.filled > 0)
                 .then(|| block::pad_to_block(block.plain, u64::from(block.filled), block_bytes))
         };
-        self.blocks.iter().map(sum).collect()
+        (self.blocks.iter().map(sum).collect(), rests)
     }
     /// How a block must look now.
     pub(super) fn expected(&self, block: usize) -> Expected {
@@ -263,7 +307,7 @@ mod tests {
                 &bytes[block * 65_536..(block + 1) * 65_536],
             ))
         };
-        let sums = table.cut();
+        let (sums, _) = table.cut();
         assert_eq!(sums, [sum(&now, 0), sum(&now, 1), sum(&now, 2)]);
         let header = Header {
             name: ChunkName {
@@ -280,7 +324,7 @@ mod tests {
             pieces: Vec::new(),
             redo: None,
         };
-        let mut reloaded = Table::of(REAL, &header);
+        let mut reloaded = Table::of(REAL, &header, Elsewhere::Zeros);
         for block in 0..4 {
             assert_eq!(
                 first_free(&reloaded, block),
@@ -289,7 +333,7 @@ mod tests {
             );
         }
         let later = put(&mut reloaded, 2 * 65_536 + 4_096, 1_000);
-        assert_eq!(reloaded.cut()[2], sum(&later, 2));
+        assert_eq!(reloaded.cut().0[2], sum(&later, 2));
         assert_eq!(reloaded.expected(2).filled, 5_096);
     }
 }

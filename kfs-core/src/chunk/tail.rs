@@ -20,6 +20,7 @@ use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use bytes::Bytes;
+use core::ops::Range;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -214,9 +215,28 @@ impl Tail {
         waits
     }
 
+    /// Bytes of the block of this one are written in their places from there on only.
+    pub(super) fn places_from(&self, offset: u64) -> u64 {
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let of_it = |held: &&Held| held.page.at / block_bytes == offset / block_bytes;
+        let limit = |held: &Held| held.page.at + self.geometry.page_bytes();
+        self.held.as_ref().filter(of_it).map_or(0, limit)
+    }
+
     /// A cut is taken; `table` has it. Gives the page that it covers and that waits.
-    pub(super) fn cut(&mut self, table: &Table) -> Option<Redo> {
+    ///
+    /// Of ranges that are to be zeros before it, that page has its share: the rest stays in them.
+    pub(super) fn cut(&mut self, table: &Table, zeros: &mut Vec<Range<u64>>) -> Option<Redo> {
         let end = table.end();
+        let page_bytes = self.geometry.page_bytes();
+        if let Some(held) = &mut self.held {
+            let page = held.page.at..held.page.at + page_bytes;
+            for range in zeros.iter_mut().filter(|range| page.contains(&range.start)) {
+                held.changed = true;
+                range.start = page.end;
+            }
+            zeros.retain(|range| !range.is_empty());
+        }
         let redo = self.held.take().filter(|held| held.changed).map(|held| {
             let geometry = self.geometry;
             let Page { at, mut bytes } = held.page;

@@ -8,10 +8,10 @@ use super::link::HoldId;
 use super::name::{ChunkName, ReplicaId};
 use super::read::ReadId;
 use super::sync::{Cut, SyncAsk};
-use super::table::Table;
+use super::table::{Elsewhere, Table};
 use super::tail::{Redo, Tail};
 use super::{Chunk, Job, Stopping};
-use crate::block::Sums;
+use crate::block::{self, Sums};
 use crate::ids::{ChainId, ClusterId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
 use crate::limits::{Geometry, HEADER_BYTES, REPLICATION_MAX};
 use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, SyncMode};
@@ -23,8 +23,12 @@ use crate::wire::client_chunk::{Durable, PieceDone, WritePiece};
 use crate::wire::client_meta::Place;
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
+use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Replicas that the disk makes at once.
+pub const MAKES_MAX: usize = 64;
 
 /// A replica that takes pieces: made in this process, its chain unbroken.
 #[derive(Clone, Debug)]
@@ -76,6 +80,15 @@ enum Made {
     /// Who asked, and is answered when it is made.
     Making(Vec<(LinkId, u64)>),
     Made,
+}
+
+/// What is written before a header, besides the pieces that it covers.
+#[derive(Clone, Debug)]
+pub(super) struct Anew {
+    /// The page in which the cut before ended.
+    pub redo: Option<Redo>,
+    /// Bytes of the data that are to be zeros.
+    pub zeros: Vec<Range<u64>>,
 }
 
 /// A write on its way.
@@ -133,7 +146,7 @@ impl Writing {
     /// A replica that has taken nothing in this chain.
     fn begun(
         name: ChunkName,
-        header: &Header,
+        (header, elsewhere): (&Header, Elsewhere),
         geometry: Geometry,
         (chain, position): (Vec<Place>, u8),
         session: SessionId,
@@ -154,7 +167,7 @@ impl Writing {
             last_piece: PieceNumber(header.wseq.0),
             below: header.wseq,
             pieces: VecDeque::new(),
-            table: Table::of(geometry, header),
+            table: Table::of(geometry, header, elsewhere),
             tail: Tail::new(geometry),
             upstream: None,
             downstream: None,
@@ -183,7 +196,14 @@ impl Writing {
             last_piece: PieceNumber(order.from.0),
             below: order.from,
             tail,
-            ..Self::begun(name, header, geometry, chain, order.session, now)
+            ..Self::begun(
+                name,
+                (header, Elsewhere::Leftovers),
+                geometry,
+                chain,
+                order.session,
+                now,
+            )
         }
     }
     /// Whether a block has a write that is not yet everywhere below.
@@ -203,9 +223,9 @@ impl Writing {
             && self.reads.is_empty();
         synced && idle && matches!(self.made, Made::Made)
     }
-    /// The header that says all that was taken so far, in the slot that does not hold the newest one, and the page
-    /// that is to be written anew with it.
-    pub(super) fn next_header(&mut self, cluster: ClusterId) -> (Header, Option<Redo>) {
+    /// The header that says all that was taken so far, in the slot that does not hold the newest one, and what is to be
+    /// written with it.
+    pub(super) fn next_header(&mut self, cluster: ClusterId) -> (Header, Anew) {
         self.generation += if planted::is(Bug::HeaderOverActiveSlot) {
             2
         } else {
@@ -216,8 +236,11 @@ impl Writing {
             last: self.last_piece,
             append_offset: 0,
         };
-        let sums = self.table.cut();
-        let redo = self.tail.cut(&self.table);
+        let (sums, mut zeros) = self.table.cut();
+        if planted::is(Bug::LeftoversKept) {
+            zeros.clear();
+        }
+        let redo = self.tail.cut(&self.table, &mut zeros);
         let header = Header {
             name: self.name,
             len: self.table.end(),
@@ -233,7 +256,19 @@ impl Writing {
             },
             redo: redo.as_ref().map(|redo| redo.page),
         };
-        (header, redo)
+        (header, Anew { redo, zeros })
+    }
+    /// Notes a write that may be made. Gives how many zeros are to be written before it, and how many of its first bytes
+    /// wait for the next sync.
+    fn lay(&mut self, offset: u64, body: &Bytes, sums: &Sums) -> (u64, usize) {
+        let gap = offset - self.table.gap_before(offset);
+        let zeros = offset.saturating_sub(gap.max(self.tail.places_from(offset)));
+        let waits = self.tail.write(&self.table, offset, body);
+        self.table.write(offset, body.len() as u64, &sums.blocks);
+        if planted::is(Bug::LeftoversKept) {
+            return (0, waits);
+        }
+        (zeros, waits)
     }
     /// Whom to tell when making it failed or ended.
     pub(super) fn take_made(&mut self) -> Vec<(LinkId, u64)> {
@@ -287,6 +322,15 @@ impl Chunk {
                 format!("{} is stopping", self.who()),
             ));
         }
+        if self.makes() >= MAKES_MAX {
+            return Err(Refusal::new(
+                Status::Busy,
+                format!(
+                    "the disk of {} has as many new chunks to make as it may",
+                    self.who()
+                ),
+            ));
+        }
         let same = |writing: &Writing| {
             writing.name.file == order.file
                 && writing.chain == order.chain
@@ -306,6 +350,13 @@ impl Chunk {
         }
     }
 
+    /// Replicas that the disk is making. One that was given up meanwhile counts until the disk has ended it: a disk
+    /// that hangs is not asked for more and more of them.
+    pub(super) fn makes(&self) -> usize {
+        let makes = |job: &&Job| matches!(job, Job::Create(_) | Job::CreateHeader(_));
+        self.jobs.values().filter(makes).count()
+    }
+
     fn make(&mut self, link: LinkId, request: u64, order: CreateChunk, position: u8) {
         let name = ChunkName {
             file: order.file,
@@ -317,7 +368,14 @@ impl Chunk {
         let chain = (order.chain, position);
         let writing = Writing {
             made: Made::Making(vec![(link, request)]),
-            ..Writing::begun(name, &header, geometry, chain, order.session, now)
+            ..Writing::begun(
+                name,
+                (&header, Elsewhere::Zeros),
+                geometry,
+                chain,
+                order.session,
+                now,
+            )
         };
         let replica = Replica {
             file: name.file,
@@ -653,22 +711,25 @@ impl Chunk {
         let had = wseq <= writing.had;
         // Bytes of the page in which a sync ended wait for the next one.
         let mut waits = 0;
+        let mut zeros = 0;
         if had {
             probe::hit(Probe::PieceHadBefore);
         } else {
-            waits = writing.tail.write(&writing.table, offset, &body);
-            writing.table.write(offset, len, &sums.blocks);
+            (zeros, waits) = writing.lay(offset, &body, &sums);
+        }
+        if zeros > 0 {
+            probe::hit(Probe::LeftoversCleared);
         }
         let to_disk = !had && waits < body.len();
         assert!(
             writing.pieces.back().is_none_or(|last| last.wseq < wseq),
             "writes wait in their order"
         );
-        let block = |at: u64| usize::try_from(at / block_bytes).expect("a chunk has few blocks");
+        let nth = |at: u64| usize::try_from(at / block_bytes).expect("a chunk has few blocks");
         writing.pieces.push_back(Piece {
             wseq,
             number,
-            blocks: (block(offset), block(offset + len - 1)),
+            blocks: (nth(offset), nth(offset + len - 1)),
             written: !to_disk,
             asks: ask.into_iter().collect(),
         });
@@ -706,10 +767,12 @@ impl Chunk {
             return self.sync_asked(id);
         }
         self.space.taken += len;
+        let mut data = block::zeros(usize::try_from(zeros).expect("less than a block"));
+        data.push(body.slice(waits..));
         let op = DiskOp::Write {
             file,
-            offset: HEADER_BYTES + offset + waits as u64,
-            data: vec![body.slice(waits..)],
+            offset: HEADER_BYTES + offset + waits as u64 - zeros,
+            data,
             sync: SyncMode::Later,
         };
         self.disk(
@@ -821,4 +884,141 @@ impl Piece {
     pub(super) const fn number(&self) -> PieceNumber {
         self.number
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tail::Tail;
+    use super::*;
+    use crate::block::padded_sum;
+    use crate::chunk::table::Expected;
+    use crate::ids::*;
+    use crate::rng::Rng;
+
+    /// Every block is on the disk what the header says of it, and holds these bytes.
+    fn assert_holds(geometry: Geometry, header: &Header, disk: &[u8], whole: &[u8], when: &str) {
+        let block_bytes = geometry.block_bytes as usize;
+        for block in 0..geometry.chunk_blocks as usize {
+            let Expected { filled, sum } = Expected::by(geometry, header, block);
+            let begin = block * block_bytes;
+            let there = &disk[begin..begin + filled as usize];
+            let expected = &whole[begin..begin + block_bytes];
+            let Some(sum) = sum else {
+                assert!(expected.iter().all(|byte| *byte == 0), "{when}");
+                continue;
+            };
+            assert_eq!(
+                padded_sum(there, geometry.block_bytes),
+                sum,
+                "{when}, block {block}"
+            );
+            assert_eq!(there, &expected[..filled as usize], "{when}, block {block}");
+            assert!(
+                expected[filled as usize..].iter().all(|byte| *byte == 0),
+                "{when}"
+            );
+        }
+    }
+
+    /// A write of these bytes in their place tears nothing that the header covers.
+    fn assert_apart(geometry: Geometry, header: &Header, range: Range<u64>, when: &str) {
+        let page_bytes = geometry.page_bytes();
+        for page in range.start / page_bytes..range.end.div_ceil(page_bytes) {
+            let at = page * page_bytes;
+            let block = usize::try_from(at / u64::from(geometry.block_bytes)).unwrap();
+            let filled = Expected::by(geometry, header, block).filled;
+            assert!(
+                at % u64::from(geometry.block_bytes) >= filled.into(),
+                "{when}"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_an_earlier_chain_left_a_header_says_what_is_on_the_disk_and_nothing_before_it_is_torn()
+     {
+        // A page is less than a block, or a block.
+        let geometries = [(8_192, 6), (65_536, 2), (256, 8)];
+        let mut cleared = 0;
+        for seed in 0..99 {
+            let mut rng = Rng::new(seed);
+            let (block_bytes, chunk_blocks) = geometries[usize::try_from(seed % 3).unwrap()];
+            let geometry = Geometry {
+                block_bytes,
+                chunk_blocks,
+                piece_bytes: block_bytes,
+            };
+            let chunk_bytes = usize::try_from(geometry.chunk_bytes()).unwrap();
+            let name = ChunkName {
+                file: FileId(1),
+                chunk: ChunkId(1),
+                version: Version(1),
+            };
+            let mut header = first_header(name, Incarnation(1), ClusterId(1));
+            let mut disk = vec![0xEE; chunk_bytes];
+            let mut committed = vec![0; chunk_bytes];
+            for session in 0..4 {
+                let when = |what: &str| format!("seed {seed}, session {session}, {what}");
+                let begin = header.len - header.len % u64::from(block_bytes);
+                let block = usize::try_from(begin).unwrap()..usize::try_from(header.len).unwrap();
+                let chain = (Vec::new(), 0);
+                let before = (&header, Elsewhere::Leftovers);
+                let mut writing =
+                    Writing::begun(name, before, geometry, chain, SESSION, Instant::default());
+                writing.tail = Tail::of(geometry, &header, &disk[block]).unwrap();
+                let mut whole = committed.clone();
+                for nth in 0..12 {
+                    let at = rng.below(chunk_bytes);
+                    let len = 1 + rng.below((chunk_bytes - at).min(block_bytes as usize));
+                    let from = at as u64;
+                    if writing.table.may_write(from, len as u64).is_ok() {
+                        let mut body = vec![0; len];
+                        body.fill_with(|| 1 + rng.u64().to_le_bytes()[0] % 200);
+                        whole[at..at + len].copy_from_slice(&body);
+                        let body = Bytes::from(body);
+                        let sums = Sums::of(geometry, from, &body);
+                        let (zeros, waits) = writing.lay(from, &body, &sums);
+                        writing.applied = writing.applied.next();
+                        cleared += zeros;
+                        let zeros = usize::try_from(zeros).unwrap();
+                        if waits < len {
+                            let range = (at + waits - zeros) as u64..(at + len) as u64;
+                            assert_apart(geometry, &header, range, &when("a write"));
+                            disk[at + waits - zeros..at + waits].fill(0);
+                            disk[at + waits..at + len].copy_from_slice(&body[waits..]);
+                        }
+                    }
+                    assert_holds(geometry, &header, &disk, &committed, &when("written"));
+                    if rng.below(4) > 0 || nth == 11 {
+                        continue;
+                    }
+                    let (next, anew) = writing.next_header(ClusterId(1));
+                    for range in anew.zeros {
+                        cleared += range.end - range.start;
+                        assert_apart(geometry, &header, range.clone(), &when("zeros"));
+                        disk[usize::try_from(range.start).unwrap()
+                            ..usize::try_from(range.end).unwrap()]
+                            .fill(0);
+                    }
+                    assert_holds(
+                        geometry,
+                        &header,
+                        &disk,
+                        &committed,
+                        &when("before the header"),
+                    );
+                    header = next;
+                    committed.clone_from(&whole);
+                    if let Some(redo) = anew.redo {
+                        let at = usize::try_from(redo.page.at(geometry)).unwrap();
+                        disk[at..at + redo.bytes.len()].copy_from_slice(&redo.bytes);
+                    }
+                    assert_holds(geometry, &header, &disk, &committed, &when("synced"));
+                }
+            }
+        }
+        assert!(cleared > 0, "something was left behind");
+    }
+
+    const SESSION: SessionId = SessionId(1);
 }

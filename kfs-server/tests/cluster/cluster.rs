@@ -41,15 +41,19 @@ impl Cluster {
             chunks_ready: Vec::new(),
             starts: 0,
         };
-        for n in 0..chunkservers {
-            cluster.chunks.push(spawn_chunk(
-                &cluster.chunk_dir(n),
-                cluster.meta_ready.listen,
-                0,
-            ));
-        }
-        cluster.chunks_ready = cluster.chunks.iter().map(Daemon::ready).collect();
+        cluster.add_chunks(chunkservers);
         cluster
+    }
+
+    /// So many chunkservers more, all of them up when this returns.
+    pub(crate) fn add_chunks(&mut self, count: usize) {
+        let before = self.chunks.len();
+        for n in before..before + count {
+            let chunk = spawn_chunk(&self.chunk_dir(n), self.meta_addr(), 0);
+            self.chunks.push(chunk);
+        }
+        let ready = self.chunks[before..].iter().map(Daemon::ready);
+        self.chunks_ready.extend(ready);
     }
 
     pub(crate) fn meta_addr(&self) -> SocketAddr {

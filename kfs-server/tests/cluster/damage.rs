@@ -122,6 +122,77 @@ async fn a_flipped_bit_in_a_header_costs_one_replica_and_no_byte() {
     expect_content(&cluster.client(), "/f", &data).await;
 }
 
+/// What is done to a chunk file while its server is down; the other directory is of a server without a replica.
+type Spoils = fn(chunk: &Path, other: &Path);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_file_that_somebody_has_changed_is_made_good_from_the_others() {
+    let spoils: [(&str, Spoils); 6] = [
+        ("cut short", |chunk, _| {
+            set_len(chunk, HEADER_BYTES + 100_000)
+        }),
+        ("emptied", |chunk, _| set_len(chunk, 0)),
+        ("without a header", |chunk, _| {
+            let file = OpenOptions::new().write(true).open(chunk).unwrap();
+            file.write_all_at(&vec![0; usize::try_from(HEADER_BYTES).unwrap()], 0)
+                .unwrap();
+        }),
+        ("of another version", |chunk, _| {
+            let name = chunk.file_name().unwrap().to_str().unwrap();
+            let (chunk_name, version) = name.rsplit_once('.').unwrap();
+            let version = version.parse::<u64>().unwrap() + 1;
+            std::fs::rename(
+                chunk,
+                chunk.with_file_name(format!("{chunk_name}.{version}")),
+            )
+            .unwrap();
+        }),
+        ("given to another server", |chunk, other| {
+            std::fs::copy(chunk, other.join(chunk.file_name().unwrap())).unwrap();
+            std::fs::remove_file(chunk).unwrap();
+        }),
+        ("removed", |chunk, _| std::fs::remove_file(chunk).unwrap()),
+    ];
+    let data = content(3, 300_000);
+    for (what, spoil) in spoils {
+        let mut cluster = Cluster::start_with(4, &["--re-replicate-after", "1s"]);
+        let kfs = cluster.client();
+        put(&kfs, "/f", &data).await;
+        let has = |n: &usize| !cluster.chunk_files(*n).is_empty();
+        let (holders, others): (Vec<usize>, Vec<usize>) = (0..4).partition(has);
+        let (spoilt, other) = (holders[0], others[0]);
+        let (chunk, other_dir) = (
+            only_chunk(&cluster, spoilt),
+            cluster.chunk_dir(other).join("chunks"),
+        );
+        for n in [spoilt, other] {
+            cluster.chunks[n].kill();
+        }
+        spoil(&chunk, &other_dir);
+        for n in [spoilt, other] {
+            cluster.restart_chunk(n);
+        }
+        cluster.servers_up(&kfs, 4).await;
+        expect_content(&cluster.client(), "/f", &data).await;
+        until_async(&format!("a chunk file {what} is made good"), async || {
+            let status = kfs.status().await.ok()?;
+            let whole = status.replicas_damaged == 0 && status.chunks_under_replicated == 0;
+            whole.then_some(())
+        })
+        .await;
+        // Two of those that had it before are as good as gone: the third one is new, or mended.
+        for n in &holders[1..] {
+            cluster.chunks[*n].kill();
+        }
+        expect_content(&cluster.client(), "/f", &data).await;
+    }
+}
+
+fn set_len(path: &Path, len: u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
+}
+
 /// Damage was counted; or it was, and is mended already.
 async fn mended_or_damaged(kfs: &Kfs) -> Option<()> {
     let status = kfs.status().await.ok()?;

@@ -6,7 +6,7 @@ use kfs_client::{CreateOptions, Kfs};
 const MIB: usize = 1 << 20;
 
 /// Writes a file of so many parts of 3 MiB and some pages, every other one synced; something happens behind each.
-async fn write_while(
+pub(crate) async fn write_while(
     kfs: &Kfs,
     (path, replication): (&str, u8),
     parts: usize,

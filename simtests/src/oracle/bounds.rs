@@ -6,7 +6,8 @@
 //! The head of a chain refuses what would be too much, so its bound depends on no driver.
 use super::Violation;
 use kfs_core::chunk;
-use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX};
+use kfs_core::chunk::MAKES_MAX;
+use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX, SEALS_MAX};
 use kfs_core::client::{self, PIECE_COST};
 use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX, USAGE_SCANS_MAX};
 use kfs_core::meta;
@@ -126,12 +127,16 @@ pub fn chunk(
         bounds.copy_jobs,
         bounds.copies * runs,
     )?;
-    // One write each piece; one sync and one step of its making each replica; one header each parked one.
+    judge.most("replicas being made", bounds.makes, MAKES_MAX)?;
+    judge.most("replicas being sealed", bounds.seals, SEALS_MAX)?;
+    // One write each piece; one sync and one page in its place each replica; one header each parked one.
     let most = bounds.pieces
         + bounds.reads_at_disk
         + bounds.reads_of_scrub
         + 2 * bounds.writing
         + bounds.parked
+        + bounds.makes
+        + bounds.seals
         + bounds.moving
         + bounds.copy_jobs
         + JOBS_OF_ITS_OWN;
@@ -245,10 +250,12 @@ mod tests {
             reads_of_scrub: 1,
             writing: 1,
             parked: 0,
+            makes: 2,
+            seals: 1,
             moving: 0,
             copies: 1,
             copy_jobs: 3,
-            jobs: 3 + 7 + 1 + 2 + 3 + JOBS_OF_ITS_OWN,
+            jobs: 3 + 7 + 1 + 2 + 2 + 1 + 3 + JOBS_OF_ITS_OWN,
         }
     }
 
@@ -258,7 +265,7 @@ mod tests {
             |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY, OnTheirWay(1));
         judge(&full()).unwrap();
         type More = (&'static str, fn(&mut chunk::Bounds));
-        let more: [More; 9] = [
+        let more: [More; 11] = [
             ("position 0", |bounds| bounds.rooms[0].bytes += 1),
             ("reads of one link", |bounds| bounds.links[0].reads += 1),
             ("on their way out", |bounds| bounds.links[0].bytes += 10_000),
@@ -267,6 +274,8 @@ mod tests {
             ("reads at the disk", |bounds| bounds.reads_at_disk += 1),
             ("nobody waits", |bounds| bounds.reads_abandoned = 8),
             ("reads of the scrub", |bounds| bounds.reads_of_scrub += 1),
+            ("replicas being made", |bounds| bounds.makes = 65),
+            ("replicas being sealed", |bounds| bounds.seals = 65),
             ("disk operations", |bounds| bounds.jobs += 1),
         ];
         for (what, more) in more {

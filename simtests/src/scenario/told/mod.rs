@@ -50,6 +50,7 @@
 //! | power fails at every step of giving a chunk another chain | `power-fails-while-a-chain-is-made` | `rechain-from-farthest` |
 //! | clients write one file further in turn, and servers are killed | `others-go-on-in-turn` | `takeover-not-raised` |
 //! | a writer dies in a sync that has reached only some, and another goes on | `writer-dies-in-a-sync` | `takeover-takes-all` |
+//! | who writes a file further leaves a gap where servers have bytes that no sync covered | `leftovers-in-a-gap` | `leftovers-kept` |
 //! | a server is raised for a takeover that goes on without it, and comes back | `raised-and-left-out` | `takeover-forgotten` |
 //! | a server with more of a dead writer's writes than all comes back when another has gone on | `member-comes-back-with-more` | `takeover-not-raised` |
 //! | power fails as a chunk is taken over | `power-fails-while-a-chunk-is-taken-over` | `raise-unsynced` |

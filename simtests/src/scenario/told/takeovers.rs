@@ -10,7 +10,7 @@ use crate::workload::job::{End, Fill, Job};
 pub(super) const NAME: &str = "/d0/on";
 
 /// All of them.
-pub(super) const ALL: [Scenario; 5] = [
+pub(super) const ALL: [Scenario; 6] = [
     Scenario {
         name: "others-go-on-in-turn",
         about: "clients write one file further, one after another, and servers are killed meanwhile",
@@ -99,6 +99,50 @@ pub(super) const ALL: [Scenario; 5] = [
                     planned(ordered(draws.below(8)), power, 60),
                     planned(ordered(8 + draws.below(24)), Fault::Isolate(raised), 6_000),
                 ],
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "leftovers-in-a-gap",
+        about: "a writer dies, and the servers that have what it had not synced are killed; another client goes on at a distance from where the file ends",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let synced = 1 + draws.below(500);
+            // Enough that some of it is sent, and not so much that it is synced by itself.
+            let lost = vec![
+                bytes(0, synced),
+                Fill::Sync,
+                bytes(synced, 520 + draws.below(200)),
+                Fill::Idle { ms: 20_000 },
+            ];
+            let begun = Job::Write {
+                name: NAME.into(),
+                fill: lost,
+                end: End::Close,
+                failed: End::Close,
+            };
+            let mut at = draws.below(400);
+            let mut fill = Vec::new();
+            for _ in 0..3 {
+                let len = 1 + draws.below(60);
+                fill.extend([bytes(at, len), Fill::Sync]);
+                at += len + draws.below(600);
+            }
+            let jobs = vec![
+                Job::Idle { ms: 1_500 },
+                append(fill, End::Close),
+                read(NAME),
+                Job::Idle { ms: 5_000 },
+                read(NAME),
+            ];
+            let when = Trigger::At(700 + draws.below(300));
+            let mut faults = vec![planned(when.clone(), Fault::KillClient(0), 60_000)];
+            let killed = |server| planned(when.clone(), Fault::Kill(server), 80);
+            faults.extend((1..4).map(killed));
+            Schedule {
+                clients: vec![plan(vec![begun]), plan(jobs)],
+                faults,
                 ..small(seed)
             }
         },
