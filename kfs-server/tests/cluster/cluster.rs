@@ -30,17 +30,7 @@ impl Cluster {
 
     /// The same, with more flags for the meta server's first process.
     pub(crate) fn start_with(chunkservers: usize, flags: &[&str]) -> Self {
-        let dir = TempDir::new().unwrap();
-        let meta = spawn_meta(dir.path(), "127.0.0.1:0", 0, flags);
-        let meta_ready = meta.ready();
-        let mut cluster = Self {
-            dir,
-            meta,
-            meta_ready,
-            chunks: Vec::new(),
-            chunks_ready: Vec::new(),
-            starts: 0,
-        };
+        let mut cluster = Self::start_at("127.0.0.1:0", flags);
         cluster.add_chunks(chunkservers);
         cluster
     }
@@ -54,6 +44,29 @@ impl Cluster {
         }
         let ready = self.chunks[before..].iter().map(Daemon::ready);
         self.chunks_ready.extend(ready);
+    }
+
+    /// A new cluster that listens at this address of the machine, with no chunkserver yet.
+    pub(crate) fn start_at(listen: &str, flags: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let meta = spawn_meta(dir.path(), listen, 0, flags);
+        let meta_ready = meta.ready();
+        Self {
+            dir,
+            meta,
+            meta_ready,
+            chunks: Vec::new(),
+            chunks_ready: Vec::new(),
+            starts: 0,
+        }
+    }
+
+    /// A chunkserver more, at this address, run by a command that its own is the last word of.
+    pub(crate) fn add_chunk_at(&mut self, listen: &str, command: &[&str]) {
+        let dir = self.chunk_dir(self.chunks.len());
+        let chunk = spawn_chunk_at(&dir, self.meta_addr(), listen, command, 0);
+        self.chunks_ready.push(chunk.ready());
+        self.chunks.push(chunk);
     }
 
     pub(crate) fn meta_addr(&self) -> SocketAddr {
@@ -140,18 +153,27 @@ fn spawn_meta(dir: &Path, listen: &str, start: u32, flags: &[&str]) -> Daemon {
 }
 
 fn spawn_chunk(data: &Path, meta: SocketAddr, start: u32) -> Daemon {
+    spawn_chunk_at(data, meta, "127.0.0.1:0", &[CHUNK], start)
+}
+
+/// As the last words of a command that runs it elsewhere, or alone.
+fn spawn_chunk_at(
+    data: &Path,
+    meta: SocketAddr,
+    listen: &str,
+    command: &[&str],
+    start: u32,
+) -> Daemon {
     let meta = meta.to_string();
     let args = [
         ["--data", data.to_str().unwrap()],
         ["--meta", &meta],
-        ["--listen", "127.0.0.1:0"],
+        ["--listen", listen],
         ["--http", "127.0.0.1:0"],
     ];
-    Daemon::spawn(
-        CHUNK,
-        args.as_flattened(),
-        &data.with_extension(format!("{start}.stderr")),
-    )
+    let args = [&command[1..], args.as_flattened()].concat();
+    let stderr = data.with_extension(format!("{start}.stderr"));
+    Daemon::spawn(command[0], &args, &stderr)
 }
 
 /// Names and contents of the plain files in a directory; of a missing one: none.

@@ -8,6 +8,7 @@ mod chunk_file;
 mod cluster;
 mod compacted;
 mod copies;
+mod cut_off;
 mod daemon;
 mod damage;
 mod disks;
