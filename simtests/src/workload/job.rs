@@ -351,6 +351,16 @@ impl Drawing {
             End::Abandon
         };
         let name = self.shared_name();
+        if self.draws.percent(25) {
+            // From one of them on it goes on at a distance.
+            let gap = 1 + self.draws.below(3 * block);
+            let from = self.draws.index(fill.len());
+            for step in &mut fill[from..] {
+                if let Fill::Bytes { at, .. } = step {
+                    *at += gap;
+                }
+            }
+        }
         Job::Append { name, fill, end }
     }
 
