@@ -2,6 +2,7 @@
 //!
 //! A file is stored on three of four chunkservers, the one that served its first chunk is killed, the file is
 //! read back from the others, and what the dead one had is copied to who is left. Each step is a line, or with `--json` an object.
+use super::checksum::{Summing, hex};
 use super::embedded::Embedded;
 use super::failure::{Exit, Failure};
 use super::pieces;
@@ -388,10 +389,6 @@ impl Read for Made {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Which replica serves the first bytes; none if there are no bytes.
 async fn first_replica(kfs: &Kfs) -> Result<Option<SocketAddr>, Failure> {
     let reader = kfs.open(FILE).await?;
@@ -417,7 +414,7 @@ async fn read_back(kfs: &Kfs) -> Result<ReadBack, Failure> {
     let started = Instant::now();
     let reader = kfs.open(FILE).await?;
     let mut stream = reader.stream(0, reader.attrs().size);
-    let sink = pieces::Sink::new(Summing(Sha256::new()));
+    let sink = pieces::Sink::new(Summing::default());
     let mut read = ReadBack {
         bytes: 0,
         sha256: String::new(),
@@ -441,26 +438,13 @@ async fn read_back(kfs: &Kfs) -> Result<ReadBack, Failure> {
             break;
         }
     }
-    let Summing(sum) = sink
+    let sum = sink
         .end()
         .await
         .map_err(|error| Failure::local("cannot sum", &error))?;
-    read.sha256 = hex(&sum.finalize());
+    read.sha256 = sum.hex();
     read.seconds = started.elapsed().as_secs_f64();
     Ok(read)
-}
-
-/// Sums on the thread of its [`pieces::Sink`].
-struct Summing(Sha256);
-
-impl io::Write for Summing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// `chunk 0`, `chunks 0-3 and 5`.

@@ -5,6 +5,7 @@ use super::path::RemotePath;
 use super::reach::Reach;
 use super::screen::{Named, Screen};
 use super::units::size;
+use super::walk::{Step, Walk};
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Attrs, ChunkPlaces, Kind};
 use serde::Serialize;
@@ -87,7 +88,7 @@ pub(crate) async fn fsck(
     };
     let mut exit = Exit::Done;
     for path in paths {
-        let checked = check.path(path.bytes()).await;
+        let checked = check.path(path).await;
         exit = note_failure(screen, checked, exit)?;
     }
     let found = check.found;
@@ -108,32 +109,14 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// A file, or a directory with all that is below it, a directory at a time.
-    async fn path(&mut self, path: &[u8]) -> Result<(), Failure> {
-        let attrs = self.reach.kfs.stat(path).await?;
-        if attrs.kind == Kind::File {
-            return self.file(path, &attrs).await;
-        }
-        let mut left = vec![path.to_vec()];
-        while let Some(directory) = left.pop() {
-            self.found.directories += 1;
-            let mut entries = self.reach.kfs.list(&directory);
-            while let Some(entry) = entries.next().await {
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    // It was removed meanwhile.
-                    Err(error) if error.status == Status::NotFound && directory != path => break,
-                    Err(error) => return Err(error.into()),
-                };
-                let mut below = directory.clone();
-                if below.last() != Some(&b'/') {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(&entry.name);
-                match entry.attrs.kind {
-                    Kind::Directory => left.push(below),
-                    Kind::File => self.file(&below, &entry.attrs).await?,
-                }
+    /// A file, or a directory with all that is below it.
+    async fn path(&mut self, path: &RemotePath) -> Result<(), Failure> {
+        let mut walk = Walk::new(&self.reach.kfs, path, u32::MAX);
+        while let Some(step) = walk.next().await {
+            let Step { path, attrs, .. } = step?;
+            match attrs.kind {
+                Kind::Directory => self.found.directories += 1,
+                Kind::File => self.file(path.bytes(), &attrs).await?,
             }
         }
         Ok(())

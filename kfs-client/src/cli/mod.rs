@@ -5,24 +5,34 @@
 mod admin;
 mod bench;
 mod checkpoint;
+mod checksum;
+mod copy;
 #[cfg(feature = "embedded")]
 mod demo;
+mod drawing;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod ends;
 mod failure;
+mod find;
 mod fsck;
+mod glob;
 mod list;
 mod offline;
 mod path;
 mod pieces;
 mod reach;
+mod room;
 mod screen;
+mod servers;
 mod signals;
 mod status;
+mod table;
 mod transfer;
 mod tree;
 mod units;
 mod usage;
+mod walk;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -103,6 +113,13 @@ enum Verb {
         #[arg(value_name = "PATH", value_parser = remote(), required = true)]
         paths: Vec<RemotePath>,
     },
+    /// Show directories and what is in them, drawn as a tree
+    Tree(drawing::Tree),
+    /// Find what below some paths has a name, a kind or a size
+    ///
+    /// Each is a line, as it is come by. What is made or removed meanwhile is found or not; what is there throughout is
+    /// found once.
+    Find(find::Find),
     /// Show what trees take: bytes of the files, directory by directory, what is in one before itself
     ///
     /// All numbers of a tree are of one instant, which is said at its end, and nothing waits for them. With --json also
@@ -146,6 +163,17 @@ enum Verb {
         #[arg(long, value_name = "BYTES", value_parser = units::parse_size)]
         length: Option<u64>,
     },
+    /// Write the beginning of files to standard output
+    Head(ends::Head),
+    /// Write the end of files to standard output
+    Tail(ends::Tail),
+    /// Show the SHA-256 of what is in files, in lines that 'sha256sum -c' can check
+    ///
+    /// It is made here, of bytes that were compared with the cluster's own sums on their way.
+    Checksum {
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
     /// Store a local file or directory, or standard input
     ///
     /// It appears under its name when all of it is on disk on every replica, and not before.
@@ -188,6 +216,17 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Copy a file or directory inside the cluster
+    ///
+    /// The copy appears under its name when all of it is on disk on every replica, and not before.
+    Cp(copy::Cp),
+    /// Make empty files of what is not there
+    ///
+    /// What is there stays as it is, its times too: they cannot be set yet.
+    Touch {
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
     /// Remove files
     Rm {
         /// Directories with everything in them as well
@@ -220,6 +259,9 @@ enum Verb {
         /// Never replace
         #[arg(short)]
         no_replace: bool,
+        /// Only say what would be renamed, and what replaced
+        #[arg(long)]
+        dry_run: bool,
         #[arg(value_name = "FROM", value_parser = remote())]
         from: RemotePath,
         #[arg(value_name = "TO", value_parser = remote())]
@@ -227,6 +269,11 @@ enum Verb {
     },
     /// Show the state of the cluster on one screen
     Status,
+    /// Show the chunkservers: where they are, how they are, what they have, and when they were last heard of
+    Servers,
+    /// Show the room in the cluster, server by server, and how much more can be stored in it
+    #[command(disable_help_flag = true)]
+    Df(room::Df),
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -278,6 +325,46 @@ enum Verb {
     /// A process of a benchmark, started by it
     #[command(hide = true, subcommand)]
     BenchPart(bench::Part),
+}
+
+impl Verb {
+    /// The paths that name the cluster that is meant, if one does.
+    fn paths(&self) -> Vec<&RemotePath> {
+        match self {
+            Self::Ls { paths, .. }
+            | Self::Stat { paths }
+            | Self::Tree(drawing::Tree { paths, .. })
+            | Self::Find(find::Find { paths, .. })
+            | Self::Du { paths, .. }
+            | Self::Fsck { paths, .. }
+            | Self::Head(ends::Head { paths, .. })
+            | Self::Tail(ends::Tail { paths, .. })
+            | Self::Checksum { paths }
+            | Self::Touch { paths }
+            | Self::Rm { paths, .. }
+            | Self::Mkdir { paths, .. }
+            | Self::Rmdir { paths, .. } => paths.iter().collect(),
+            Self::Cat { path, .. }
+            | Self::Put { path, .. }
+            | Self::Append { path, .. }
+            | Self::Get { path, .. } => vec![path],
+            Self::Mv { from, to, .. } | Self::Cp(copy::Cp { from, to, .. }) => vec![from, to],
+            Self::Status
+            | Self::Servers
+            | Self::Df(_)
+            | Self::Checkpoint
+            | Self::Admin(_)
+            | Self::Verify { .. }
+            | Self::Snapshot { .. }
+            | Self::Log(_)
+            | Self::At { .. }
+            | Self::Bench(_)
+            | Self::Completions { .. }
+            | Self::BenchPart(_) => vec![],
+            #[cfg(feature = "embedded")]
+            Self::Demo(_) => vec![],
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -492,19 +579,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn on_cluster(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
-    let named = match &verb {
-        Verb::Ls { paths, .. }
-        | Verb::Stat { paths }
-        | Verb::Rm { paths, .. }
-        | Verb::Mkdir { paths, .. }
-        | Verb::Rmdir { paths, .. } => paths.iter().collect(),
-        Verb::Cat { path, .. }
-        | Verb::Put { path, .. }
-        | Verb::Append { path, .. }
-        | Verb::Get { path, .. } => vec![path],
-        Verb::Mv { from, to, .. } => vec![from, to],
-        _ => vec![],
-    };
+    let named = verb.paths();
     if let Verb::Put { from, .. } | Verb::Append { from, .. } = &verb {
         // Told before servers are started or asked.
         transfer::check_source(from)?;
@@ -541,6 +616,13 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             list::ls(reach, screen, &paths, look, depth).await
         }
         Verb::Stat { paths } => list::stat(reach, screen, &paths).await,
+        Verb::Tree(asked) => drawing::tree(reach, screen, &asked).await,
+        Verb::Find(asked) => find::find(reach, screen, &asked).await,
+        Verb::Head(asked) => ends::head(reach, screen, &asked).await,
+        Verb::Tail(asked) => ends::tail(reach, screen, &asked).await,
+        Verb::Checksum { paths } => checksum::checksum(reach, screen, &paths).await,
+        Verb::Cp(asked) => copy::cp(reach, screen, &asked).await,
+        Verb::Touch { paths } => tree::touch(reach, screen, &paths).await,
         Verb::Du {
             summarize,
             human_readable,
@@ -630,6 +712,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         }
         Verb::Mv {
             no_replace,
+            dry_run,
             from,
             to,
         } => {
@@ -638,9 +721,12 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             } else {
                 RenameMode::Replace
             };
-            tree::mv(reach, screen, &from, &to, mode).await
+            let effect = tree::Effect::from_dry_run(dry_run);
+            tree::mv(reach, screen, &from, &to, mode, effect).await
         }
         Verb::Status => status::status(reach, screen).await,
+        Verb::Servers => servers::servers(reach, screen).await,
+        Verb::Df(asked) => room::df(reach, screen, &asked).await,
         Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
         Verb::Admin(AdminVerb::AcceptRollback) => admin::accept_rollback(reach, screen).await,
         _ => unreachable!("verbs that need no cluster are done before one is reached"),

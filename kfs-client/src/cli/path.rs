@@ -101,6 +101,22 @@ impl RemotePath {
         }
     }
 
+    /// Whether it is that one, or something in it.
+    pub(crate) fn is_below(&self, other: &Self) -> bool {
+        let rest = self.path.strip_prefix(&other.path[..]);
+        other.is_root() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    }
+
+    /// What stands to `to` as this one does to `from`, which it is below.
+    #[must_use]
+    pub(crate) fn moved(&self, from: &Self, to: &Self) -> Self {
+        assert!(self.is_below(from), "only what is below is moved along");
+        let names = self.path[from.path.len()..].split(|b| *b == b'/');
+        names
+            .filter(|name| !name.is_empty())
+            .fold(to.clone(), |path, name| path.join(name))
+    }
+
     /// For a message or a terminal.
     pub(crate) fn shown(&self) -> String {
         shown(&self.path)
@@ -174,6 +190,18 @@ mod tests {
         assert_eq!(path.parent().join(b"b"), path);
         assert_eq!(parse("/").unwrap().join(b"x").bytes(), b"/x");
         assert_eq!(parse("/").unwrap().name(), None);
+    }
+
+    #[test]
+    fn what_is_below_moves_along_and_what_only_looks_like_it_is_not_below() {
+        let (a, ab, abc) = (parse("/a"), parse("/a/b"), parse("/a/bc"));
+        let (a, ab, abc, root) = (a.unwrap(), ab.unwrap(), abc.unwrap(), parse("/").unwrap());
+        assert!(ab.is_below(&a) && a.is_below(&a) && a.is_below(&root) && root.is_below(&root));
+        assert!(!abc.is_below(&ab) && !a.is_below(&ab) && !root.is_below(&a));
+        assert_eq!(ab.moved(&a, &abc).bytes(), b"/a/bc/b");
+        assert_eq!(ab.moved(&root, &abc).bytes(), b"/a/bc/a/b");
+        assert_eq!(ab.moved(&ab, &abc), abc);
+        assert_eq!(ab.moved(&a, &root).bytes(), b"/b");
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl Screen {
         }
     }
 
+    /// Whether what is printed of several files is told apart by lines between them.
+    pub(crate) fn has_headings(&self) -> bool {
+        self.form == Form::Text && self.chatter == Chatter::Shown
+    }
+
     /// A failure, on standard error, in the form the command speaks.
     pub(crate) fn failure(&self, failure: &Failure) {
         if failure.what.is_empty() {

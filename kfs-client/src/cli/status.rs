@@ -59,8 +59,9 @@ struct Shape<'a> {
     servers: Vec<ServerShape<'a>>,
 }
 
+/// A chunkserver, as JSON.
 #[derive(Serialize, Debug)]
-struct ServerShape<'a> {
+pub(crate) struct ServerShape<'a> {
     node: String,
     address: Option<String>,
     rack: &'a str,
@@ -69,6 +70,23 @@ struct ServerShape<'a> {
     bytes_free: u64,
     bytes_total: u64,
     silent_ms: Option<u64>,
+}
+
+impl<'a> ServerShape<'a> {
+    pub(crate) fn new(server: &'a ServerStatus) -> Self {
+        Self {
+            node: server.node.to_string(),
+            address: server.addr.map(|addr| addr.to_string()),
+            rack: &server.rack,
+            state: server.state.word(),
+            chunks: server.chunks,
+            bytes_free: server.bytes_free,
+            bytes_total: server.bytes_total,
+            silent_ms: server
+                .silent
+                .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 /// Shows it.
@@ -83,18 +101,6 @@ pub(crate) async fn status(reach: &Reach, screen: &Screen) -> Result<Exit, Failu
 }
 
 fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
-    let server = |server: &'a ServerStatus| ServerShape {
-        node: server.node.to_string(),
-        address: server.addr.map(|addr| addr.to_string()),
-        rack: &server.rack,
-        state: server.state.word(),
-        chunks: server.chunks,
-        bytes_free: server.bytes_free,
-        bytes_total: server.bytes_total,
-        silent_ms: server
-            .silent
-            .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
-    };
     Shape {
         health: HealthShape {
             level: Health::of(&reasons),
@@ -139,7 +145,7 @@ fn shape<'a>(status: &'a ClusterStatus, reasons: Vec<Reason>) -> Shape<'a> {
         log_mirror: status.log_mirror.is_some(),
         log_repaired: status.log_mirror.as_deref().map(|mirror| &*mirror.repaired),
         log_caught_up: status.log_mirror.as_deref().map(|mirror| mirror.caught_up),
-        servers: status.servers.iter().map(server).collect(),
+        servers: status.servers.iter().map(ServerShape::new).collect(),
     }
 }
 

@@ -7,16 +7,20 @@ use super::path::{RemotePath, local_name};
 use super::pieces::{self, Sink};
 use super::reach::Reach;
 use super::screen::{Named, Screen};
+use super::tree::found;
+use bytes::Bytes;
 use indicatif::ProgressBar;
-use kfs_client::{CreateOptions, Kfs, Reader, Writer};
+use kfs_client::{CreateOptions, Kfs, ReadStream, Reader, Writer};
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Attrs, Keep, Kind, Ownership, Parents, RenameMode};
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tokio::sync::mpsc;
 
 /// The prefix of what is being fetched.
 const GET_PREFIX: &str = ".kfs-get-";
@@ -42,20 +46,79 @@ impl Target {
 
 /// What a transfer did, as JSON.
 #[derive(Serialize, Debug)]
-struct Transferred<'a> {
-    did: &'a str,
+pub(crate) struct Transferred<'a> {
+    pub(crate) did: &'a str,
     #[serde(flatten)]
-    named: Named,
-    files: u64,
-    bytes: u64,
-    seconds: f64,
+    pub(crate) named: Named,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) seconds: f64,
 }
 
 /// How much was moved.
 #[derive(Clone, Copy, Default, Debug)]
-struct Moved {
-    files: u64,
-    bytes: u64,
+pub(crate) struct Moved {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Where bytes that are stored come from, in order.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A file or pipe of this machine.
+    Local(mpsc::Receiver<io::Result<Bytes>>),
+    /// A file of the cluster.
+    Remote {
+        stream: ReadStream,
+        /// Came with others, and were not taken yet.
+        parts: VecDeque<Bytes>,
+        /// Has to come.
+        left: u64,
+    },
+}
+
+impl Source {
+    pub(crate) fn local(source: impl Read + Send + 'static) -> Self {
+        Self::Local(pieces::read(source))
+    }
+
+    /// All of it, as it was when it was opened.
+    pub(crate) fn remote(reader: &Reader) -> Self {
+        let left = reader.attrs().size;
+        Self::Remote {
+            stream: reader.stream(0, left),
+            parts: VecDeque::new(),
+            left,
+        }
+    }
+
+    /// The next bytes; `None` at the end, which is where it has to be.
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Local(pieces) => {
+                let piece = pieces.recv().await.transpose();
+                piece.map_err(|error| Failure::local("cannot read what is to be stored", &error))
+            }
+            Self::Remote {
+                stream,
+                parts,
+                left,
+            } => loop {
+                if let Some(part) = parts.pop_front() {
+                    *left = left.saturating_sub(part.len() as u64);
+                    return Ok(Some(part));
+                }
+                match stream.next().await.transpose()? {
+                    Some(chunked) => parts.extend(chunked.parts),
+                    None if *left == 0 => return Ok(None),
+                    None => {
+                        let what = format!("what is copied ended {left} bytes before its end");
+                        return Err(Failure::new(Status::Corrupt, what));
+                    }
+                }
+            },
+        }
+    }
 }
 
 /// Who owns what this process makes.
@@ -75,7 +138,7 @@ pub(crate) fn umask() -> u32 {
     mask.as_raw_mode()
 }
 
-fn exists(what: &str) -> Failure {
+pub(crate) fn exists(what: &str) -> Failure {
     Failure::new(Status::Exists, format!("{what} exists")).help("--force replaces a file")
 }
 
@@ -112,12 +175,14 @@ pub(crate) async fn put(
     } else {
         Some(fs::metadata(local).map_err(|e| cannot("open", local, &e))?)
     };
-    let path = target_path(reach, path, source.as_ref().map(|_| local)).await?;
+    let path = match &source {
+        Some(_) => target_path(reach, path, || name_of(local)).await?,
+        None => target_path(reach, path, || Err(nameless())).await?,
+    };
     // Told early; the rename tells it again, for what happens meanwhile.
-    match reach.kfs.stat(path.bytes()).await {
-        Err(error) if error.status == Status::NotFound => {}
-        Err(error) => return Err(error.into()),
-        Ok(found) => replaceable(&path, found.kind, source.as_ref(), target)?,
+    if let Some(found) = found(&reach.kfs, &path).await? {
+        let is_tree = source.as_ref().is_some_and(Metadata::is_dir);
+        replaceable(&path, found.kind, is_tree, target)?;
     }
     let moved = match source {
         Some(source) if source.is_dir() => {
@@ -130,7 +195,7 @@ pub(crate) async fn put(
             let bar = screen.progress(len);
             put_file(
                 reach,
-                file,
+                Source::local(file),
                 &path,
                 target,
                 ownership(mode),
@@ -143,7 +208,7 @@ pub(crate) async fn put(
             let bar = screen.progress(None);
             put_file(
                 reach,
-                io::stdin(),
+                Source::local(io::stdin()),
                 &path,
                 target,
                 ownership(0o666 & !umask()),
@@ -171,8 +236,8 @@ pub(crate) async fn append(
     path: &RemotePath,
 ) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let (source, len): (Box<dyn Read + Send>, _) = if is_stdio(local) {
-        (Box::new(io::stdin()), None)
+    let (source, len) = if is_stdio(local) {
+        (Source::local(io::stdin()), None)
     } else {
         let file = File::open(local).map_err(|error| cannot("open", local, &error))?;
         let found = file
@@ -182,7 +247,7 @@ pub(crate) async fn append(
             let what = format!("{} is a directory", local.display());
             return Err(Failure::new(Status::IsADirectory, what));
         }
-        (Box::new(file), found.is_file().then_some(found.len()))
+        (Source::local(file), found.is_file().then_some(found.len()))
     };
     let bar = screen.progress(len);
     let writer = reach.kfs.append(path.bytes()).await?;
@@ -199,30 +264,21 @@ pub(crate) async fn append(
 }
 
 /// The final path: `path`, or in it under its own name, if it is a directory. Its parent is there.
-async fn target_path(
+pub(crate) async fn target_path(
     reach: &Reach,
     path: RemotePath,
-    local: Option<&Path>,
+    name: impl FnOnce() -> Result<Vec<u8>, Failure>,
 ) -> Result<RemotePath, Failure> {
-    match reach.kfs.stat(path.bytes()).await {
-        Ok(found) if found.kind == Kind::Directory => {
-            let Some(local) = local else {
-                let what = format!(
-                    "{} is a directory, and standard input has no name of its own",
-                    path.shown()
-                );
-                return Err(Failure::new(Status::IsADirectory, what)
-                    .help("name the file that is to be made"));
-            };
-            // `.` and `..` have a name, but do not say it.
-            let local = fs::canonicalize(local).map_err(|error| cannot("open", local, &error))?;
-            let name = local.file_name().ok_or_else(|| {
-                Failure::usage("the root directory has no name to be stored under")
+    match found(&reach.kfs, &path).await? {
+        Some(found) if found.kind == Kind::Directory => {
+            let name = name().map_err(|failure| Failure {
+                what: format!("{} is a directory, and {}", path.shown(), failure.what),
+                ..failure
             })?;
-            Ok(path.join(std::os::unix::ffi::OsStrExt::as_bytes(name)))
+            Ok(path.join(&name))
         }
-        Ok(_) => Ok(path),
-        Err(error) if error.status == Status::NotFound => {
+        Some(_) => Ok(path),
+        None => {
             let parent = path.parent();
             if reach.kfs.stat(parent.bytes()).await?.kind == Kind::File {
                 return Err(Failure::new(
@@ -232,20 +288,39 @@ async fn target_path(
             }
             Ok(path)
         }
-        Err(error) => Err(error.into()),
     }
 }
 
-fn replaceable(
+/// Under which name something of this machine is stored.
+fn name_of(local: &Path) -> Result<Vec<u8>, Failure> {
+    // `.` and `..` have a name, but do not say it.
+    let local = fs::canonicalize(local).map_err(|error| cannot("open", local, &error))?;
+    match local.file_name() {
+        Some(name) => Ok(std::os::unix::ffi::OsStrExt::as_bytes(name).to_vec()),
+        None => Err(Failure::usage(
+            "the root directory has no name to be stored under",
+        )),
+    }
+}
+
+fn nameless() -> Failure {
+    Failure::new(
+        Status::IsADirectory,
+        "standard input has no name of its own",
+    )
+    .help("name the file that is to be made")
+}
+
+/// Whether what is there may be replaced by a file or a tree.
+pub(crate) fn replaceable(
     path: &RemotePath,
     found: Kind,
-    source: Option<&Metadata>,
+    is_tree: bool,
     target: Target,
 ) -> Result<(), Failure> {
     if target == Target::MustBeNew {
         return Err(exists(&path.shown()));
     }
-    let is_tree = source.is_some_and(Metadata::is_dir);
     match (found, is_tree) {
         (Kind::File, false) => Ok(()),
         (Kind::Directory, false) => Err(Failure::new(
@@ -263,9 +338,10 @@ fn replaceable(
     }
 }
 
-async fn put_file(
+/// Stores a file under a temporary name, and renames it when it is durable.
+pub(crate) async fn put_file(
     reach: &Reach,
-    source: impl Read + Send + 'static,
+    source: Source,
     path: &RemotePath,
     target: Target,
     owner: Ownership,
@@ -273,11 +349,7 @@ async fn put_file(
     bar: &ProgressBar,
 ) -> Result<Moved, Failure> {
     let temporary = reach.temporary_beside(path);
-    // People asked for `path`: they should not have to know what else it was called.
-    let renamed = |failure: Failure| Failure {
-        what: failure.what.replace(&temporary.shown(), &path.shown()),
-        ..failure
-    };
+    let renamed = |failure| as_asked(failure, &temporary, path);
     let options = CreateOptions {
         owner,
         replication,
@@ -304,10 +376,18 @@ async fn put_file(
     Ok(Moved { files: 1, bytes })
 }
 
+/// People asked for `path`: they should not have to know what else it was called.
+pub(crate) fn as_asked(failure: Failure, temporary: &RemotePath, path: &RemotePath) -> Failure {
+    Failure {
+        what: failure.what.replace(&temporary.shown(), &path.shown()),
+        ..failure
+    }
+}
+
 /// Makes a file and fills it, durably.
-async fn upload(
+pub(crate) async fn upload(
     kfs: &Kfs,
-    source: impl Read + Send + 'static,
+    source: Source,
     path: &[u8],
     options: CreateOptions,
     bar: &ProgressBar,
@@ -316,16 +396,9 @@ async fn upload(
 }
 
 /// Writes all of it where the file ends, and closes that. Gives how many bytes these are.
-async fn fill(
-    mut writer: Writer,
-    source: impl Read + Send + 'static,
-    bar: &ProgressBar,
-) -> Result<u64, Failure> {
+async fn fill(mut writer: Writer, mut source: Source, bar: &ProgressBar) -> Result<u64, Failure> {
     let begin = writer.written();
-    let mut pieces = pieces::read(source);
-    while let Some(piece) = pieces.recv().await {
-        let piece =
-            piece.map_err(|error| Failure::local("cannot read what is to be stored", &error))?;
+    while let Some(piece) = source.next().await? {
         let len = piece.len() as u64;
         writer.write(piece).await?;
         bar.inc(len);
@@ -360,13 +433,7 @@ async fn put_tree(
         .sum();
     let bar = screen.progress(Some(total));
     let temporary = reach.temporary_beside(path);
-    let renamed = |error: kfs_client::Error| {
-        let failure = Failure::from(error);
-        Failure {
-            what: failure.what.replace(&temporary.shown(), &path.shown()),
-            ..failure
-        }
-    };
+    let renamed = |error: kfs_client::Error| as_asked(error.into(), &temporary, path);
     reach
         .kfs
         .mkdir(
@@ -402,14 +469,14 @@ async fn put_tree(
             replication,
             keep: Keep::Always,
         };
-        let stored = upload(&reach.kfs, file, there.bytes(), options, &bar).await;
-        let stored = stored.map_err(|failure| Failure {
-            what: format!(
-                "{}: {}",
-                local.display(),
-                failure.what.replace(&temporary.shown(), &path.shown())
-            ),
-            ..failure
+        let source = Source::local(file);
+        let stored = upload(&reach.kfs, source, there.bytes(), options, &bar).await;
+        let stored = stored.map_err(|failure| {
+            let failure = as_asked(failure, &temporary, path);
+            Failure {
+                what: format!("{}: {}", local.display(), failure.what),
+                ..failure
+            }
         })?;
         moved = Moved {
             files: moved.files + 1,
@@ -659,7 +726,7 @@ pub(crate) async fn cat(
 }
 
 /// Reads a range, which is all there, into a local file or pipe.
-async fn download<W: Write + Send + 'static>(
+pub(crate) async fn download<W: Write + Send + 'static>(
     reader: &Reader,
     offset: u64,
     len: u64,

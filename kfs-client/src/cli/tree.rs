@@ -1,13 +1,14 @@
-//! `rm`, `mkdir`, `rmdir` and `mv`.
+//! `rm`, `mkdir`, `rmdir`, `mv` and `touch`.
 use super::failure::{Exit, Failure};
 use super::list::note_failure;
 use super::path::RemotePath;
 use super::reach::Reach;
 use super::screen::{Named, Screen};
-use super::transfer::{ownership, umask};
-use kfs_client::Kfs;
+use super::transfer::{exists, ownership, umask};
+use super::walk::Walk;
+use kfs_client::{CreateOptions, Kfs};
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Entry, Kind, Parents, RenameMode};
+use kfs_core::wire::client_meta::{Attrs, Keep, Kind, Parents, RenameMode};
 use serde::Serialize;
 
 /// What `rm` removes.
@@ -36,7 +37,7 @@ impl Effect {
 
 /// What a verb did, as JSON.
 #[derive(Serialize, Debug)]
-struct Did<'a> {
+pub(crate) struct Did<'a> {
     did: &'a str,
     #[serde(flatten)]
     named: Named,
@@ -45,11 +46,18 @@ struct Did<'a> {
 }
 
 impl<'a> Did<'a> {
-    fn new(did: &'a str, path: &RemotePath) -> Self {
+    pub(crate) fn new(did: &'a str, path: &RemotePath) -> Self {
         Self {
             did,
             named: Named::new(path.bytes()),
             to: None,
+        }
+    }
+
+    pub(crate) fn to(self, to: &RemotePath) -> Self {
+        Self {
+            to: Some(Named::new(to.bytes())),
+            ..self
         }
     }
 }
@@ -93,10 +101,11 @@ async fn rm_one(
         .help("'kfs rm -r' removes a directory with everything in it, 'kfs rmdir' an empty one"));
     }
     if effect == Effect::Said {
-        screen.json(&Did::new("would remove", path))?;
-        screen.line([b"would remove ", &screen.name(path.bytes())[..]].concat())?;
-        if attrs.kind == Kind::Directory {
-            say_tree(kfs, screen, path).await?;
+        let mut walk = Walk::new(kfs, path, u32::MAX);
+        while let Some(step) = walk.next().await {
+            let path = step?.path;
+            screen.json(&Did::new("would remove", &path))?;
+            screen.line([b"would remove ", &screen.name(path.bytes())[..]].concat())?;
         }
         return Ok(());
     }
@@ -105,23 +114,6 @@ async fn rm_one(
         Kind::Directory => remove_all(kfs, path.bytes()).await?,
     }
     screen.json(&Did::new("removed", path))
-}
-
-async fn say_tree(kfs: &Kfs, screen: &Screen, root: &RemotePath) -> Result<(), Failure> {
-    let mut pending = vec![root.clone()];
-    while let Some(directory) = pending.pop() {
-        let mut entries = kfs.list(directory.bytes());
-        while let Some(entry) = entries.next().await {
-            let entry: Entry = entry?;
-            let path = directory.join(&entry.name);
-            screen.json(&Did::new("would remove", &path))?;
-            screen.line([b"would remove ", &screen.name(path.bytes())[..]].concat())?;
-            if entry.attrs.kind == Kind::Directory {
-                pending.push(path);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes a file, or a directory with everything in it. What somebody else removes meanwhile is not missed.
@@ -220,16 +212,17 @@ pub(crate) async fn mv(
     from: &RemotePath,
     to: &RemotePath,
     mode: RenameMode,
+    effect: Effect,
 ) -> Result<Exit, Failure> {
-    let into = match reach.kfs.stat(to.bytes()).await {
-        Ok(attrs) => attrs.kind == Kind::Directory && to != from,
-        Err(error) if error.status == Status::NotFound => false,
-        Err(error) => return Err(error.into()),
-    };
+    let found = found(&reach.kfs, to).await?;
+    let into = found.is_some_and(|attrs| attrs.kind == Kind::Directory) && to != from;
     let to = match from.name() {
         Some(name) if into => to.join(name),
         _ => to.clone(),
     };
+    if effect == Effect::Said {
+        return say_mv(&reach.kfs, screen, from, &to, mode).await;
+    }
     reach
         .kfs
         .rename(from.bytes(), to.bytes(), mode)
@@ -243,9 +236,111 @@ pub(crate) async fn mv(
                 failure
             }
         })?;
-    screen.json(&Did {
-        to: Some(Named::new(to.bytes())),
-        ..Did::new("renamed", from)
-    })?;
+    screen.json(&Did::new("renamed", from).to(&to))?;
     Ok(Exit::Done)
+}
+
+/// What is there, if anything is.
+pub(crate) async fn found(kfs: &Kfs, path: &RemotePath) -> Result<Option<Attrs>, Failure> {
+    match kfs.stat(path.bytes()).await {
+        Ok(attrs) => Ok(Some(attrs)),
+        Err(error) if error.status == Status::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Says what a rename would do, or why it would be refused.
+async fn say_mv(
+    kfs: &Kfs,
+    screen: &Screen,
+    from: &RemotePath,
+    to: &RemotePath,
+    mode: RenameMode,
+) -> Result<Exit, Failure> {
+    let attrs = kfs.stat(from.bytes()).await?;
+    let is_inside = attrs.kind == Kind::Directory && to != from && to.is_below(from);
+    if is_inside || from.is_root() {
+        let what = format!("{} cannot be moved into itself", from.shown());
+        return Err(Failure::new(Status::BadRequest, what));
+    }
+    kfs.stat(to.parent().bytes()).await?;
+    let refused = |status, what: &str| {
+        let what = format!("{} {what}", to.shown());
+        Err(Failure::new(status, what))
+    };
+    let did = match found(kfs, to).await? {
+        None => "would rename",
+        Some(there) if there.file == attrs.file => "would leave",
+        Some(_) if mode == RenameMode::NoReplace => {
+            return Err(exists(&to.shown()).help("without -n it is replaced"));
+        }
+        Some(there) => match (attrs.kind, there.kind) {
+            (Kind::File, Kind::Directory) => {
+                return refused(Status::IsADirectory, "is a directory");
+            }
+            (Kind::Directory, Kind::File) => return refused(Status::NotADirectory, "is a file"),
+            (Kind::Directory, Kind::Directory) if there.size > 0 => {
+                return refused(Status::NotEmpty, "has entries");
+            }
+            _ => "would replace",
+        },
+    };
+    say(screen, did, from, to)?;
+    Ok(Exit::Done)
+}
+
+/// Says of something that it would get another name, or a copy, and whether that replaces what has it.
+pub(crate) fn say(
+    screen: &Screen,
+    did: &str,
+    from: &RemotePath,
+    to: &RemotePath,
+) -> Result<(), Failure> {
+    screen.json(&Did::new(did, from).to(to))?;
+    let (from, to) = (screen.name(from.bytes()), screen.name(to.bytes()));
+    screen.line(match did {
+        "would replace" => [b"would replace ", &to[..], b" by ", &from].concat(),
+        did => [did.as_bytes(), b" ", &from, b" to ", &to].concat(),
+    })
+}
+
+/// Makes an empty file of each path that is not there.
+pub(crate) async fn touch(
+    reach: &Reach,
+    screen: &Screen,
+    paths: &[RemotePath],
+) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for path in paths {
+        let touched = touch_one(&reach.kfs, screen, path).await;
+        exit = note_failure(screen, touched, exit)?;
+    }
+    Ok(exit)
+}
+
+async fn touch_one(kfs: &Kfs, screen: &Screen, path: &RemotePath) -> Result<(), Failure> {
+    let options = CreateOptions {
+        owner: ownership(0o666 & !umask()),
+        replication: 0,
+        keep: Keep::Always,
+    };
+    let left = |screen: &Screen| {
+        screen.note(format!(
+            "{} is there and stays as it is: its times cannot be set",
+            path.shown()
+        ));
+        screen.json(&Did::new("left", path))
+    };
+    // It has no name that could be taken.
+    if path.is_root() {
+        return left(screen);
+    }
+    match kfs.create(path.bytes(), options).await {
+        Ok(writer) => {
+            writer.close().await?;
+            screen.json(&Did::new("made", path))
+        }
+        Err(error) if error.status == Status::Exists => left(screen),
+        Err(error) => Err(error.into()),
+    }
 }

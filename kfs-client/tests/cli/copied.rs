@@ -1,0 +1,218 @@
+//! `cp`, `touch` and what `mv` says beforehand: what is there is not lost, and nothing is half there.
+use crate::cluster::{Cluster, content, run, wait};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+
+#[test]
+fn a_copy_has_the_bytes_the_mode_and_the_replicas_of_what_it_is_of() {
+    let cluster = Cluster::new();
+    // More than a chunk, with a hole nowhere and an end in the middle of a block.
+    let bytes = content((64 << 20) + 70_001);
+    let local = cluster.local("source", &bytes);
+    let script = ["put", "--replication", "2", local.to_str().unwrap(), "/f"];
+    cluster.ok(&script);
+    cluster.ok(&["cp", "/f", "/copy"]);
+    let sums = cluster.ok(&["checksum", "/f", "/copy"]);
+    let sums: Vec<&str> = sums.lines().map(|line| &line[..64]).collect();
+    assert_eq!(sums[0], sums[1]);
+    let told = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&cluster.ok(&["stat", "--json", path])).unwrap()
+    };
+    let (of, copy) = (told("/f"), told("/copy"));
+    for field in ["size", "mode", "replication"] {
+        assert_eq!(of[field], copy[field], "{field}");
+    }
+    assert_eq!(copy["replication"], 2);
+    assert_ne!(of["file"], copy["file"]);
+    cluster.store("/empty", b"");
+    cluster.ok(&["cp", "--replication", "1", "/empty", "/e2"]);
+    assert_eq!(
+        (
+            told("/e2")["size"].as_u64(),
+            told("/e2")["replication"].as_u64()
+        ),
+        (Some(0), Some(1))
+    );
+    assert_eq!(cluster.names("/"), ["copy", "e2", "empty", "f"]);
+}
+
+#[test]
+fn a_copy_replaces_nothing_unless_told_to_and_then_all_of_it() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/d"]);
+    cluster.store("/new", b"new");
+    cluster.store("/old", b"old");
+    cluster.store("/d/new", b"inside");
+    for to in ["/old", "/d", "/new"] {
+        cluster
+            .kfs(&["cp", "/new", to])
+            .failed(4, &["error[KFS-E002]: ", "help: --force"]);
+    }
+    assert_eq!(cluster.ok(&["cat", "/old"]), "old");
+    assert_eq!(cluster.ok(&["cat", "/d/new"]), "inside");
+    cluster
+        .kfs(&["cp", "--force", "/new", "/new"])
+        .failed(1, &["are one file"]);
+    assert_eq!(cluster.ok(&["cat", "/new"]), "new");
+    let said = cluster.ok(&["cp", "--force", "--dry-run", "/new", "/old"]);
+    assert_eq!(said, "would replace /old by /new\n");
+    assert_eq!(
+        cluster.ok(&["cp", "--dry-run", "/new", "/x"]),
+        "would copy /new to /x\n"
+    );
+    assert_eq!(
+        cluster.ok(&["cat", "/old"]),
+        "old",
+        "a dry run changes nothing"
+    );
+    cluster.ok(&["cp", "--force", "/new", "/old"]);
+    assert_eq!(cluster.ok(&["cat", "/old"]), "new");
+    cluster.kfs(&["cp", "/no", "/x"]).failed(3, &["/no"]);
+    cluster.kfs(&["cp", "/new", "/no/x"]).failed(3, &["/no"]);
+    cluster
+        .kfs(&["cp", "/new", "/old/x"])
+        .failed(1, &["KFS-E003"]);
+    cluster
+        .kfs(&["cp", "kfs://h:1/a", "kfs://h:2/a"])
+        .failed(2, &["two clusters"]);
+    assert_eq!(cluster.names("/"), ["d", "new", "old"]);
+}
+
+#[test]
+fn a_tree_is_copied_whole_with_names_that_are_no_text_and_never_into_itself() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/a/b/c", "/a/empty"]);
+    cluster.store("/a/b/f", b"f");
+    let odd = OsStr::from_bytes(b"/a/b/c/\xff\n");
+    let local = cluster.local("source", b"odd");
+    assert_eq!(
+        run(cluster.command(&["put"]).arg(&local).arg(odd)).code,
+        Some(0)
+    );
+    cluster
+        .kfs(&["cp", "/a", "/x"])
+        .failed(1, &["KFS-E004", "help: ", "cp -r"]);
+    for to in ["/a", "/a/b", "/a/new"] {
+        cluster
+            .kfs(&["cp", "-r", "/a", to])
+            .failed(1, &["into itself"]);
+    }
+    cluster
+        .kfs(&["cp", "-r", "/", "/a/x"])
+        .failed(1, &["into itself"]);
+    cluster.ok(&["cp", "-r", "/a", "/copy"]);
+    let find = |root: &str| {
+        let said = cluster.kfs(&["find", root]);
+        String::from_utf8_lossy(&said.out).replace(root, "")
+    };
+    assert_eq!(find("/copy"), find("/a"));
+    assert_eq!(
+        find("/copy").lines().count(),
+        7,
+        "the odd name has two lines"
+    );
+    // Into a directory that is there, as everywhere on unix; not over one.
+    cluster.ok(&["cp", "-r", "/a/b", "/copy/empty"]);
+    assert_eq!(cluster.names("/copy/empty"), ["b"]);
+    cluster
+        .kfs(&["cp", "-r", "--force", "/a/b", "/copy/empty"])
+        .failed(4, &["rm -r"]);
+    assert_eq!(cluster.names("/"), ["a", "copy"]);
+}
+
+#[test]
+fn a_copy_that_is_interrupted_leaves_no_name_and_what_was_to_be_replaced() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/t"]);
+    cluster.store("/t/1", &content(48 << 20));
+    cluster.store("/t/2", &content(48 << 20));
+    cluster.store("/old", b"old");
+    for arguments in [["cp", "--force", "/t/1", "/old"], ["cp", "-r", "/t", "/t2"]] {
+        let mut copy = cluster
+            .command(&arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait("the temporary name", || {
+            let names = cluster.names("/");
+            names
+                .iter()
+                .any(|name| name.starts_with(".kfs-put-"))
+                .then_some(())
+        });
+        let pid = rustix::process::Pid::from_child(&copy);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let code = copy.wait().unwrap().code();
+        assert_eq!(
+            code,
+            Some(1),
+            "{arguments:?} was done before it could be interrupted"
+        );
+        assert_eq!(cluster.names("/"), ["old", "t"], "{arguments:?}");
+        assert_eq!(cluster.ok(&["cat", "/old"]), "old");
+    }
+}
+
+#[test]
+fn touch_makes_what_is_missing_and_claims_nothing_of_what_is_there() {
+    let cluster = Cluster::new();
+    cluster.store("/f", b"content");
+    let before = cluster.ok(&["stat", "/f"]);
+    let said = cluster.kfs(&["touch", "/f", "/new", "/"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.err
+            .contains("/f is there and stays as it is: its times cannot be set"),
+        "{said:?}"
+    );
+    assert_eq!(cluster.ok(&["stat", "/f"]), before);
+    assert_eq!(cluster.ok(&["cat", "/new"]), "");
+    let told = cluster.ok(&["--json", "touch", "/f", "/newer"]);
+    assert!(
+        told.contains("\"did\":\"left\",\"path\":\"/f\"")
+            && told.contains("\"did\":\"made\",\"path\":\"/newer\""),
+        "{told}"
+    );
+    assert_eq!(cluster.kfs(&["touch", "-q", "/f"]).err, "");
+    cluster
+        .kfs(&["touch", "/no/x", "/last"])
+        .failed(3, &["/no"]);
+    cluster.kfs(&["touch", "/f/x"]).failed(1, &["KFS-E003"]);
+    assert_eq!(cluster.names("/"), ["f", "last", "new", "newer"]);
+}
+
+#[test]
+fn a_rename_that_is_only_said_renames_nothing_and_is_refused_like_a_real_one() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/d/e", "/empty", "/full/d"]);
+    cluster.store("/f", b"f");
+    cluster.store("/g", b"g");
+    cluster.ok(&["mkdir", "/full/d/x"]);
+    for (from, to, did) in [
+        ("/f", "/x", "would rename /f to /x\n"),
+        ("/f", "/g", "would replace /g by /f\n"),
+        ("/f", "/d", "would rename /f to /d/f\n"),
+        ("/f", "/f", "would leave /f to /f\n"),
+        ("/d", "/empty", "would rename /d to /empty/d\n"),
+    ] {
+        assert_eq!(cluster.ok(&["mv", "--dry-run", from, to]), did);
+    }
+    assert_eq!(cluster.names("/"), ["d", "empty", "f", "full", "g"]);
+    for arguments in [
+        &["/d", "/d/e/x"][..],
+        &["/d", "/f"],
+        &["/no", "/x"],
+        &["/f", "/no/x"],
+        &["/d", "/full"],
+        &["-n", "/f", "/g"],
+        &["/", "/x"],
+    ] {
+        let said = cluster.kfs(&[&["mv", "--dry-run"], arguments].concat());
+        let done = cluster.kfs(&[&["mv"], arguments].concat());
+        assert_ne!(done.code, Some(0), "{arguments:?}");
+        assert_eq!(said.code, done.code, "{arguments:?}: {said:?} {done:?}");
+        assert!(said.out.is_empty(), "{said:?}");
+    }
+}
