@@ -4,13 +4,15 @@
 use crate::dir::Directory;
 use crate::error::{Error, Result};
 use crate::file::{Reader, Writer};
+use crate::replica;
 use crate::usage::UsageScan;
 use kfs_core::client::{Call, Client, Config, Event};
 use kfs_core::ids::FileId;
-use kfs_core::limits::Limits;
+use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{
-    At, Attrs, CheckpointMade, ClusterStatus, Keep, Located, Ownership, Parents, RenameMode,
+    At, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Keep, Located, Ownership, Parents,
+    Place, RenameMode,
 };
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -270,6 +272,22 @@ impl Kfs {
             Event::Located(located) => Ok(*located),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Reads all that one server has of a chunk, as [`Self::locate`] gave it, and compares it with its sums, as the
+    /// server does before it sends anything. Gives how many bytes these were. Damage that the server finds it reports,
+    /// and the replica is made anew from a good one.
+    ///
+    /// # Errors
+    /// [`Status::Corrupt`], [`Status::NotServed`] (it has no such replica, or one that is behind), or
+    /// [`Status::Unreachable`].
+    pub async fn verify_replica(
+        &self,
+        geometry: Geometry,
+        chunk: &ChunkPlaces,
+        place: Place,
+    ) -> Result<u64> {
+        replica::verify(geometry, chunk, place).await
     }
 
     /// What a tree takes, or a file: each directory at most `depth` below it, with all that is below that, asked for

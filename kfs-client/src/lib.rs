@@ -43,6 +43,7 @@ mod connect;
 mod dir;
 mod error;
 mod file;
+mod replica;
 mod usage;
 
 pub use connect::{CreateOptions, Kfs, Options};

@@ -6,6 +6,7 @@ mod admin;
 mod bench;
 mod checkpoint;
 mod checksum;
+mod codes;
 mod copy;
 #[cfg(feature = "embedded")]
 mod demo;
@@ -13,6 +14,7 @@ mod drawing;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod ends;
+mod explain;
 mod failure;
 mod find;
 mod fsck;
@@ -36,6 +38,7 @@ mod walk;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use explain::{Explain, Subject};
 use failure::{Exit, Failure};
 use kfs_core::ids::LogSeq;
 use kfs_core::wire::client_meta::{Parents, RenameMode};
@@ -274,6 +277,8 @@ enum Verb {
     /// Show the room in the cluster, server by server, and how much more can be stored in it
     #[command(disable_help_flag = true)]
     Df(room::Df),
+    /// Explain a code of an error or of the status; or a file: where its chunks are, how they are, and what comes next
+    Explain(Explain),
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -348,6 +353,10 @@ impl Verb {
             | Self::Put { path, .. }
             | Self::Append { path, .. }
             | Self::Get { path, .. } => vec![path],
+            Self::Explain(Explain { of, .. }) => match of {
+                Some(Subject::Path(path)) => vec![path],
+                Some(Subject::Code(_)) | None => vec![],
+            },
             Self::Mv { from, to, .. } | Self::Cp(copy::Cp { from, to, .. }) => vec![from, to],
             Self::Status
             | Self::Servers
@@ -525,6 +534,11 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
             of_no_cluster("at", &path)?;
             offline::history::look(&of.data, LogSeq(record), &path, shows, screen)
         }
+        Verb::Explain(Explain {
+            of: Some(Subject::Code(code)),
+            ..
+        }) => explain::code(screen, Some(code)),
+        Verb::Explain(Explain { of: None, .. }) => explain::code(screen, None),
         Verb::BenchPart(part) => bench::part(part, common),
         Verb::Bench(asked) => {
             own_cluster("bench", common)?;
@@ -726,6 +740,12 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         }
         Verb::Status => status::status(reach, screen).await,
         Verb::Servers => servers::servers(reach, screen).await,
+        Verb::Explain(
+            ref asked @ Explain {
+                of: Some(Subject::Path(ref path)),
+                ..
+            },
+        ) => explain::path(reach, screen, asked, path).await,
         Verb::Df(asked) => room::df(reach, screen, &asked).await,
         Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
         Verb::Admin(AdminVerb::AcceptRollback) => admin::accept_rollback(reach, screen).await,

@@ -255,7 +255,7 @@ fn checkpoint(status: &CheckpointStatus) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use kfs_core::ids::{ClusterId, Epoch, LogSeq, NodeId};
     use std::time::Duration;
@@ -273,7 +273,7 @@ mod tests {
         }
     }
 
-    fn cluster() -> ClusterStatus {
+    pub(crate) fn cluster() -> ClusterStatus {
         ClusterStatus {
             cluster: ClusterId(1),
             epoch: Epoch(1),
