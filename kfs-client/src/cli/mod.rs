@@ -7,9 +7,12 @@ mod bench;
 mod checkpoint;
 mod checksum;
 mod codes;
+#[cfg(feature = "embedded")]
+mod config;
 mod copy;
 #[cfg(feature = "embedded")]
 mod demo;
+mod doctor;
 mod drawing;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -279,6 +282,15 @@ enum Verb {
     Df(room::Df),
     /// Explain a code of an error or of the status; or a file: where its chunks are, how they are, and what comes next
     Explain(Explain),
+    /// Look for what on this machine keeps a server or a client from working, and say what to do about it
+    ///
+    /// Looks at checksums, clocks, limits, ports, the meta server, and the disks that are named. Each is a line: ok,
+    /// warn, or FAIL with exit code 1.
+    Doctor(doctor::Doctor),
+    /// Settings of the daemons
+    #[cfg(feature = "embedded")]
+    #[command(subcommand)]
+    Config(config::Config),
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -361,6 +373,7 @@ impl Verb {
             Self::Status
             | Self::Servers
             | Self::Df(_)
+            | Self::Doctor(_)
             | Self::Checkpoint
             | Self::Admin(_)
             | Self::Verify { .. }
@@ -371,7 +384,7 @@ impl Verb {
             | Self::Completions { .. }
             | Self::BenchPart(_) => vec![],
             #[cfg(feature = "embedded")]
-            Self::Demo(_) => vec![],
+            Self::Demo(_) | Self::Config(_) => vec![],
         }
     }
 }
@@ -539,6 +552,12 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
             ..
         }) => explain::code(screen, Some(code)),
         Verb::Explain(Explain { of: None, .. }) => explain::code(screen, None),
+        Verb::Doctor(asked) => runtime()?.block_on(doctor::doctor(common, screen, &asked)),
+        #[cfg(feature = "embedded")]
+        Verb::Config(config::Config::Show(asked)) => {
+            no_cluster("config show", common)?;
+            config::show(screen, asked)
+        }
         Verb::BenchPart(part) => bench::part(part, common),
         Verb::Bench(asked) => {
             own_cluster("bench", common)?;
@@ -553,11 +572,11 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
     }
 }
 
-/// Refuses to name a cluster to a verb that reads a directory.
+/// Refuses to name a cluster to a verb that asks none.
 fn no_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
     if common.meta.is_some() || common.local.is_some() {
         return Err(Failure::usage(format!(
-            "'kfs {verb}' reads a data directory: --meta and --local say nothing to it"
+            "'kfs {verb}' asks no cluster: --meta and --local say nothing to it"
         )));
     }
     Ok(())

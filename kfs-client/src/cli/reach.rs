@@ -24,6 +24,8 @@ const CLEANUP_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) kfs: Kfs,
+    /// Where its meta server listens.
+    pub(crate) meta: SocketAddr,
     /// Names that only a command that was not finished leaves behind.
     temporaries: RefCell<BTreeSet<Vec<u8>>>,
     #[cfg(feature = "embedded")]
@@ -69,6 +71,7 @@ impl Reach {
         });
         Self {
             kfs,
+            meta,
             temporaries: RefCell::default(),
             #[cfg(feature = "embedded")]
             embedded: None,

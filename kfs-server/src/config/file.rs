@@ -115,6 +115,12 @@ impl File {
         })
     }
 
+    /// The file and the line in which `key` stands, if it was not taken yet.
+    pub(super) fn place(&self, key: &str) -> Option<(&Path, usize)> {
+        let entry = self.entries.get(key)?;
+        Some((&self.path, entry.line))
+    }
+
     /// Leaves out what the file says under `key`: something stronger was given.
     pub(super) fn forget(&mut self, key: &str) {
         self.entries.remove(key);

@@ -4,6 +4,7 @@
 //! are what a person types. A setting has one name in all places: `--serve-lease`, `KFS_SERVE_LEASE`,
 //! `serve-lease = "5s"`.
 mod file;
+pub mod shown;
 mod value;
 
 use crate::error::{Code, StartError};
@@ -223,9 +224,9 @@ struct CommonFlags {
     /// What is logged to stderr: a level, or pairs such as kfs_core::meta=debug [default: RUST_LOG, or info]
     #[arg(long, value_name = "FILTER", env = "KFS_LOG")]
     log: Option<String>,
-    /// Logs as JSON lines
-    #[arg(long, env = "KFS_LOG_JSON", value_parser = BoolishValueParser::new())]
-    log_json: bool,
+    /// Logs as JSON lines, or with 'false' as text [default: false]
+    #[arg(long, value_name = "BOOL", env = "KFS_LOG_JSON", value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    log_json: Option<bool>,
 }
 
 /// Makes the next checkpoint of a meta server's namespace from its closed log segments, beside the server or without it.
@@ -252,12 +253,7 @@ pub struct CompactorFlags {
 
 impl CommonFlags {
     fn logging(self, file: &mut File) -> Result<Logging, StartError> {
-        let filter = match (
-            self.log,
-            std::env::var("RUST_LOG")
-                .ok()
-                .filter(|filter| !filter.is_empty()),
-        ) {
+        let filter = match (self.log, rust_log()) {
             (Some(filter), _) | (None, Some(filter)) => {
                 file.forget("log");
                 filter
@@ -267,10 +263,10 @@ impl CommonFlags {
                 filter.unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned())
             }
         };
-        let in_file = file.take("log-json", |text| {
+        let json = file.or("log-json", self.log_json, |text| {
             text.parse().map_err(|_| "not true or false".to_owned())
         })?;
-        let json = self.log_json || in_file.unwrap_or(false);
+        let json = json.unwrap_or(false);
         Ok(Logging {
             filter,
             format: if json {
@@ -405,6 +401,12 @@ impl ChunkFlags {
         }
         Ok((config, logging))
     }
+}
+
+/// What the environment says that everybody logs, if it does.
+fn rust_log() -> Option<String> {
+    let filter = std::env::var("RUST_LOG").ok();
+    filter.filter(|filter| !filter.is_empty())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
@@ -569,6 +571,24 @@ mod tests {
         let file = toml("data = '/d'\nlog-mirror = ''\n");
         let empty = meta(&["--config", file.path().to_str().unwrap()]);
         assert!(empty.unwrap_err().what.contains(":2"), "it names the line");
+    }
+
+    /// As a flag, and as `KFS_LOG_JSON=false`, which is read the same way.
+    #[test]
+    fn what_the_file_says_of_logs_can_be_taken_back() {
+        let file = toml("data = '/d'\nlog-json = true\n");
+        let path = file.path().to_str().unwrap();
+        let format = |args: &[&str]| {
+            meta(&[&["--config", path], args].concat())
+                .unwrap()
+                .1
+                .format
+        };
+        assert_eq!(format(&[]), telemetry::Format::Json);
+        assert_eq!(format(&["--log-json=false"]), telemetry::Format::Text);
+        assert_eq!(format(&["--log-json"]), telemetry::Format::Json);
+        let flag = meta(&["--data", "/d", "--log-json"]).unwrap().1.format;
+        assert_eq!(flag, telemetry::Format::Json);
     }
 
     #[test]

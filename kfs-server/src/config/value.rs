@@ -102,6 +102,38 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Writes what [`parse_duration`] reads.
+pub(super) fn duration(time: Duration) -> String {
+    let mut left = time.as_millis();
+    let mut text = String::new();
+    for (unit, unit_ms) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ] {
+        if left >= unit_ms {
+            text.push_str(&format!("{}{unit}", left / unit_ms));
+            left %= unit_ms;
+        }
+    }
+    if text.is_empty() {
+        text.push_str("0s");
+    }
+    text
+}
+
+/// Writes what [`parse_size_or_zero`] reads.
+pub(super) fn bytes(count: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = |(_, shift): &&(&str, u32)| count > 0 && count.trailing_zeros() >= *shift;
+    match units.iter().find(fits) {
+        Some((unit, shift)) => format!("{}{unit}", count >> shift),
+        None => count.to_string(),
+    }
+}
+
 /// Reads `1048576`, `512KiB`, `256MiB`, `1GiB`; also `256M`.
 ///
 /// # Errors
@@ -158,6 +190,19 @@ mod tests {
         for wrong in ["", "0", "MiB", "-1", "1.5GiB", "1Gb", "99999999999T"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for ms in [0, 1, 999, 1_000, 60_000, 5_400_000, 90_061_001] {
+            let time = Duration::from_millis(ms);
+            assert_eq!(parse_duration(&duration(time)), Ok(time), "{ms}");
+        }
+        assert_eq!(duration(Duration::from_secs(3_600)), "1h");
+        for count in [0, 1, 1_023, 1_024, 3 << 20, (1 << 30) + 1_024, 7 << 40] {
+            assert_eq!(parse_size_or_zero(&bytes(count)), Ok(count));
+        }
+        assert_eq!(bytes(512 << 20), "512MiB");
     }
 
     #[test]
