@@ -1,5 +1,6 @@
 //! `find`, `tree`, `df` and `servers`: what is shown is what is there.
 use crate::cluster::{Cluster, command, content, run, wait};
+use crate::fsck::kill;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -150,11 +151,7 @@ fn a_server_that_is_gone_is_shown_and_its_room_is_not_promised() {
     let free = |told: &[Value]| told[3]["file_bytes_free"].as_u64().unwrap();
     assert!(free(&told) > 0, "{told:?}");
     let gone = cluster.chunkservers[0].listen.to_string();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(cluster.chunkservers[0].kill());
+    kill(&cluster, 0);
     let servers = wait("the meta server to notice", || {
         let said = cluster.ok(&["servers"]);
         said.contains("down").then_some(said)
@@ -195,6 +192,7 @@ fn a_path_that_names_a_cluster_is_looked_for_there_and_nowhere_else() {
     let url = format!("kfs://{}/b/x.log", cluster.meta());
     for verb in [
         "ls", "stat", "cat", "head", "tail", "checksum", "find", "tree", "du", "fsck", "touch",
+        "explain",
     ] {
         let said = run(&mut command(&["--timeout", "20s", verb, &url]));
         assert_eq!(said.code, Some(0), "{verb}: {said:?}");

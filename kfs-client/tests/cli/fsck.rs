@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// The chunk files of all chunkservers of which one has this content in its first block.
-fn replicas(cluster: &Cluster, first: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn replicas(cluster: &Cluster, first: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for server in 0..cluster.chunkservers.len() {
         let chunks = cluster
@@ -21,12 +21,19 @@ fn replicas(cluster: &Cluster, first: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-fn kill(cluster: &Cluster, server: usize) {
+pub(crate) fn kill(cluster: &Cluster, server: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(cluster.chunkservers[server].kill());
+}
+
+/// Changes a bit in the second block of a chunk file.
+pub(crate) fn flip(path: PathBuf) {
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[16_384 + 70_000] ^= 1;
+    fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -95,11 +102,6 @@ fn a_file_of_which_every_replica_has_rotted_is_found_when_its_data_is_read_and_o
     let (rotten, hurt) = (content(150_000), vec![7; 150_000]);
     cluster.store("/rotten", &rotten);
     cluster.store("/hurt", &hurt);
-    let flip = |path: PathBuf| {
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[16_384 + 70_000] ^= 1;
-        fs::write(path, bytes).unwrap();
-    };
     let all = replicas(&cluster, &rotten[..1_000]);
     assert_eq!(all.len(), 3);
     all.into_iter().for_each(flip);

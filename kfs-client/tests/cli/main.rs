@@ -16,6 +16,7 @@ mod cluster;
 mod copied;
 mod demo;
 mod ends;
+mod explained;
 mod found;
 mod fsck;
 mod interrupted;
