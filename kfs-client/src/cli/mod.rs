@@ -23,6 +23,7 @@ mod find;
 mod fsck;
 mod glob;
 mod list;
+mod man;
 mod offline;
 mod path;
 mod pieces;
@@ -193,6 +194,9 @@ enum Verb {
         /// Replace a file that is there, atomically
         #[arg(long)]
         force: bool,
+        /// Only say what would be stored, and what replaced
+        #[arg(long)]
+        dry_run: bool,
         /// Replicas of each chunk; the cluster's default if not given
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(kfs_core::limits::REPLICATION_MAX)))]
         replication: Option<u8>,
@@ -221,6 +225,9 @@ enum Verb {
         /// Replace a file that is there, atomically
         #[arg(long)]
         force: bool,
+        /// Only say what would be fetched, and what replaced
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Copy a file or directory inside the cluster
     ///
@@ -339,6 +346,8 @@ enum Verb {
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
+    /// Print a manual page, as for 'kfs man put | man -l -', or write them all
+    Man(man::Pages),
     /// A process of a benchmark, started by it
     #[command(hide = true, subcommand)]
     BenchPart(bench::Part),
@@ -382,6 +391,7 @@ impl Verb {
             | Self::At { .. }
             | Self::Bench(_)
             | Self::Completions { .. }
+            | Self::Man(_)
             | Self::BenchPart(_) => vec![],
             #[cfg(feature = "embedded")]
             Self::Demo(_) | Self::Config(_) => vec![],
@@ -396,7 +406,11 @@ enum AdminVerb {
     /// A meta server refuses changes (LOG_TAIL_LOST in 'kfs status') when a chunkserver has seen more of its log than
     /// it has: it was restored from an old backup, or its disk was set back. If there is a newer backup, restore that
     /// one instead.
-    AcceptRollback,
+    AcceptRollback {
+        /// Only say whether there is something to give up, and what is known of it
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -552,6 +566,7 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
             ..
         }) => explain::code(screen, Some(code)),
         Verb::Explain(Explain { of: None, .. }) => explain::code(screen, None),
+        Verb::Man(asked) => man::man(screen, &asked),
         Verb::Doctor(asked) => runtime()?.block_on(doctor::doctor(common, screen, &asked)),
         #[cfg(feature = "embedded")]
         Verb::Config(config::Config::Show(asked)) => {
@@ -692,21 +707,25 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             from,
             path,
             force,
+            dry_run,
             replication,
         } => {
             let target = transfer::Target::from_force(force);
+            if dry_run {
+                return transfer::say_put(reach, screen, &from, path, target).await;
+            }
             transfer::put(reach, screen, &from, path, target, replication.unwrap_or(0)).await
         }
         Verb::Append { from, path } => transfer::append(reach, screen, &from, &path).await,
-        Verb::Get { path, to, force } => {
-            transfer::get(
-                reach,
-                screen,
-                &path,
-                to,
-                transfer::Target::from_force(force),
-            )
-            .await
+        Verb::Get {
+            path,
+            to,
+            force,
+            dry_run,
+        } => {
+            let target = transfer::Target::from_force(force);
+            let effect = tree::Effect::from_dry_run(dry_run);
+            transfer::get(reach, screen, &path, to, target, effect).await
         }
         Verb::Rm {
             recursive,
@@ -767,7 +786,10 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         ) => explain::path(reach, screen, asked, path).await,
         Verb::Df(asked) => room::df(reach, screen, &asked).await,
         Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
-        Verb::Admin(AdminVerb::AcceptRollback) => admin::accept_rollback(reach, screen).await,
+        Verb::Admin(AdminVerb::AcceptRollback { dry_run }) => {
+            let effect = tree::Effect::from_dry_run(dry_run);
+            admin::accept_rollback(reach, screen, effect).await
+        }
         _ => unreachable!("verbs that need no cluster are done before one is reached"),
     }
 }

@@ -7,7 +7,7 @@ use super::path::{RemotePath, local_name};
 use super::pieces::{self, Sink};
 use super::reach::Reach;
 use super::screen::{Named, Screen};
-use super::tree::found;
+use super::tree::{Did, Effect, found};
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use kfs_client::{CreateOptions, Kfs, ReadStream, Reader, Writer};
@@ -160,16 +160,22 @@ fn cannot(verb: &str, local: &Path, error: &io::Error) -> Failure {
     Failure::local(format!("cannot {verb} {}", local.display()), error)
 }
 
-/// Stores a local file, directory, or standard input.
-pub(crate) async fn put(
+/// What is to be stored, and where.
+struct Asked {
+    /// `None`: standard input.
+    source: Option<Metadata>,
+    path: RemotePath,
+    /// Whether a file has the name.
+    is_there: bool,
+}
+
+/// Looks whether it can be, before anything is done.
+async fn asked(
     reach: &Reach,
-    screen: &Screen,
     local: &Path,
     path: RemotePath,
     target: Target,
-    replication: u8,
-) -> Result<Exit, Failure> {
-    let started = Instant::now();
+) -> Result<Asked, Failure> {
     let source = if is_stdio(local) {
         None
     } else {
@@ -180,10 +186,48 @@ pub(crate) async fn put(
         None => target_path(reach, path, || Err(nameless())).await?,
     };
     // Told early; the rename tells it again, for what happens meanwhile.
-    if let Some(found) = found(&reach.kfs, &path).await? {
+    let there = found(&reach.kfs, &path).await?;
+    if let Some(found) = &there {
         let is_tree = source.as_ref().is_some_and(Metadata::is_dir);
         replaceable(&path, found.kind, is_tree, target)?;
     }
+    Ok(Asked {
+        source,
+        path,
+        is_there: there.is_some(),
+    })
+}
+
+/// `put --dry-run`.
+pub(crate) async fn say_put(
+    reach: &Reach,
+    screen: &Screen,
+    local: &Path,
+    path: RemotePath,
+    target: Target,
+) -> Result<Exit, Failure> {
+    let Asked { path, is_there, .. } = asked(reach, local, path, target).await?;
+    let did = if is_there {
+        "would replace"
+    } else {
+        "would store"
+    };
+    screen.json(&Did::new(did, &path))?;
+    screen.line([did.as_bytes(), b" ", &screen.name(path.bytes())].concat())?;
+    Ok(Exit::Done)
+}
+
+/// Stores a local file, directory, or standard input.
+pub(crate) async fn put(
+    reach: &Reach,
+    screen: &Screen,
+    local: &Path,
+    path: RemotePath,
+    target: Target,
+    replication: u8,
+) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let Asked { source, path, .. } = asked(reach, local, path, target).await?;
     let moved = match source {
         Some(source) if source.is_dir() => {
             put_tree(reach, screen, local, &source, &path, replication).await
@@ -532,9 +576,10 @@ pub(crate) async fn get(
     path: &RemotePath,
     local: PathBuf,
     target: Target,
+    effect: Effect,
 ) -> Result<Exit, Failure> {
     let started = Instant::now();
-    if is_stdio(&local) {
+    if is_stdio(&local) && effect == Effect::Real {
         return cat(reach, path, 0, None).await;
     }
     let attrs = reach.kfs.stat(path.bytes()).await?;
@@ -561,6 +606,19 @@ pub(crate) async fn get(
             local.display()
         );
         return Err(Failure::new(Status::Exists, what).help("remove it first"));
+    }
+    if effect == Effect::Said {
+        let did = if taken.is_some() {
+            "would replace"
+        } else {
+            "would fetch"
+        };
+        screen.json(&Did::new(did, path))?;
+        screen.line(match taken {
+            Some(_) => format!("{did} {} by {}", local.display(), path.shown()),
+            None => format!("{did} {} to {}", path.shown(), local.display()),
+        })?;
+        return Ok(Exit::Done);
     }
     let moved = match attrs.kind {
         Kind::File => {

@@ -316,6 +316,9 @@ fn after_a_restore_from_an_old_backup_nothing_changes_until_an_operator_accepts_
     cluster
         .kfs(&["admin", "accept-rollback"])
         .failed(1, &["nothing to accept"]);
+    cluster
+        .kfs(&["admin", "accept-rollback", "--dry-run"])
+        .failed(1, &["nothing to accept"]);
 
     let restored = cluster.dir.path().join("restored");
     done(&mut script("restore", &[text(&target), text(&restored)]));
@@ -341,6 +344,10 @@ fn after_a_restore_from_an_old_backup_nothing_changes_until_an_operator_accepts_
         .failed(7, &["KFS-E032", "a part of the log is missing"]);
     assert_eq!(cluster.kfs(&["cat", "/before"]).out, before);
 
+    let would = cluster.ok(&["admin", "accept-rollback", "--dry-run"]);
+    let said = "would accept: a part of the log is missing";
+    assert!(would.starts_with(said), "{would}");
+    cluster.kfs(&["mkdir", "/new"]).failed(7, &["KFS-E032"]);
     let accepted = cluster.ok(&["admin", "accept-rollback", "--json"]);
     assert!(
         accepted.contains("a part of the log is missing"),

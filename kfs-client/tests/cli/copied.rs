@@ -216,3 +216,39 @@ fn a_rename_that_is_only_said_renames_nothing_and_is_refused_like_a_real_one() {
         assert!(said.out.is_empty(), "{said:?}");
     }
 }
+
+#[test]
+fn a_put_and_a_get_that_are_only_said_store_and_replace_nothing() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "/d"]);
+    cluster.store("/f", b"there");
+    let local = cluster.local("here", b"here");
+    let here = local.to_str().unwrap();
+    for (arguments, did) in [
+        (&["put", here, "/new"][..], "would store /new\n"),
+        (&["put", here, "/d"], "would store /d/here\n"),
+        (&["put", "--force", "-", "/f"], "would replace /f\n"),
+    ] {
+        let said = cluster.ok(&[arguments, &["--dry-run"]].concat());
+        assert_eq!(said, did, "{arguments:?}");
+    }
+    let get = |to: &str| cluster.ok(&["get", "--force", "--dry-run", "/f", to]);
+    assert_eq!(get(here), format!("would replace {here} by /f\n"));
+    let new = cluster.dir.path().join("new");
+    let new = new.to_str().unwrap();
+    assert_eq!(get(new), format!("would fetch /f to {new}\n"));
+    for (arguments, code) in [
+        (&["put", here, "/f"][..], 4),
+        (&["put", here, "/no/x"], 3),
+        (&["put", "-", "/d"], 1),
+        (&["get", "/f", here], 4),
+        (&["get", "/no", here], 3),
+    ] {
+        let said = cluster.kfs(&[arguments, &["--dry-run"]].concat());
+        assert_eq!(said.code, Some(code), "{arguments:?}: {said:?}");
+    }
+    assert_eq!(std::fs::read(&local).unwrap(), b"here");
+    assert!(!std::path::Path::new(new).exists());
+    assert_eq!(cluster.ok(&["cat", "/f"]), "there");
+    assert_eq!(cluster.ok(&["find"]), "/\n/d\n/f\n");
+}

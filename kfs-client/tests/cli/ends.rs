@@ -3,7 +3,7 @@ use crate::cluster::{Cluster, content, run, wait};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What the program of this machine says of the same bytes.
 fn here(cluster: &Cluster, program: &str, arguments: &[&str], bytes: &[u8]) -> Vec<u8> {
@@ -102,13 +102,9 @@ fn a_directory_has_no_beginning_no_end_and_no_sum() {
 fn what_is_added_to_a_followed_file_comes_out_once_and_its_removal_ends_it() {
     let cluster = Cluster::new();
     cluster.store("/log", b"first\n");
-    let mut tail = cluster
-        .command(&["tail", "-f", "-n1", "/log"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut tail = cluster.command(&["tail", "-f", "-n1", "/log"]);
+    let mut tail = Running(tail.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(tail.0.stdout.take().unwrap()).lines();
     let mut next = || lines.next().map(Result::unwrap);
     assert_eq!(next().as_deref(), Some("first"));
     for line in ["second", "third"] {
@@ -117,9 +113,20 @@ fn what_is_added_to_a_followed_file_comes_out_once_and_its_removal_ends_it() {
         assert_eq!(next().as_deref(), Some(line));
     }
     cluster.ok(&["rm", "/log"]);
+    let ended = wait("tail to end", || tail.0.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
     assert_eq!(next(), None, "nothing is said twice");
-    let code = wait("tail to end", || tail.try_wait().unwrap()).code();
-    assert_eq!(code, Some(0));
+}
+
+/// A command that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, as a rule.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -222,6 +222,46 @@ fn completions_are_for_the_shell_that_is_named() {
 }
 
 #[test]
+fn every_verb_and_every_program_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = run(&mut command(&["man", "--dir", text(dir.path())]));
+    assert_eq!(written.code, Some(0), "{written:?}");
+    let help = run(&mut command(&["--help"])).out;
+    let help = String::from_utf8(help).unwrap();
+    let verbs = help.split("Verbs:\n").nth(1).unwrap();
+    let verbs = verbs.split("\n\n").next().unwrap();
+    let verbs = verbs.lines().filter_map(|line| {
+        let is_verb = line.starts_with("  ") && !line.starts_with("   ");
+        let verb = line.split_whitespace().next().filter(|_| is_verb)?;
+        (verb != "help").then(|| format!("kfs-{verb}"))
+    });
+    let mut pages: Vec<String> = verbs.collect();
+    assert!(pages.len() > 25, "{pages:?}");
+    let others = [
+        "kfs",
+        "kfs-log-blame",
+        "kfs-metaserver",
+        "kfs-chunkserver",
+        "kfs-logcompactor",
+    ];
+    pages.extend(others.map(str::to_owned));
+    for page in pages {
+        let file = dir.path().join(format!("{page}.1"));
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(&format!(".TH {page} 1")), "{page}: {text}");
+        assert!(text.contains(".SH DESCRIPTION"), "{page}");
+    }
+    let said = run(&mut command(&["man", "log", "blame"]));
+    assert_eq!(
+        said.out,
+        std::fs::read(dir.path().join("kfs-log-blame.1")).unwrap()
+    );
+    run(&mut command(&["man", "nothing"])).failed(3, &["no page of 'nothing'"]);
+    run(&mut command(&["man", "--dir", "/no/dir"])).failed(3, &["/no/dir"]);
+    run(&mut command(&["man", "put", "--dir", "/tmp"])).failed(2, &["--dir"]);
+}
+
+#[test]
 fn help_and_version_are_answers() {
     for arguments in [
         &["--help"][..],
