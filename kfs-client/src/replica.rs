@@ -24,6 +24,13 @@ const AHEAD: usize = 4;
 
 /// Reads all that this server has of a chunk that the log knows, as [`crate::Kfs::verify_replica`] says.
 pub(crate) async fn verify(geometry: Geometry, chunk: &ChunkPlaces, place: Place) -> Result<u64> {
+    if !geometry.fits() || chunk.log.len > geometry.chunk_bytes() {
+        let what = format!(
+            "the meta server named impossible sizes: {geometry:?}, and {} bytes in a chunk",
+            chunk.log.len
+        );
+        return Err(Error::new(Status::Protocol, what));
+    }
     let replica = Replica::new(place.addr, geometry);
     let (caller, calls) = kfs_drive::calls(|_event| {});
     let (_, completions) = tokio::sync::mpsc::unbounded_channel();
@@ -203,5 +210,137 @@ impl Machine for Replica {
 
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         (!self.asked.is_empty()).then(|| (self.heard + SILENCE, "a replica is silent"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use kfs_core::block::Sums;
+    use kfs_core::ids::{ChunkId, ClusterId, Version};
+    use kfs_core::time::UnixNanos;
+    use kfs_core::wire::Peer;
+    use kfs_core::wire::client_chunk::Durable;
+
+    const CALL: CallId = CallId(7);
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            mono: Instant::default() + Duration::from_secs(seconds),
+            wall: UnixNanos(0),
+        }
+    }
+
+    fn range(bytes: &Bytes) -> ReadRange {
+        ReadRange {
+            chunk: ChunkId(1),
+            version: Version(1),
+            offset: 0,
+            len: u32::try_from(bytes.len()).unwrap(),
+            log: Durable::default(),
+        }
+    }
+
+    fn drain(replica: &mut Replica) -> Vec<Output<Answer>> {
+        std::iter::from_fn(|| replica.poll()).collect()
+    }
+
+    /// A replica that was asked for these bytes over a link that is up.
+    fn asked(bytes: &Bytes) -> (Replica, LinkId, u64) {
+        let mut replica = Replica::new("127.0.0.1:1".parse().unwrap(), Geometry::REAL);
+        let call = range(bytes);
+        replica.handle(at(0), Input::Call { id: CALL, call });
+        let [Output::Dial { link, .. }] = drain(&mut replica)[..] else {
+            panic!("it dials")
+        };
+        let peer = peer(Role::Chunk);
+        replica.handle(at(1), Input::Opened { link, peer });
+        let sent = drain(&mut replica);
+        let [Output::Send { msg, .. }] = &sent[..] else {
+            panic!("it asks: {sent:?}")
+        };
+        let request = msg.request;
+        (replica, link, request)
+    }
+
+    fn peer(role: Role) -> Peer {
+        Peer {
+            role,
+            cluster: ClusterId(0),
+            addr: "127.0.0.1:1".parse().unwrap(),
+            protocol: 1,
+            build: String::new(),
+        }
+    }
+
+    fn answer(outputs: &[Output<Answer>]) -> &Answer {
+        let [.., Output::Event { id, event }] = outputs else {
+            panic!("no answer: {outputs:?}")
+        };
+        assert_eq!(*id, CALL);
+        event
+    }
+
+    #[test]
+    fn bytes_are_good_only_if_they_are_all_there_and_match_what_was_summed() {
+        let bytes = Bytes::from(vec![7; 100_000]);
+        let sums = Sums::of(Geometry::REAL, 0, &bytes);
+        let mut flipped = bytes.to_vec();
+        flipped[70_000] ^= 1;
+        for (body, good) in [
+            (bytes.clone(), true),
+            (Bytes::from(flipped), false),
+            (bytes.slice(..99_999), false),
+            (Bytes::new(), false),
+        ] {
+            let (mut replica, link, request) = asked(&bytes);
+            let outcome = Ok(sums.clone());
+            let msg = Msg::with_body(request, RangeRead { outcome }, body);
+            replica.handle(at(2), Input::Received { link, msg });
+            match answer(&drain(&mut replica)) {
+                Ok(len) => assert!(good && *len == 100_000),
+                Err(refusal) => assert!(!good && refusal.status == Status::Corrupt),
+            }
+            assert_eq!(replica.deadline(), None, "nobody is waited for");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_silent_gone_or_none_is_not_waited_for() {
+        let bytes = Bytes::from_static(b"x");
+        let failed = |replica: &mut Replica, part: &str| {
+            let outputs = drain(replica);
+            let refusal = answer(&outputs).clone().unwrap_err();
+            assert_eq!(refusal.status, Status::Unreachable);
+            assert!(refusal.detail.contains(part), "{refusal:?}");
+        };
+        let (mut replica, link, _) = asked(&bytes);
+        let (due, _) = replica.deadline().unwrap();
+        assert_eq!(due, at(1).mono + SILENCE);
+        replica.handle(at(12), Input::Wake);
+        assert!(drain(&mut replica).is_empty(), "not yet");
+        replica.handle(at(13), Input::Wake);
+        failed(&mut replica, "no answer within 12 s");
+        // What it says now is too late for anybody.
+        let outcome = Err(Refusal::new(Status::Busy, ""));
+        let msg = Msg::new(1, RangeRead { outcome });
+        replica.handle(at(14), Input::Received { link, msg });
+        assert!(drain(&mut replica).is_empty());
+
+        let (mut replica, link, _) = asked(&bytes);
+        let why = kfs_core::machine::CloseReason::Lost("it was killed".into());
+        replica.handle(at(2), Input::Closed { link, why });
+        failed(&mut replica, "it was killed");
+
+        let mut replica = Replica::new("127.0.0.1:1".parse().unwrap(), Geometry::REAL);
+        let call = range(&bytes);
+        replica.handle(at(0), Input::Call { id: CALL, call });
+        let [Output::Dial { link, .. }] = drain(&mut replica)[..] else {
+            panic!("it dials")
+        };
+        let peer = peer(Role::Meta);
+        replica.handle(at(1), Input::Opened { link, peer });
+        failed(&mut replica, "it is no chunkserver");
     }
 }

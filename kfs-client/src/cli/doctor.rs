@@ -37,6 +37,8 @@ const FREE_LEAST: u64 = 1 << 30;
 /// How long clocks are watched, and how far apart they may go in that time.
 const WATCHED: Duration = Duration::from_millis(100);
 const APART_MAX: Duration = Duration::from_millis(5);
+/// So often before it is said that they do.
+const WATCHES: u32 = 3;
 /// Nobody waits longer for a meta server that does not answer.
 const META_WITHIN: Duration = Duration::from_secs(5);
 
@@ -174,8 +176,42 @@ fn clock() -> Finding {
             "set it, and have it kept by chrony or systemd-timesyncd",
         );
     }
+    // Between two readings this process may have to wait for the processor: that is no fault of a clock.
+    let mut watched = watch_clocks();
+    for _ in 1..WATCHES {
+        if watched.apart() > APART_MAX {
+            watched = watch_clocks();
+        }
+    }
+    if watched.apart() > APART_MAX {
+        let Watched { boot, mono, wall } = watched;
+        return Finding::warn(
+            "clock",
+            format!("in {boot:.1?} of CLOCK_BOOTTIME the others went {mono:.1?} and {wall:.1?}"),
+            "it was set just now, or goes wrong: servers are cut off when their clocks do not go at one speed",
+        );
+    }
+    Finding::ok("clock", "it goes, and all of its kinds at one speed")
+}
+
+/// How far each clock went in the same time.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    boot: Duration,
+    mono: Duration,
+    wall: Duration,
+}
+
+impl Watched {
+    fn apart(self) -> Duration {
+        let Self { boot, mono, wall } = self;
+        boot.max(mono).max(wall) - boot.min(mono).min(wall)
+    }
+}
+
+fn watch_clocks() -> Watched {
+    use rustix::time::{ClockId, clock_gettime};
     let read = || {
-        use rustix::time::{ClockId, clock_gettime};
         [ClockId::Boottime, ClockId::Monotonic, ClockId::Realtime].map(|id| {
             let time = clock_gettime(id);
             let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
@@ -185,16 +221,8 @@ fn clock() -> Finding {
     let before = read();
     std::thread::sleep(WATCHED);
     let after = read();
-    let [boot, mono, wall] = [0, 1, 2].map(|nth| after[nth].saturating_sub(before[nth]));
-    let apart = boot.max(mono).max(wall) - boot.min(mono).min(wall);
-    if apart > APART_MAX || boot < WATCHED {
-        return Finding::warn(
-            "clock",
-            format!("in {boot:.1?} of CLOCK_BOOTTIME the others went {mono:.1?} and {wall:.1?}"),
-            "it was set just now, or goes wrong: servers are cut off when their clocks do not go at one speed",
-        );
-    }
-    Finding::ok("clock", "it goes, and all of its kinds at one speed")
+    let [boot, mono, wall] = [0, 1, 2].map(|nth: usize| after[nth].saturating_sub(before[nth]));
+    Watched { boot, mono, wall }
 }
 
 fn clock_source() -> Finding {
