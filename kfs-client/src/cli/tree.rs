@@ -300,6 +300,7 @@ pub(crate) fn say(
     let (from, to) = (screen.name(from.bytes()), screen.name(to.bytes()));
     screen.line(match did {
         "would replace" => [b"would replace ", &to[..], b" by ", &from].concat(),
+        "would leave" => [b"would leave ", &from[..], b" as it is"].concat(),
         did => [did.as_bytes(), b" ", &from, b" to ", &to].concat(),
     })
 }
