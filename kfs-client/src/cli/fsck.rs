@@ -6,16 +6,18 @@ use super::reach::Reach;
 use super::screen::{Named, Screen};
 use super::units::size;
 use super::walk::{Step, Walk};
+use kfs_core::limits::Geometry;
 use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Attrs, ChunkPlaces, Kind};
 use serde::Serialize;
+use tokio::task::JoinSet;
 
 /// What is done with the bytes of files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Data {
     /// Nothing.
     Left,
-    /// They are read, which compares them with their sums.
+    /// Every replica of them is read, which compares it with its sums.
     Read,
 }
 
@@ -31,6 +33,8 @@ enum State {
     Lost,
     /// No replica that is there matches its sums.
     Corrupt,
+    /// One replica does not match its sums, or could not be read; others may.
+    Replica,
 }
 
 /// A chunk that is not as it should be, as JSON; what could not be read has no chunk.
@@ -60,6 +64,7 @@ struct Found {
     degraded: u64,
     lost: u64,
     corrupt: u64,
+    replicas_bad: u64,
     bytes_read: u64,
 }
 
@@ -124,6 +129,8 @@ impl Check<'_> {
 
     async fn file(&mut self, path: &[u8], attrs: &Attrs) -> Result<(), Failure> {
         let lost = self.found.lost;
+        // A chunk that no replica has right: where they are may have changed while they were read.
+        let mut doubtful = false;
         let mut first = 0;
         loop {
             let located = match self.reach.kfs.locate(attrs.file, first).await {
@@ -138,13 +145,60 @@ impl Check<'_> {
             first = last.index + 1;
             for chunk in &located.chunks {
                 self.chunk(path, attrs, chunk)?;
+                if self.data == Data::Read {
+                    doubtful |= !self.replicas(path, located.geometry, chunk).await?;
+                }
             }
         }
         self.found.files += 1;
-        if self.data == Data::Read && self.found.lost == lost {
+        if doubtful && self.found.lost == lost {
             return self.bytes(path).await;
         }
         Ok(())
+    }
+
+    /// Reads every replica of a chunk. Gives whether one of them is right.
+    async fn replicas(
+        &mut self,
+        path: &[u8],
+        geometry: Geometry,
+        chunk: &ChunkPlaces,
+    ) -> Result<bool, Failure> {
+        let mut reads = JoinSet::new();
+        for place in &chunk.replicas {
+            let (kfs, chunk, place) = (self.reach.kfs.clone(), chunk.clone(), *place);
+            reads.spawn(async move { (place, kfs.verify_replica(geometry, &chunk, place).await) });
+        }
+        let mut read = reads.join_all().await;
+        read.sort_by_key(|(place, _)| place.addr);
+        let mut right = false;
+        for (place, outcome) in read {
+            let error = match outcome {
+                Ok(bytes) => {
+                    right = true;
+                    self.found.bytes_read += bytes;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.found.replicas_bad += 1;
+            self.screen.json(&Shape {
+                named: Named::new(path),
+                state: State::Replica,
+                index: Some(chunk.index),
+                chunk: Some(chunk.chunk.0),
+                replicas: None,
+                wanted: None,
+                why: Some(format!("{}: {}", place.addr, error.what)),
+            })?;
+            let what = format!(
+                ": chunk {} ({}): the replica on {}: {}",
+                chunk.index, chunk.chunk, place.addr, error.what
+            );
+            self.screen
+                .line([&self.screen.name(path), what.as_bytes()].concat())?;
+        }
+        Ok(right)
     }
 
     fn chunk(&mut self, path: &[u8], attrs: &Attrs, chunk: &ChunkPlaces) -> Result<(), Failure> {
@@ -154,7 +208,7 @@ impl Check<'_> {
         match state {
             State::Whole => return Ok(()),
             State::Degraded => self.found.degraded += 1,
-            State::Lost | State::Corrupt => self.found.lost += 1,
+            State::Lost | State::Corrupt | State::Replica => self.found.lost += 1,
         }
         self.screen.json(&Shape {
             named: Named::new(path),
@@ -202,11 +256,11 @@ impl Check<'_> {
             .line([&self.screen.name(path), what.as_bytes()].concat())
     }
 
-    async fn read(&mut self, path: &[u8]) -> kfs_client::Result<()> {
+    async fn read(&self, path: &[u8]) -> kfs_client::Result<()> {
         let reader = self.reach.kfs.open(path).await?;
         let mut bytes = reader.stream(0, reader.attrs().size);
         while let Some(chunked) = bytes.next().await {
-            self.found.bytes_read += chunked?.len() as u64;
+            chunked?;
         }
         Ok(())
     }
@@ -229,6 +283,7 @@ fn said(found: &Found, data: Data) -> String {
         degraded,
         lost,
         corrupt,
+        replicas_bad,
         bytes_read,
     } = found;
     let mut text = format!("{files} files and {directories} directories with {chunks} chunks: ");
@@ -242,7 +297,12 @@ fn said(found: &Found, data: Data) -> String {
         )),
     }
     if data == Data::Read {
-        text.push_str(&format!("; {} read", size(*bytes_read)));
+        text.push_str(&format!("; {} of replicas read", size(*bytes_read)));
+    }
+    if *replicas_bad > 0 {
+        text.push_str(&format!(
+            ", {replicas_bad} of them bad: their servers have these made anew from good ones"
+        ));
     }
     text
 }

@@ -153,7 +153,7 @@ enum Verb {
     /// Exits with 0 if nothing is lost, also while copies are still being made, and with 6 if a file cannot be read or
     /// does not match its sums. Each chunk that is not as it should be is a line.
     Fsck {
-        /// Read all files, too, and compare them with their sums
+        /// Read every replica of all files, too, and compare it with its sums
         #[arg(long)]
         verify_data: bool,
         #[arg(value_name = "PATH", value_parser = remote(), default_value = "/")]

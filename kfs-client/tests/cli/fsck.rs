@@ -49,7 +49,7 @@ fn files_that_are_whole_are_said_to_be_and_one_that_is_not_there_is_not_found() 
     let told = cluster.ok(&["fsck", "--verify-data", "--json", "/a", "/a/b/f"]);
     assert_eq!(
         told,
-        "{\"files\":3,\"directories\":2,\"chunks\":2,\"degraded\":0,\"lost\":0,\"corrupt\":0,\"bytes_read\":400000}\n"
+        "{\"files\":3,\"directories\":2,\"chunks\":2,\"degraded\":0,\"lost\":0,\"corrupt\":0,\"replicas_bad\":0,\"bytes_read\":1200000}\n"
     );
     let said = cluster.kfs(&["fsck", "/a/c", "/a/b"]);
     assert_eq!(said.code, Some(3), "{said:?}");
@@ -116,4 +116,28 @@ fn a_file_of_which_every_replica_has_rotted_is_found_when_its_data_is_read_and_o
             .any(|line| line.starts_with("/hurt: chunk 0") && line.contains("lost")),
         "{lines}"
     );
+}
+
+#[test]
+fn a_replica_that_has_rotted_is_found_behind_others_that_are_right_and_made_good() {
+    let cluster = Cluster::new();
+    let hurt = content(150_000);
+    cluster.store("/hurt", &hurt);
+    let bad = replicas(&cluster, &hurt[..1_000]).remove(0);
+    flip(bad.clone());
+    let said = cluster.kfs(&["fsck", "--verify-data"]);
+    assert_eq!(said.code, Some(0), "nothing is lost: {said:?}");
+    let lines = String::from_utf8(said.out).unwrap();
+    let is_bad = |line: &&str| line.starts_with("/hurt: chunk 0 (") && line.contains("its sum is");
+    assert_eq!(lines.lines().filter(is_bad).count(), 1, "{lines}");
+    assert!(said.err.contains("1 of them bad"), "{}", said.err);
+    assert!(said.err.contains(" of replicas read"), "{}", said.err);
+    let whole = wait("it is made good", || {
+        let said = cluster.kfs(&["fsck", "--verify-data", "--json"]);
+        let lines = String::from_utf8(said.out).unwrap();
+        lines
+            .contains("\"replicas_bad\":0,\"bytes_read\":450000}")
+            .then_some(lines)
+    });
+    assert!(whole.contains("\"degraded\":0,"), "{whole}");
 }
