@@ -3,7 +3,7 @@
 //! Read in this order: [`header`] and [`name`] (what is on the disk), `table` (blocks and the write-once
 //! rule), `write`, `chain` and `sync` (a piece's way in), `read` (its way out), `recovery` and
 //! `meta_on_chunk` (how a server starts and joins), `inventory` and `trash` (what it has, and what it is
-//! rid of), `scrub` (how rot is found that nobody reads). It never decides what a chunk is for: the meta server's word is carried out or refused.
+//! rid of), `seal` and [`copy`] (replicas at rest, made equal and made anew), `scrub` (how rot is found that nobody reads). It never decides what a chunk is for: the meta server's word is carried out or refused.
 mod chain;
 pub mod copy;
 pub mod header;
@@ -16,6 +16,7 @@ mod read;
 mod recovery;
 mod resume;
 mod scrub;
+pub mod seal;
 mod space;
 mod sync;
 mod table;
@@ -24,7 +25,7 @@ mod trash;
 mod witness;
 mod write;
 
-use self::copy::{Copies, Seal, SealStep, Stage};
+use self::copy::{Copies, Stage};
 use self::inventory::{Inventory, Standing};
 use self::link::{HoldId, Links, RoomBounds};
 use self::meta_on_chunk::{Damage, Station};
@@ -33,6 +34,7 @@ use self::parked::Parked;
 use self::read::{ReadId, Reads};
 use self::recovery::Start;
 use self::scrub::Scrub;
+use self::seal::{Seal, SealStep};
 use self::space::Space;
 use self::sync::DirSync;
 use self::trash::Trash;

@@ -106,7 +106,7 @@ enum RecallStep {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum After {
     Scan,
-    Seal(super::copy::Seal),
+    Seal(super::seal::Seal),
     Table,
 }
 

@@ -7,7 +7,8 @@
 use super::Violation;
 use kfs_core::chunk;
 use kfs_core::chunk::MAKES_MAX;
-use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX, SEALS_MAX};
+use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX};
+use kfs_core::chunk::seal::SEALS_MAX;
 use kfs_core::client::{self, PIECE_COST};
 use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX, USAGE_SCANS_MAX};
 use kfs_core::meta;
