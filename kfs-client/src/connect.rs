@@ -7,12 +7,12 @@ use crate::file::{Reader, Writer};
 use crate::replica;
 use crate::usage::UsageScan;
 use kfs_core::client::{Call, Client, Config, Event};
-use kfs_core::ids::FileId;
+use kfs_core::ids::{FileId, NodeId};
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{
-    At, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Keep, Located, Ownership, Parents,
-    Place, RenameMode,
+    At, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Drain, Keep, Located, Ownership,
+    Parents, Place, RenameMode,
 };
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -330,6 +330,28 @@ impl Kfs {
     /// [`Status::BadRequest`] if no part of the log is known to be missing, or that the meta server cannot be had.
     pub async fn accept_rollback(&self) -> Result<()> {
         done(self.0.call(Call::AcceptRollback).await?)
+    }
+
+    /// Changes how many replicas a file asks for. Copies are made, or go, later: `chunks_under_replicated` in
+    /// [`Self::status`] counts what is still missing.
+    ///
+    /// # Errors
+    /// [`Status::BadRequest`] if there cannot be so many, [`Status::IsADirectory`], [`Status::NotFound`], or that the
+    /// meta server cannot be had.
+    pub async fn set_replication(&self, path: &[u8], replication: u8) -> Result<()> {
+        let at = at(path)?;
+        let call = Call::SetReplication { at, replication };
+        done(self.0.call(call).await.map_err(|error| error.at(path))?)
+    }
+
+    /// Has a chunkserver give away what it has, so that it may be stopped for good, or ends that. How far it is stands
+    /// in [`Self::status`].
+    ///
+    /// # Errors
+    /// [`Status::NotFound`] if there is no such server, [`Status::NoServers`] if there are too few others, or that the
+    /// meta server cannot be had.
+    pub async fn drain(&self, node: NodeId, drain: Drain) -> Result<()> {
+        done(self.0.call(Call::Drain { node, drain }).await?)
     }
 
     /// Ends the session and closes all links. Files that are still open, here or in clones, are lost to their

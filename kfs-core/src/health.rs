@@ -1,6 +1,6 @@
 //! The health of a cluster in one word, and the reasons for it, each with a code: the same for the command,
 //! the pages and whoever reads the library's status.
-use crate::wire::client_meta::{ClusterStatus, ServerState, ServerStatus};
+use crate::wire::client_meta::{ClusterStatus, DrainStatus, ServerState, ServerStatus};
 use core::fmt::Write as _;
 use serde::Serialize;
 
@@ -116,13 +116,25 @@ pub fn reasons(status: &ClusterStatus) -> Vec<Reason> {
     let absent: Vec<String> = status
         .servers
         .iter()
-        .filter(|server| !up(server))
+        .filter(|server| !up(server) && server.drain != Some(DrainStatus::Drained))
         .map(absence)
         .collect();
     if !absent.is_empty() {
         let (count, all) = (absent.len(), status.servers.len());
         let text = format!("{count} of {all}: {}", absent.join(", "));
         reasons.push(Reason::warn("SERVERS_DOWN", text));
+    }
+    let stays = |server: &&ServerStatus| up(server) && server.drain.is_none();
+    let others = status.servers.iter().filter(stays).count();
+    for server in &status.servers {
+        let stuck = server.drain.map_or(0, |drain| drain.left().stuck);
+        if stuck > 0 {
+            let text = format!(
+                "{} is being drained, and {stuck} of its chunks can go nowhere: of the {others} others that are up each has them already, or has no room",
+                server.address()
+            );
+            reasons.push(Reason::warn("DRAIN_STUCK", text));
+        }
     }
     let full: Vec<String> = status
         .servers

@@ -46,6 +46,24 @@ macro_rules! bugs {
 }
 
 bugs! {
+    // Files that ask for another number of replicas.
+
+    /// What a file asks for is what its chunks are counted against.
+    ReplicationUncounted, "replication-uncounted", "L",
+        "chunks of a file that asks for another number of replicas are counted against the one before";
+
+    // Servers that are drained.
+
+    /// Who is drained is a member until a copy has taken its place.
+    DrainDropsFirst, "drain-drops-first", "L",
+        "a server that is drained is taken off the members of a chunk before there is a copy elsewhere";
+    /// That a server is drained is known until somebody says otherwise.
+    DrainForgotten, "drain-forgotten", "N3",
+        "checkpoints do not say which servers are drained";
+    /// Who is drained gets nothing new.
+    DrainTakesNew, "drain-takes-new", "L",
+        "a server that is drained gets new chunks and copies as others do";
+
     // Copies that are made again.
 
     /// A copy counts when all of it is durable.

@@ -125,6 +125,10 @@ probes! {
     CopyUnregistered, "copy-unregistered";
     /// There were more replicas than wanted, and one went.
     CopyTrimmed, "copy-trimmed";
+    /// A server that is drained has nothing any more.
+    ServerDrained, "server-drained";
+    /// What a server has that is drained can be had by nobody else.
+    DrainNowhere, "drain-nowhere";
     /// A replica of a server that is no member was taken.
     StrayTaken, "stray-taken";
     /// A replica of a server that is no member was not needed.

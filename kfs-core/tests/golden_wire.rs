@@ -50,6 +50,11 @@ variants! {
         SetSize MutateOp::SetSize { .. }, EndSession MutateOp::EndSession,
         AcceptRollback MutateOp::AcceptRollback, RemoveTree MutateOp::RemoveTree { .. },
         Rechain MutateOp::Rechain { .. }, Append MutateOp::Append { .. }, TakeOver MutateOp::TakeOver { .. },
+        Drain MutateOp::Drain { .. }, SetReplication MutateOp::SetReplication { .. },
+    }
+    drain DRAIN Drain { Begin Drain::Begin, End Drain::End }
+    drained DRAINED DrainStatus {
+        Counting DrainStatus::Counting, Left DrainStatus::Left(_), Drained DrainStatus::Drained,
     }
     head_seen HEAD_SEEN HeadSeen { Reached HeadSeen::Reached, Lost HeadSeen::Lost }
     unsynced UNSYNCED Unsynced { Kept Unsynced::Kept, Dropped Unsynced::Dropped }
@@ -95,6 +100,7 @@ fn shows(head: &Head) -> Vec<String> {
                 MutateOp::Rename { mode, .. } => see(rename(mode)),
                 MutateOp::SetSize { writer: w, .. } => see(writer(w)),
                 MutateOp::Rechain { head, .. } => see(head_seen(head)),
+                MutateOp::Drain { drain: d, .. } => see(drain(d)),
                 MutateOp::Remove { .. }
                 | MutateOp::Rmdir { .. }
                 | MutateOp::Allocate { .. }
@@ -102,6 +108,7 @@ fn shows(head: &Head) -> Vec<String> {
                 | MutateOp::RemoveTree { .. }
                 | MutateOp::Append { .. }
                 | MutateOp::TakeOver { .. }
+                | MutateOp::SetReplication { .. }
                 | MutateOp::AcceptRollback => {}
             }
         }
@@ -118,7 +125,10 @@ fn shows(head: &Head) -> Vec<String> {
                         entries.iter().for_each(|e| see(kind(&e.attrs.kind)))
                     }
                     Answer::Checkpoint(_) | Answer::Opened { .. } | Answer::Held { .. } => {}
-                    Answer::Status(s) => s.servers.iter().for_each(|s| see(server(&s.state))),
+                    Answer::Status(s) => s.servers.iter().for_each(|s| {
+                        see(server(&s.state));
+                        s.drain.iter().for_each(|s| see(drained(s)));
+                    }),
                     Answer::Usage(page) => page.rows.iter().for_each(|row| see(usage_row(row))),
                     Answer::Attrs(_) | Answer::Located(_) => {}
                 }
@@ -355,6 +365,27 @@ fn samples() -> Vec<(String, Msg)> {
         ("set_size_closed", set_size(WriterStays::Closed)),
         ("end_session", MutateOp::EndSession),
         ("accept_rollback", MutateOp::AcceptRollback),
+        (
+            "set_replication",
+            MutateOp::SetReplication {
+                at: At::root(*b"a/f"),
+                replication: 5,
+            },
+        ),
+        (
+            "drain",
+            MutateOp::Drain {
+                node: NodeId(5),
+                drain: Drain::Begin,
+            },
+        ),
+        (
+            "drain_end",
+            MutateOp::Drain {
+                node: NodeId(5),
+                drain: Drain::End,
+            },
+        ),
         ("remove_tree", MutateOp::RemoveTree { at: at("x") }),
         ("rechain", rechain(HeadSeen::Reached)),
         ("rechain_head_lost", rechain(HeadSeen::Lost)),
@@ -578,6 +609,17 @@ fn status() -> ClusterStatus {
         bytes_free: 1 << 40,
         bytes_total: 2 << 40,
         silent: (n != 3).then_some(Duration::from_millis(1_500)),
+        drain: None,
+    };
+    let drained = |n, drain| ServerStatus {
+        drain: Some(drain),
+        ..server(n, ServerState::Up)
+    };
+    let left = DrainLeft {
+        chunks: 12,
+        bytes: 1 << 33,
+        written: 2,
+        stuck: 1,
     };
     ClusterStatus {
         cluster: ClusterId(7),
@@ -626,6 +668,9 @@ fn status() -> ClusterStatus {
             server(1, ServerState::Up),
             server(2, ServerState::Joining),
             server(3, ServerState::Down),
+            drained(4, DrainStatus::Counting),
+            drained(5, DrainStatus::Left(left)),
+            drained(6, DrainStatus::Drained),
         ],
     }
 }
@@ -1143,8 +1188,8 @@ fn every_message_and_every_nested_variant_has_a_sample() {
         .flat_map(|(_, msg)| shows(&msg.head))
         .collect();
     let nested = [
-        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, UNSYNCED, DONE, QUERY, ANSWER,
-        KIND, USAGE_ROW, SERVER, REPLICA, VERDICT,
+        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, DRAIN, DRAINED, UNSYNCED, DONE,
+        QUERY, ANSWER, KIND, USAGE_ROW, SERVER, REPLICA, VERDICT,
     ];
     for name in nested.into_iter().flatten() {
         assert!(shown.contains(*name), "no sample shows {name}");

@@ -17,7 +17,7 @@ use kfs_core::meta::record::*;
 use kfs_core::time::UnixNanos;
 use kfs_core::wire::chunk_meta::Content;
 use kfs_core::wire::client_chunk::Durable;
-use kfs_core::wire::client_meta::{Keep, Ownership, WriterStays};
+use kfs_core::wire::client_meta::{Drain, Keep, Ownership, WriterStays};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -117,6 +117,11 @@ fn records() -> Vec<Logged> {
             rack: "r1".into(),
         }
         .into(),
+        ServerDrains {
+            index: ServerIndex(1),
+            drain: Drain::Begin,
+        }
+        .into(),
         ChunkOpened {
             file: FileId(id(4)),
             index: 0,
@@ -152,6 +157,12 @@ fn records() -> Vec<Logged> {
         }
         .into(),
         sealed(id(7), id(8)),
+        ReplicationSet {
+            file: FileId(id(4)),
+            replication: 2,
+            time,
+        }
+        .into(),
         FileReopened {
             file: FileId(id(4)),
         }
@@ -356,11 +367,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(28), false)
+        (2, LogSeq(30), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(27));
+    assert_eq!(state.seq(), LogSeq(29));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -433,11 +444,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (27, 1, 0)
+        (29, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 28, 27)
+        (0, 30, 29)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

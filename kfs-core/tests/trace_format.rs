@@ -17,7 +17,7 @@ use kfs_core::machine::*;
 use kfs_core::meta::{self, Meta};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::trace::*;
-use kfs_core::wire::client_meta::{At, Keep, Ownership, Parents, RenameMode, Renew};
+use kfs_core::wire::client_meta::{At, Drain, Keep, Ownership, Parents, RenameMode, Renew};
 use kfs_core::wire::frame::{PREFIX_BYTES, Prefix};
 use kfs_core::wire::{Head, Msg, Peer, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -272,6 +272,20 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
         ("client_status", Call::Status),
         ("client_disconnect", Call::Disconnect),
         ("client_accept_rollback", Call::AcceptRollback),
+        (
+            "client_set_replication",
+            Call::SetReplication {
+                at: At::root(*b"a/f"),
+                replication: 5,
+            },
+        ),
+        (
+            "client_drain",
+            Call::Drain {
+                node: NodeId(5),
+                drain: Drain::Begin,
+            },
+        ),
         (
             "client_locate",
             Call::Locate {

@@ -7,7 +7,9 @@ use kfs_core::health::{self, Reason};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::wire::Role;
-use kfs_core::wire::client_meta::{CheckpointAge, ClusterStatus, ServerState, ServerStatus};
+use kfs_core::wire::client_meta::{
+    CheckpointAge, ClusterStatus, DrainStatus, ServerState, ServerStatus,
+};
 use serde_json::{Value, json};
 
 /// Starts meta servers.
@@ -296,6 +298,21 @@ impl Report for ClusterStatus {
             per_server("server_total_bytes", "Bytes of its file system", |server| {
                 server.bytes_total
             }),
+            per_server(
+                "server_draining",
+                "1 if the chunkserver is being drained, or was",
+                |server| u64::from(server.drain.is_some()),
+            ),
+            per_server(
+                "server_drained",
+                "1 if the chunkserver was drained, and may be stopped",
+                |server| u64::from(server.drain == Some(DrainStatus::Drained)),
+            ),
+            per_server(
+                "server_drain_chunks_left",
+                "Chunks that a chunkserver which is being drained is a member of yet",
+                |server| server.drain.map_or(0, |drain| drain.left().chunks),
+            ),
         ]);
         families
     }
@@ -303,6 +320,17 @@ impl Report for ClusterStatus {
 
 fn is_up(server: &ServerStatus) -> bool {
     server.state == ServerState::Up
+}
+
+fn drain_json(drain: DrainStatus) -> Value {
+    let left = drain.left();
+    json!({
+        "state": drain.word(),
+        "chunks_left": left.chunks,
+        "bytes_left": left.bytes,
+        "chunks_written": left.written,
+        "chunks_stuck": left.stuck,
+    })
 }
 
 fn server_json(server: &ServerStatus) -> Value {
@@ -314,6 +342,7 @@ fn server_json(server: &ServerStatus) -> Value {
         "chunks": server.chunks,
         "bytes_free": server.bytes_free,
         "bytes_total": server.bytes_total,
+        "drain": server.drain.map(drain_json),
         "silent_s": server.silent.map(|silent| silent.as_secs_f64()),
     })
 }

@@ -8,7 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 109] = [
+pub const SHOWN: [(&str, Bug); 114] = [
+    ("replication-is-changed", Bug::ReplicationUncounted),
+    ("server-is-drained", Bug::DrainDropsFirst),
+    ("server-is-drained", Bug::DrainForgotten),
+    ("server-is-drained", Bug::DrainTakesNew),
+    ("drained-server-is-stopped", Bug::DrainDropsFirst),
     ("others-go-on-in-turn", Bug::TakeoverNotRaised),
     ("member-comes-back-with-more", Bug::TakeoverNotRaised),
     ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),

@@ -13,6 +13,7 @@ mod copy;
 #[cfg(feature = "embedded")]
 mod demo;
 mod doctor;
+mod drain;
 mod drawing;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -280,6 +281,19 @@ enum Verb {
         #[arg(value_name = "TO", value_parser = remote())]
         to: RemotePath,
     },
+    /// Change how many replicas files ask for: copies are made, or go, in the background
+    ///
+    /// 'kfs status' and 'kfs fsck' tell what is still missing.
+    Setrep {
+        /// Of all files below directories as well
+        #[arg(short = 'R')]
+        recursive: bool,
+        /// Replicas of each chunk
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(kfs_core::limits::REPLICATION_MAX)))]
+        replication: u8,
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
     /// Show the state of the cluster on one screen
     Status,
     /// Show the chunkservers: where they are, how they are, what they have, and when they were last heard of
@@ -298,6 +312,19 @@ enum Verb {
     #[cfg(feature = "embedded")]
     #[command(subcommand)]
     Config(config::Config),
+    /// Have a chunkserver give away what it has, so that it may be stopped for good
+    ///
+    /// It gets nothing new from now on. Each chunk that it has is copied to another server, and only then taken off it;
+    /// what is being written waits until it is closed. 'kfs status' shows what is left, and says when the server may be
+    /// stopped. Refused if too few others are up.
+    Drain {
+        /// It is to keep what it still has, and gets chunks and copies again
+        #[arg(long)]
+        undo: bool,
+        /// Its address or its node id, as 'kfs status' shows it
+        #[arg(value_name = "SERVER")]
+        server: String,
+    },
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -369,6 +396,7 @@ impl Verb {
             | Self::Touch { paths }
             | Self::Rm { paths, .. }
             | Self::Mkdir { paths, .. }
+            | Self::Setrep { paths, .. }
             | Self::Rmdir { paths, .. } => paths.iter().collect(),
             Self::Cat { path, .. }
             | Self::Put { path, .. }
@@ -383,6 +411,7 @@ impl Verb {
             | Self::Servers
             | Self::Df(_)
             | Self::Doctor(_)
+            | Self::Drain { .. }
             | Self::Checkpoint
             | Self::Admin(_)
             | Self::Verify { .. }
@@ -776,6 +805,18 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             let effect = tree::Effect::from_dry_run(dry_run);
             tree::mv(reach, screen, &from, &to, mode, effect).await
         }
+        Verb::Setrep {
+            recursive,
+            replication,
+            paths,
+        } => {
+            let depth = if recursive {
+                tree::Depth::Tree
+            } else {
+                tree::Depth::File
+            };
+            tree::setrep(reach, screen, &paths, replication, depth).await
+        }
         Verb::Status => status::status(reach, screen).await,
         Verb::Servers => servers::servers(reach, screen).await,
         Verb::Explain(
@@ -785,6 +826,9 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             },
         ) => explain::path(reach, screen, asked, path).await,
         Verb::Df(asked) => room::df(reach, screen, &asked).await,
+        Verb::Drain { undo, server } => {
+            drain::drain(reach, screen, &server, drain::wanted(undo)).await
+        }
         Verb::Checkpoint => checkpoint::checkpoint(reach, screen).await,
         Verb::Admin(AdminVerb::AcceptRollback { dry_run }) => {
             let effect = tree::Effect::from_dry_run(dry_run);

@@ -5,7 +5,8 @@ use super::screen::Screen;
 use super::units::{size, span};
 use kfs_core::health::{Health, Reason, reasons};
 use kfs_core::wire::client_meta::{
-    CheckpointAge, CheckpointStatus, ClusterStatus, LogMirror, ServerState, ServerStatus,
+    CheckpointAge, CheckpointStatus, ClusterStatus, DrainStatus, LogMirror, ServerState,
+    ServerStatus,
 };
 use serde::Serialize;
 
@@ -70,6 +71,30 @@ pub(crate) struct ServerShape<'a> {
     bytes_free: u64,
     bytes_total: u64,
     silent_ms: Option<u64>,
+    drain: Option<DrainShape>,
+}
+
+#[derive(Serialize, Debug)]
+struct DrainShape {
+    state: &'static str,
+    chunks_left: Option<u64>,
+    bytes_left: Option<u64>,
+    chunks_written: u64,
+    chunks_stuck: u64,
+}
+
+impl DrainShape {
+    fn of(drain: DrainStatus) -> Self {
+        let left = drain.left();
+        let counted = |count: u64| (drain != DrainStatus::Counting).then_some(count);
+        Self {
+            state: drain.word(),
+            chunks_left: counted(left.chunks),
+            bytes_left: counted(left.bytes),
+            chunks_written: left.written,
+            chunks_stuck: left.stuck,
+        }
+    }
 }
 
 impl<'a> ServerShape<'a> {
@@ -85,6 +110,7 @@ impl<'a> ServerShape<'a> {
             silent_ms: server
                 .silent
                 .map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
+            drain: server.drain.map(DrainShape::of),
         }
     }
 }
@@ -231,14 +257,37 @@ fn lines(status: &ClusterStatus, reasons: &[Reason]) -> Vec<String> {
             size(server.bytes_free),
             size(server.bytes_total)
         );
+        let drain = server.drain.map(drain).unwrap_or_default();
         lines.push(format!(
-            "  {:<22} {:<8} {:>7} chunks  {room}{rack}",
+            "  {:<22} {:<8} {:>7} chunks  {room}{rack}{drain}",
             server.address(),
             server.state.word(),
             server.chunks
         ));
     }
     lines
+}
+
+/// How far a server is drained, as the end of its line.
+fn drain(drain: DrainStatus) -> String {
+    match drain {
+        DrainStatus::Counting => "  draining".into(),
+        DrainStatus::Drained => "  drained: may be stopped".into(),
+        DrainStatus::Left(left) => {
+            let mut text = format!(
+                "  draining: {} chunks left, {}",
+                left.chunks,
+                size(left.bytes)
+            );
+            if left.written > 0 {
+                text += &format!("; {} are being written", left.written);
+            }
+            if left.stuck > 0 {
+                text += &format!("; {} can go nowhere", left.stuck);
+            }
+            text
+        }
+    }
 }
 
 /// The newest checkpoint, and how old what is in it is.
@@ -258,6 +307,7 @@ fn checkpoint(status: &CheckpointStatus) -> String {
 pub(crate) mod tests {
     use super::*;
     use kfs_core::ids::{ClusterId, Epoch, LogSeq, NodeId};
+    use kfs_core::wire::client_meta::DrainLeft;
     use std::time::Duration;
 
     fn server(number: u128, state: ServerState) -> ServerStatus {
@@ -270,6 +320,7 @@ pub(crate) mod tests {
             bytes_free: 50,
             bytes_total: 100,
             silent: None,
+            drain: None,
         }
     }
 
@@ -361,6 +412,28 @@ pub(crate) mod tests {
         );
         status.servers[1].state = ServerState::Joining;
         assert_eq!(codes(&status).1[0], "FEW_SERVERS");
+    }
+
+    #[test]
+    fn who_is_drained_is_told_how_far_and_is_not_missed_when_it_is_gone() {
+        let mut status = cluster();
+        let said = |status: &ClusterStatus| lines(status, &[]).join("\n");
+        let mut left = DrainLeft {
+            chunks: 7,
+            bytes: 3 << 20,
+            ..DrainLeft::default()
+        };
+        status.servers[0].drain = Some(DrainStatus::Left(left));
+        assert!(said(&status).contains("draining: 7 chunks left, 3.0 MiB\n"));
+        assert_eq!(codes(&status), (Health::Ok, vec![]));
+        left.stuck = 2;
+        status.servers[0].drain = Some(DrainStatus::Left(left));
+        assert_eq!(codes(&status), (Health::Warn, vec!["DRAIN_STUCK"]));
+        status.servers[0].state = ServerState::Down;
+        assert_eq!(codes(&status).1, ["SERVERS_DOWN", "DRAIN_STUCK"]);
+        status.servers[0].drain = Some(DrainStatus::Drained);
+        assert!(said(&status).contains("drained: may be stopped"));
+        assert_eq!(codes(&status), (Health::Ok, vec![]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `rm`, `mkdir`, `rmdir`, `mv` and `touch`.
+//! `rm`, `mkdir`, `rmdir`, `mv`, `touch` and `setrep`.
 use super::failure::{Exit, Failure};
 use super::list::note_failure;
 use super::path::RemotePath;
@@ -11,12 +11,12 @@ use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::{Attrs, Keep, Kind, Parents, RenameMode};
 use serde::Serialize;
 
-/// What `rm` removes.
+/// What `rm` removes, and of what `setrep` changes the replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Depth {
     /// A file.
     File,
-    /// `-r`.
+    /// `-r`, or `-R`: with all that is below it.
     Tree,
 }
 
@@ -114,6 +114,51 @@ async fn rm_one(
         Kind::Directory => remove_all(kfs, path.bytes()).await?,
     }
     screen.json(&Did::new("removed", path))
+}
+
+/// Changes how many replicas each path, or each file below it, asks for.
+pub(crate) async fn setrep(
+    reach: &Reach,
+    screen: &Screen,
+    paths: &[RemotePath],
+    replication: u8,
+    depth: Depth,
+) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for path in paths {
+        let set = setrep_one(&reach.kfs, screen, path, replication, depth).await;
+        exit = note_failure(screen, set, exit)?;
+    }
+    Ok(exit)
+}
+
+async fn setrep_one(
+    kfs: &Kfs,
+    screen: &Screen,
+    root: &RemotePath,
+    replication: u8,
+    depth: Depth,
+) -> Result<(), Failure> {
+    let set = async |path: &RemotePath| -> Result<(), Failure> {
+        kfs.set_replication(path.bytes(), replication).await?;
+        screen.json(&Did::new("set", path))
+    };
+    if kfs.stat(root.bytes()).await?.kind == Kind::File {
+        return set(root).await;
+    }
+    if depth == Depth::File {
+        let what = format!("{} is a directory", root.shown());
+        return Err(Failure::new(Status::IsADirectory, what)
+            .help("'kfs setrep -R' changes all files below a directory"));
+    }
+    let mut walk = Walk::new(kfs, root, u32::MAX);
+    while let Some(step) = walk.next().await {
+        let step = step?;
+        if step.attrs.kind == Kind::File {
+            set(&step.path).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file, or a directory with everything in it. What somebody else removes meanwhile is not missed.

@@ -15,6 +15,7 @@ mod bench;
 mod cluster;
 mod copied;
 mod demo;
+mod drain;
 mod ends;
 mod explained;
 mod found;

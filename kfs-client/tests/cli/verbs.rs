@@ -346,3 +346,40 @@ fn more_directories_than_fit_in_an_answer_are_all_shown() {
         shown.lines().count()
     );
 }
+
+#[test]
+fn replicas_that_a_file_asks_for_are_changed_and_made_and_what_cannot_be_is_refused() {
+    let cluster = Cluster::with(4);
+    cluster.ok(&["mkdir", "-p", "/d/e"]);
+    cluster.store("/d/f", b"one");
+    cluster.store("/d/e/g", b"two");
+    cluster.ok(&["setrep", "4", "/d/f"]);
+    let long = |path: &str| cluster.ok(&["--json", "stat", path]);
+    assert!(long("/d/f").contains("\"replication\":4"));
+    let whole = || {
+        let said = cluster.kfs(&["fsck"]);
+        said.err.contains("all as they should be").then_some(())
+    };
+    wait("the fourth copy is made", whole);
+    let said = cluster.kfs(&["setrep", "2", "/d"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("setrep -R"), "{said:?}");
+    let did = cluster.ok(&["--json", "setrep", "-R", "1", "/d"]);
+    assert_eq!(did.lines().count(), 2, "{did}");
+    assert!(
+        long("/d/f").contains("\"replication\":1") && long("/d/e/g").contains("\"replication\":1")
+    );
+    let trimmed = || {
+        let status: Value = serde_json::from_str(&cluster.ok(&["status", "--json"])).unwrap();
+        let servers = status["servers"].as_array().unwrap();
+        let chunks = servers.iter().map(|at| at["chunks"].as_u64().unwrap());
+        (chunks.sum::<u64>() == 2).then_some(())
+    };
+    wait("what is too much goes", trimmed);
+    assert_eq!(cluster.kfs(&["cat", "/d/f"]).out, b"one");
+    for (replication, code) in [("0", 2), ("17", 2)] {
+        let said = cluster.kfs(&["setrep", replication, "/d/f"]);
+        assert_eq!(said.code, Some(code), "{said:?}");
+    }
+    assert_eq!(cluster.kfs(&["setrep", "2", "/nobody"]).code, Some(3));
+}

@@ -20,7 +20,7 @@ use self::read::Reads;
 pub use self::write::PIECE_COST;
 use self::write::{Fate, Identity, Writer};
 use crate::buggify::{self, Site};
-use crate::ids::{CallId, ChunkId, FileId, LinkId, PieceNumber};
+use crate::ids::{CallId, ChunkId, FileId, LinkId, NodeId, PieceNumber};
 use crate::limits::{
     FRAME_BODY_MAX, Geometry, HEADER_BLOCKS, LIST_PAGE_MAX, LOCATE_PAGE_MAX, Limits, PATH_BYTES_MAX,
 };
@@ -30,8 +30,8 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
 use crate::wire::client_meta::{
-    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Entry, Keep, Kind, Located, MutateOp,
-    Ownership, Parents, QueryOp, RenameMode, UsagePage,
+    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Drain, Entry, Keep, Kind, Located,
+    MutateOp, Ownership, Parents, QueryOp, RenameMode, UsagePage,
 };
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -170,6 +170,20 @@ pub enum Call {
     },
     /// What a part of the log that is missing had is given up; answered by [`Event::Done`].
     AcceptRollback,
+    /// A chunkserver is to give away what it has, or is not any more; answered by [`Event::Done`].
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Which of the two.
+        drain: Drain,
+    },
+    /// A file asks for another number of replicas; answered by [`Event::Done`].
+    SetReplication {
+        /// Which.
+        at: At,
+        /// Replicas of each chunk.
+        replication: u8,
+    },
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
     Disconnect,
 }
@@ -185,6 +199,7 @@ impl Call {
             | Self::Open(at)
             | Self::Append(at)
             | Self::Usage { at, .. }
+            | Self::SetReplication { at, .. }
             | Self::Mkdir { at, .. }
             | Self::Create { at, .. } => [&at.path, &[]],
             Self::List { at, after } => [&at.path, after],
@@ -198,6 +213,7 @@ impl Call {
             | Self::UsageNext { .. }
             | Self::Locate { .. }
             | Self::AcceptRollback
+            | Self::Drain { .. }
             | Self::Checkpoint
             | Self::Disconnect => [&[], &[]],
         };
@@ -485,6 +501,16 @@ impl Client {
                 now,
                 Asker::Change(id),
                 Ask::Mutate(MutateOp::AcceptRollback),
+            ),
+            Call::SetReplication { at, replication } => meta.ask(
+                now,
+                Asker::Change(id),
+                Ask::Mutate(MutateOp::SetReplication { at, replication }),
+            ),
+            Call::Drain { node, drain } => meta.ask(
+                now,
+                Asker::Change(id),
+                Ask::Mutate(MutateOp::Drain { node, drain }),
             ),
             Call::Mkdir { at, parents, owner } => {
                 meta.ask(

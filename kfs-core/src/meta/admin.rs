@@ -104,6 +104,7 @@ impl Serving {
                     bytes_free: number(|heard| heard.bytes_free),
                     bytes_total: number(|heard| heard.bytes_total),
                     silent: heard.map(|heard| now.mono.since(heard.at)),
+                    drain: self.drain_status(*index),
                 }
             })
             .collect();

@@ -328,7 +328,11 @@ impl Serving {
         let (file, index) = target;
         let wanted = self.state.replication(file);
         let needed = usize::from(io.config.min_replicas.min(wanted));
-        let up = || self.roster.iter().filter(|(_, heard)| heard.is_up());
+        let stays = |server: ServerIndex| self.takes_new(server);
+        let up = || {
+            let all = self.roster.iter();
+            all.filter(move |(server, heard)| heard.is_up() && stays(*server))
+        };
         let live = up().count();
         if live < usize::from(wanted) && self.awaits_servers(io) {
             return Err(waits());
@@ -338,7 +342,8 @@ impl Serving {
                 "{live} live chunkservers are too few for chunk {index} of file {file} (replication {wanted}, at least {needed} needed)"
             );
             // Those that were there before may come back while the client waits.
-            let status = if self.state.roster.len() < needed {
+            let known = self.state.roster.len() - self.state.draining.len();
+            let status = if known < needed {
                 Status::NoServers
             } else {
                 Status::Busy

@@ -11,6 +11,11 @@ use crate::ids::{ChunkId, FileId};
 use crate::planted::{self, Bug};
 use crate::wire::client_chunk::Durable;
 use core::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// Chunks that are counted anew in one go, and files that wait for it.
+const CAUGHT_UP: usize = 1_024;
+const BEHIND_MAX: usize = 64;
 
 /// What [`ChunkMap::look`] found.
 #[derive(Clone, Debug)]
@@ -25,6 +30,8 @@ pub(crate) struct Look {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkMap {
     copies: Map<CopiesOfChunks>,
+    /// Files that ask for another number of copies, and from which of their chunks on that is not known here.
+    behind: BTreeMap<FileId, u64>,
     under_replicated: u64,
     surplus: u64,
     unavailable: u64,
@@ -137,6 +144,40 @@ impl ChunkMap {
         let before = self.copies.insert(chunk, copies);
         assert!(before.is_none(), "chunk ids are never reused");
         self.count(copies, 1);
+    }
+    /// A file asks for another number of copies. Of one that has many chunks that is known here bit by bit.
+    pub(crate) fn rewanted(&mut self, state: &State, file: FileId) {
+        if planted::is(Bug::ReplicationUncounted) {
+            return;
+        }
+        self.behind.insert(file, 0);
+        self.catch_up(state, Some(file));
+    }
+    /// Whether there are so many files of which that is not known that no more are taken.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.len() >= BEHIND_MAX
+    }
+    /// Whether there is one.
+    pub(crate) fn catches_up(&self) -> bool {
+        !self.behind.is_empty()
+    }
+    /// Goes on with the next chunks of such a file: of this one, or of any.
+    pub(crate) fn catch_up(&mut self, state: &State, file: Option<FileId>) {
+        let file = file.or_else(|| self.behind.first_key_value().map(|(file, _)| *file));
+        let Some(from) = file.and_then(|file| Some((file, *self.behind.get(&file)?))) else {
+            return;
+        };
+        let wanted = state.replication(from.0);
+        let mut left = CAUGHT_UP;
+        for ((_, index), chunk) in state.chunks.range(from..=(from.0, u64::MAX)) {
+            if left == 0 {
+                self.behind.insert(from.0, index);
+                return;
+            }
+            left -= 1;
+            self.change(chunk.chunk, |copies| copies.wanted = wanted);
+        }
+        self.behind.remove(&from.0);
     }
     /// A size report rests on it.
     pub(crate) fn synced(&mut self, chunk: ChunkId, synced: Option<Durable>) {

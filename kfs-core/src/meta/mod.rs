@@ -292,12 +292,14 @@ impl Meta {
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => None,
         }
     }
-    /// How many chunks have more or fewer copies than they should, or a damaged one.
+    /// How many chunks have more or fewer copies than they should, or a damaged one, or are to move.
     #[must_use]
     pub fn copies_uneven(&self) -> u64 {
         match &self.phase {
             Phase::Serving(serving) | Phase::Stopping(serving) => {
-                serving.copies.uneven() + u64::from(serving.roster.has_damage())
+                serving.copies.uneven()
+                    + u64::from(serving.roster.has_damage())
+                    + serving.drains_left()
             }
             Phase::Asleep | Phase::Starting(_) | Phase::Ended => 0,
         }
@@ -606,9 +608,14 @@ impl Serving {
                 self.sealing.rests(report.file, io.now.mono, lease);
             }
         }
+        self.note_drained(&logged.record);
+        if let Record::ReplicationSet(set) = &logged.record {
+            self.copies.rewanted(&self.state, set.file);
+        }
         if let Record::SessionEnded(_)
         | Record::MembersChanged(_)
         | Record::OrphanAdopted(_)
+        | Record::ReplicationSet(_)
         | Record::RollbackAccepted(_) = &logged.record
         {
             let lease = io.config.timing.serve_lease;

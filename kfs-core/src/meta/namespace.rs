@@ -5,7 +5,7 @@
 use super::key::{Key, Name, components, quoted};
 use super::record::{
     DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened, Record,
-    Renamed, SizeSet, TreeDetached,
+    Renamed, ReplicationSet, SizeSet, TreeDetached,
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
@@ -99,13 +99,7 @@ pub(crate) fn create(state: &State, at: &At, new: NewFile) -> Decided {
         keep,
         time,
     } = new;
-    if replication == 0 || replication > REPLICATION_MAX {
-        let what = format!(
-            "{replication} replicas of {} were asked for, at most {REPLICATION_MAX} can be had",
-            shown(at)
-        );
-        return Err(Refusal::new(Status::BadRequest, what));
-    }
+    replicas_fit(at, replication)?;
     let Some(key) = entry(state, at)? else {
         return Err(exists(at));
     };
@@ -120,6 +114,37 @@ pub(crate) fn create(state: &State, at: &At, new: NewFile) -> Decided {
             owner: masked(owner),
             replication,
             keep,
+            time,
+        }
+        .into(),
+    ))
+}
+
+fn replicas_fit(at: &At, replication: u8) -> Result<(), Refusal> {
+    if (1..=REPLICATION_MAX).contains(&replication) {
+        return Ok(());
+    }
+    let what = format!(
+        "{replication} replicas of {} were asked for, at most {REPLICATION_MAX} can be had",
+        shown(at)
+    );
+    Err(Refusal::new(Status::BadRequest, what))
+}
+
+/// Changes how many replicas a file asks for.
+pub(crate) fn set_replication(state: &State, at: &At, replication: u8, time: UnixNanos) -> Decided {
+    let file = resolve(state, at)?;
+    if is_directory(state, file) {
+        return Err(is_a_directory(at));
+    }
+    replicas_fit(at, replication)?;
+    if state.replication(file) == replication {
+        return Ok(Decision::Unchanged(Done::Ok));
+    }
+    Ok(Decision::Log(
+        ReplicationSet {
+            file,
+            replication,
             time,
         }
         .into(),

@@ -32,11 +32,24 @@ pub(crate) struct Wanted {
     pub(crate) racks_taken: BTreeSet<String>,
 }
 
+impl Wanted {
+    fn has_room(&self, candidate: &Candidate) -> bool {
+        candidate.bytes_free >= self.bytes_free_min
+    }
+    /// Whether one of these has room, and is in a rack that has no replica. A rack that was not told says nothing: such
+    /// a server is taken as alone in its own.
+    pub(crate) fn is_spread_by(&self, candidates: &[Candidate]) -> bool {
+        let is_fresh = |at: &Candidate| at.rack.is_empty() || !self.racks_taken.contains(&at.rack);
+        let mut candidates = candidates.iter();
+        candidates.any(|candidate| is_fresh(candidate) && self.has_room(candidate))
+    }
+}
+
 /// The servers for a chunk, head of the chain first: as many as are wanted, or all that have room.
 pub(crate) fn choose(candidates: &[Candidate], wanted: &Wanted, rng: &mut Rng) -> Vec<ServerIndex> {
     let mut left: Vec<&Candidate> = candidates
         .iter()
-        .filter(|candidate| candidate.bytes_free >= wanted.bytes_free_min)
+        .filter(|candidate| wanted.has_room(candidate))
         .collect();
     let mut racks = wanted.racks_taken.clone();
     let mut chosen = Vec::with_capacity(wanted.replicas);

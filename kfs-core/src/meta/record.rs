@@ -12,7 +12,7 @@ use crate::limits::{Geometry, PATH_BYTES_MAX, SIZE_BASIS_MAX};
 use crate::time::UnixNanos;
 use crate::wire::chunk_meta::Content;
 use crate::wire::client_chunk::Durable;
-use crate::wire::client_meta::{Keep, Ownership, WriterStays};
+use crate::wire::client_meta::{Drain, Keep, Ownership, WriterStays};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -363,6 +363,26 @@ pub struct ChunkTaken {
     pub synced: Durable,
 }
 
+/// A chunkserver is to give away what it has, or is not any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerDrains {
+    /// Which.
+    pub index: ServerIndex,
+    /// Which of the two.
+    pub drain: Drain,
+}
+
+/// A file asks for another number of replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReplicationSet {
+    /// Which.
+    pub file: FileId,
+    /// Replicas of each chunk, at least 1.
+    pub replication: u8,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
 /// Why the bytes of a record cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -446,6 +466,8 @@ records! {
     22 1 Unsealed,
     23 1 ChunkTaken,
     24 1 TakeoverBegun,
+    25 1 ServerDrains,
+    26 1 ReplicationSet,
 }
 
 impl Logged {

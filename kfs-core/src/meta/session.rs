@@ -420,6 +420,16 @@ impl Serving {
             (Ok(()), MutateOp::AcceptRollback) => {
                 Ok(Decision::Log(self.accept_rollback(io).into()))
             }
+            (Ok(()), MutateOp::Drain { node, drain }) => self.drain(io, node, drain),
+            (Ok(()), MutateOp::SetReplication { .. }) if self.copies.is_behind() => {
+                Err(Refusal::new(
+                    Status::Busy,
+                    "the chunks of too many large files are being counted anew",
+                ))
+            }
+            (Ok(()), MutateOp::SetReplication { at, replication }) => {
+                namespace::set_replication(state, &at, replication, time)
+            }
         };
         if planted::is(Bug::RenameInTwoRecords)
             && let Ok(Decision::Log(Record::Renamed(renamed))) = &decided
@@ -554,6 +564,8 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::Append { .. }
         | MutateOp::TakeOver { .. }
         | MutateOp::EndSession
+        | MutateOp::Drain { .. }
+        | MutateOp::SetReplication { .. }
         | MutateOp::AcceptRollback => FIXED,
     }
 }

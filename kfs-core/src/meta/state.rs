@@ -55,6 +55,8 @@ pub struct State {
     pub(crate) nonces: OrdMap<u64, SessionId>,
     pub(crate) roster: OrdMap<ServerIndex, Server>,
     pub(crate) nodes: OrdMap<NodeId, ServerIndex>,
+    /// Chunkservers that are to give away what they have.
+    pub(crate) draining: OrdSet<ServerIndex>,
     pub(crate) directories: u64,
     /// Of all files, as their sizes say.
     pub(crate) bytes: u64,
@@ -232,6 +234,7 @@ impl Default for State {
             nonces: OrdMap::new(),
             roster: OrdMap::new(),
             nodes: OrdMap::new(),
+            draining: OrdSet::new(),
             directories: 1,
             bytes: 0,
             tail_lost: None,
@@ -576,6 +579,11 @@ impl State {
             .iter()
             .map(|(index, server)| (*index, server.node))
     }
+    /// Whether a chunkserver is to give away what it has.
+    #[must_use]
+    pub fn is_draining(&self, server: ServerIndex) -> bool {
+        self.draining.contains(&server)
+    }
     /// All sessions, with their nonces and how many results of each are remembered.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, u64, usize)> {
         self.sessions
@@ -619,6 +627,7 @@ impl State {
             nonces,
             roster,
             nodes,
+            draining,
             directories,
             bytes,
             tail_lost,
@@ -654,6 +663,7 @@ impl State {
             .or_else(|| maps("nonces", nonces.iter(), other.nonces.iter()))
             .or_else(|| maps("roster", roster.iter(), other.roster.iter()))
             .or_else(|| maps("nodes", nodes.iter(), other.nodes.iter()))
+            .or_else(|| maps("draining", keys(draining), keys(&other.draining)))
             .or_else(|| value("directories", directories, &other.directories))
             .or_else(|| value("bytes", bytes, &other.bytes))
             .or_else(|| value("tail_lost", tail_lost, &other.tail_lost))

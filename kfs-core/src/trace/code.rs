@@ -5,11 +5,11 @@
 use super::hash::EventHash;
 use crate::chunk::{self, Chunk};
 use crate::client::{self, Client, Handle};
-use crate::ids::{ClusterId, FileId, LinkId};
+use crate::ids::{ClusterId, FileId, LinkId, NodeId};
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{CloseReason, DirEntry, DiskDone, DiskError, DiskResult, Input, Machine};
 use crate::meta::{self, Meta};
-use crate::wire::client_meta::{At, Keep, Ownership, Parents, RenameMode};
+use crate::wire::client_meta::{At, Drain, Keep, Ownership, Parents, RenameMode};
 use crate::wire::{Head, Msg, Peer, Role};
 use bytes::Bytes;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -446,6 +446,8 @@ enum ClientCall<'a> {
     UsageNext(u64),
     Append(Cow<'a, At>),
     Locate(u64, u64),
+    Drain(NodeId, Drain),
+    SetReplication(Cow<'a, At>, u8),
 }
 
 impl TracedCall for client::Call {
@@ -491,6 +493,11 @@ impl TracedCall for client::Call {
             Self::Disconnect => ClientCall::Disconnect,
             Self::Checkpoint => ClientCall::Checkpoint,
             Self::AcceptRollback => ClientCall::AcceptRollback,
+            Self::SetReplication {
+                at: place,
+                replication,
+            } => ClientCall::SetReplication(at(place), *replication),
+            Self::Drain { node, drain } => ClientCall::Drain(*node, *drain),
             Self::RemoveTree(place) => ClientCall::RemoveTree(at(place)),
             Self::Usage { at: place, depth } => ClientCall::Usage(at(place), *depth),
             Self::UsageNext { scan } => ClientCall::UsageNext(*scan),
@@ -546,6 +553,11 @@ impl TracedCall for client::Call {
             ClientCall::Disconnect => Self::Disconnect,
             ClientCall::Checkpoint => Self::Checkpoint,
             ClientCall::AcceptRollback => Self::AcceptRollback,
+            ClientCall::SetReplication(place, replication) => Self::SetReplication {
+                at: place.into_owned(),
+                replication,
+            },
+            ClientCall::Drain(node, drain) => Self::Drain { node, drain },
             ClientCall::RemoveTree(at) => Self::RemoveTree(at.into_owned()),
             ClientCall::Usage(at, depth) => Self::Usage {
                 at: at.into_owned(),

@@ -210,6 +210,29 @@ pub enum MutateOp {
         /// Which of its chunks, from 0.
         index: u64,
     },
+    /// An operator has a chunkserver give away what it has, so that it may be stopped for good, or not any more.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Which of the two.
+        drain: Drain,
+    },
+    /// Changes how many replicas a file asks for. Copies are made, or go, later.
+    SetReplication {
+        /// Which file.
+        at: At,
+        /// Replicas of each chunk, from 1 to [`crate::limits::REPLICATION_MAX`].
+        replication: u8,
+    },
+}
+
+/// See [`MutateOp::Drain`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Drain {
+    /// It gets nothing new, and each chunk that it has is copied to another server before it is taken off it.
+    Begin,
+    /// It gets chunks and copies as others do, and keeps what it still has.
+    End,
 }
 
 /// See [`MutateOp::Rechain`].
@@ -734,6 +757,57 @@ pub struct ServerStatus {
     pub bytes_total: u64,
     /// Since it was last heard of, if since the meta server started.
     pub silent: Option<Duration>,
+    /// If it is being drained: how far.
+    pub drain: Option<DrainStatus>,
+}
+
+/// How far a chunkserver is drained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DrainStatus {
+    /// What it has is being counted.
+    Counting,
+    /// It is a member of chunks yet, when it was last counted.
+    Left(DrainLeft),
+    /// Nothing rests on it any more: it may be stopped.
+    Drained,
+}
+
+impl DrainStatus {
+    /// As people and programs read it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counting | Self::Left(_) => "draining",
+            Self::Drained => "drained",
+        }
+    }
+    /// What is left, as far as it was counted.
+    #[must_use]
+    pub const fn left(self) -> DrainLeft {
+        match self {
+            Self::Counting | Self::Drained => DrainLeft {
+                chunks: 0,
+                bytes: 0,
+                written: 0,
+                stuck: 0,
+            },
+            Self::Left(left) => left,
+        }
+    }
+}
+
+/// What a chunkserver that is being drained is a member of yet.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct DrainLeft {
+    /// Chunks.
+    pub chunks: u64,
+    /// Bytes that readers may see of those.
+    pub bytes: u64,
+    /// Chunks among them whose file is being written: they stay until it is closed, or they get another chain.
+    pub written: u64,
+    /// Chunks that no other server could take when they were looked at last: each that is up has them already, is
+    /// being drained too, or has no room.
+    pub stuck: u64,
 }
 
 /// See [`ServerStatus`].

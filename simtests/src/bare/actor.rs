@@ -8,11 +8,15 @@ use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
 use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
-use crate::workload::{COUNT_MS, copies_missing, is_unexpected, judge_open, must_not_fail};
+use crate::workload::{
+    COUNT_MS, copies_missing, drain_of, is_unexpected, judge_open, must_not_fail, not_drained,
+};
 use kfs_core::client::{Call, Event, Handle};
 use kfs_core::ids::FileId;
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{At, Attrs, Keep, Kind, Parents, ServerState};
+use kfs_core::wire::client_meta::{
+    At, Attrs, Drain, DrainStatus, Keep, Kind, Parents, ServerState,
+};
 use std::collections::VecDeque;
 
 /// How long the auditor waits before it asks again whether all servers are there.
@@ -63,6 +67,8 @@ enum Doing {
     Resting(usize, Stage),
     /// Asks, so many times at most, whether all copies are there.
     Counting(u64),
+    /// Has that server drained, and asks so many times at most whether it is.
+    Draining(usize, u64),
     Looking(u32),
     Auditing(Stage),
     Done,
@@ -185,6 +191,7 @@ impl Actor {
             },
             Doing::Awaiting(acks, ms) => self.await_acks(schedule, record, acks, ms),
             Doing::Counting(times) => self.count(schedule, record, times, event),
+            Doing::Draining(server, times) => self.drain(schedule, record, (server, times), event),
             Doing::Resting(job, Stage::Filling(handle, step)) => {
                 self.fill(schedule, job, handle, step, None)
             }
@@ -243,6 +250,14 @@ impl Actor {
             Job::RemoveTree(name) => (Call::RemoveTree(at(name)), Stage::Simple),
             Job::AcceptRollback => (Call::AcceptRollback, Stage::Simple),
             Job::Copies { ms } => return self.count(schedule, record, ms / COUNT_MS, None),
+            Job::SetReplication { name, replication } => {
+                let (at, replication) = (at(name), *replication);
+                (Call::SetReplication { at, replication }, Stage::Simple)
+            }
+            Job::Drain { server, ms } => {
+                let drain = (*server, ms / COUNT_MS);
+                return self.drain(schedule, record, drain, None);
+            }
             Job::Rename { from, to, mode } => {
                 let call = Call::Rename {
                     from: at(from),
@@ -303,6 +318,39 @@ impl Actor {
             return self.next_job(schedule, record);
         }
         self.doing = Doing::Counting(times - 1);
+        Next::Wait(COUNT_MS * MS)
+    }
+
+    fn drain(
+        &mut self,
+        schedule: &Schedule,
+        record: &mut Record,
+        (server, times): (usize, u64),
+        event: Option<Event>,
+    ) -> Next {
+        let told = match event {
+            None => {
+                self.doing = Doing::Draining(server, times);
+                return Next::Call(Call::Status);
+            }
+            Some(Event::Status(status)) => drain_of(&status, server),
+            Some(_) => None,
+        };
+        match told {
+            Some((_, Some(DrainStatus::Drained))) => return self.next_job(schedule, record),
+            Some((node, None)) if times > 0 => {
+                self.doing = Doing::Draining(server, times - 1);
+                let drain = Drain::Begin;
+                return Next::Call(Call::Drain { node, drain });
+            }
+            _ => {}
+        }
+        if times == 0 {
+            let drain = told.and_then(|(_, drain)| drain);
+            record.check::<()>(Err(not_drained(server, drain)));
+            return self.next_job(schedule, record);
+        }
+        self.doing = Doing::Draining(server, times - 1);
         Next::Wait(COUNT_MS * MS)
     }
 

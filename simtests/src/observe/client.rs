@@ -143,6 +143,8 @@ impl ClientObserver {
             | Call::Status
             | Call::Locate { .. }
             | Call::Checkpoint
+            | Call::Drain { .. }
+            | Call::SetReplication { .. }
             | Call::AcceptRollback => Called::Other,
         }
     }

@@ -15,6 +15,7 @@ use kfs_core::limits::Geometry;
 use kfs_core::meta::Meta;
 use kfs_core::meta::record::{Logged, Record as Logs};
 use kfs_core::meta::state::State;
+use kfs_core::wire::client_meta::Drain;
 use std::collections::BTreeSet;
 
 /// States that the search for an order may take per answer; a history that needs more counts as undecided.
@@ -63,6 +64,7 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
     }
     verdicts.hear(grows(&records));
     verdicts.hear(members_stay(&records));
+    verdicts.hear(drained_get_nothing(&records));
     verdicts.hear(temporary::check(&records, &logged));
     let shelves = shelves(&logged, at.servers);
     let closed = record.contents.closed();
@@ -124,6 +126,33 @@ fn members_stay(records: &[Logged]) -> Result<(), Violation> {
                 before.wanted
             );
             return Err(Violation::new("O4", "L", what));
+        }
+    }
+    Ok(())
+}
+
+/// No new chunk is given to a server while it is drained.
+///
+/// # Errors
+/// The first record that gives it one.
+fn drained_get_nothing(records: &[Logged]) -> Result<(), Violation> {
+    let mut draining = BTreeSet::new();
+    for logged in records {
+        match &logged.record {
+            Logs::ServerDrains(drains) => match drains.drain {
+                Drain::Begin => drop(draining.insert(drains.index)),
+                Drain::End => drop(draining.remove(&drains.index)),
+            },
+            Logs::ChunkOpened(opened) => {
+                if let Some(server) = opened.members.iter().find(|at| draining.contains(at)) {
+                    let (seq, chunk) = (logged.seq, opened.chunk);
+                    let what = format!(
+                        "record {seq}: chunk {chunk} is given to server {server}, which is being drained"
+                    );
+                    return Err(Violation::new("O5", "L", what));
+                }
+            }
+            _ => {}
         }
     }
     Ok(())

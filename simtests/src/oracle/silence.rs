@@ -126,6 +126,7 @@ mod tests {
             bytes_free: 0,
             bytes_total: 0,
             silent: None,
+            drain: None,
         };
         move || vec![server]
     }

@@ -12,7 +12,7 @@ use kfs_core::health::{Health, reasons};
 use kfs_core::ids::{ChunkId, NodeId, ServerIndex, Version};
 use kfs_core::limits::Geometry;
 use kfs_core::meta::state::{Owned, State};
-use kfs_core::wire::client_meta::{ClusterStatus, Kind, ServerState};
+use kfs_core::wire::client_meta::{ClusterStatus, DrainStatus, Kind, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The health of a cluster as it is.
@@ -61,6 +61,44 @@ enum Fate {
     Unknown,
     /// Nobody's: on its way to `trash/`.
     Stale,
+}
+
+/// Nothing rests on a server that is told to be drained: it may be stopped.
+///
+/// # Errors
+/// If it is a member of a chunk.
+pub fn drained_have_nothing(state: &State, status: &ClusterStatus) -> Result<(), Violation> {
+    let drained = status.servers.iter();
+    let drained = drained.filter(|at| at.drain == Some(DrainStatus::Drained));
+    for node in drained.map(|at| at.node) {
+        let index = state.servers().find(|(_, of)| *of == node);
+        let has = |owned: &Owned| index.is_some_and(|(at, _)| owned.members.contains(&at));
+        if let Some(owned) = state.chunks().find(has) {
+            let what = format!(
+                "server {node} is said to be drained, and is a member of chunk {}: {:?}",
+                owned.chunk, owned.members
+            );
+            return Err(Violation::new("O12", "F", what));
+        }
+    }
+    Ok(())
+}
+
+/// A chunk with fewer members than its file asks for is one that lacks replicas, whoever is there.
+///
+/// # Errors
+/// If more of them are known than are told.
+pub fn missing_members_are_told(state: &State, status: &ClusterStatus) -> Result<(), Violation> {
+    let lacks = |owned: &Owned| owned.members.len() < usize::from(owned.wanted);
+    let lack = state.chunks().filter(lacks).count() as u64;
+    if lack <= status.chunks_under_replicated {
+        return Ok(());
+    }
+    let what = format!(
+        "{lack} chunks have fewer members than their files ask for, and {} are told to lack replicas",
+        status.chunks_under_replicated
+    );
+    Err(Violation::new("O12", "F", what))
 }
 
 impl Truth {
@@ -126,7 +164,13 @@ impl Truth {
                 truth.uneven.insert(owned.chunk);
             }
             let at_rest = state.writer(owned.file).is_none() && owned.log.len > 0;
-            if at_rest && (1..usize::from(owned.wanted).min(up.len())).contains(&had) {
+            // A server that is drained takes no copies.
+            let takes = |shelf: &&Shelf<'_>| {
+                let server = shelf.server;
+                server.is_none_or(|at| !state.is_draining(at) || owned.members.contains(&at))
+            };
+            let could = up.iter().filter(takes).count();
+            if at_rest && (1..usize::from(owned.wanted).min(could)).contains(&had) {
                 truth.copies_owed.insert(owned.chunk);
             }
             if had == 0 && owned.synced.unwrap_or_default().len > 0 {
@@ -332,6 +376,7 @@ mod tests {
             bytes_free: 1,
             bytes_total: 1,
             silent: None,
+            drain: None,
         };
         ClusterStatus {
             cluster: CLUSTER,

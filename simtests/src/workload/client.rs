@@ -2,14 +2,16 @@
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
 use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
-use super::{COUNT_MS, copies_missing, is_unexpected, judge_open, must_not_fail};
+use super::{
+    COUNT_MS, copies_missing, drain_of, is_unexpected, judge_open, must_not_fail, not_drained,
+};
 use crate::keyed::Keyed;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
 use crate::world::shared::Shared;
 use kfs_client::{CreateOptions, Error, Kfs, Reader, Writer};
-use kfs_core::wire::client_meta::{Entry, Keep, Parents};
+use kfs_core::wire::client_meta::{Drain, DrainStatus, Entry, Keep, Parents};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,6 +181,27 @@ impl Actor {
                     tokio::time::sleep(Duration::from_millis(COUNT_MS)).await;
                 }
                 self.record.lock().check::<()>(Err(copies_missing(lack)));
+                Ok(())
+            }
+            Job::SetReplication { name, replication } => {
+                kfs.set_replication(name.as_bytes(), *replication).await
+            }
+            Job::Drain { server, ms } => {
+                let mut told = None;
+                for _ in 0..=ms / COUNT_MS {
+                    let status = kfs.status().await.ok();
+                    told = status.and_then(|status| drain_of(&status, *server));
+                    match told {
+                        Some((_, Some(DrainStatus::Drained))) => return Ok(()),
+                        // Refused, or not known whether it was done: it is seen in the status.
+                        Some((node, None)) => drop(kfs.drain(node, Drain::Begin).await),
+                        _ => {}
+                    }
+                    tokio::time::sleep(Duration::from_millis(COUNT_MS)).await;
+                }
+                let drain = told.and_then(|(_, drain)| drain);
+                let late = not_drained(*server, drain);
+                self.record.lock().check::<()>(Err(late));
                 Ok(())
             }
             Job::Touch(name) => self.create(name, Keep::Always).await?.close().await,

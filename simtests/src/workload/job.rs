@@ -118,6 +118,20 @@ pub enum Job {
     },
     /// The operator accepts that the log of the meta server has lost its end.
     AcceptRollback,
+    /// A file asks for another number of replicas.
+    SetReplication {
+        /// Its name.
+        name: String,
+        /// Of each chunk.
+        replication: u8,
+    },
+    /// A chunkserver is drained, which has to end.
+    Drain {
+        /// Which, as faults name them.
+        server: usize,
+        /// Within so many milliseconds.
+        ms: u64,
+    },
     /// Every chunk has to get all its copies, whoever is still away.
     Copies {
         /// Within so many milliseconds.

@@ -8,7 +8,9 @@ use crate::observe::record::Record;
 use crate::oracle::Violation;
 use crate::oracle::order::is_decision;
 use crate::schedule::{Class, Schedule};
+use kfs_core::ids::NodeId;
 use kfs_core::wire::Status;
+use kfs_core::wire::client_meta::{ClusterStatus, DrainStatus};
 
 /// Whether a failure is one that no other actor can be the reason of, in a run where nothing fails.
 #[must_use]
@@ -34,6 +36,23 @@ pub fn copies_missing(lack: Option<u64>) -> Violation {
         Some(lack) => format!("{lack} chunks still lack copies"),
         None => "the meta server does not say whether copies are missing".into(),
     };
+    Violation::new("O9", "L", what)
+}
+
+/// How far a server is drained, as faults name it: the nth by its address. `None`: the meta server does not know it.
+#[must_use]
+pub fn drain_of(status: &ClusterStatus, server: usize) -> Option<(NodeId, Option<DrainStatus>)> {
+    let heard = status.servers.iter();
+    let mut heard: Vec<_> = heard.filter_map(|at| Some((at.addr?, at))).collect();
+    heard.sort_by_key(|(addr, _)| *addr);
+    let (_, at) = heard.get(server.checked_sub(1)?)?;
+    Some((at.node, at.drain))
+}
+
+/// A server was not drained in time.
+#[must_use]
+pub fn not_drained(server: usize, drain: Option<DrainStatus>) -> Violation {
+    let what = format!("server {server} is not drained: {drain:?}");
     Violation::new("O9", "L", what)
 }
 

@@ -12,8 +12,9 @@ use super::key::Key;
 use super::packed::Map;
 use super::record::{
     ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate, FileCreated,
-    FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, Sealed, ServerJoined,
-    SessionEnded, SessionOpened, SizeSet, TailLost, TakeoverBegun, Unsealed,
+    FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, ReplicationSet, Sealed,
+    ServerDrains, ServerJoined, SessionEnded, SessionOpened, SizeSet, TailLost, TakeoverBegun,
+    Unsealed,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -24,7 +25,7 @@ use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::chunk_meta::Content;
-use crate::wire::client_meta::{Done, Keep, Ownership, WriterStays};
+use crate::wire::client_meta::{Done, Drain, Keep, Ownership, WriterStays};
 use imbl::OrdMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -95,6 +96,8 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::Unsealed(r) => unsealed(state, r),
         Record::ChunkTaken(r) => chunk_taken(state, r),
         Record::TakeoverBegun(r) => takeover_begun(state, r),
+        Record::ServerDrains(r) => server_drains(state, r),
+        Record::ReplicationSet(r) => replication_set(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -547,6 +550,38 @@ fn server_joined(state: &mut State, r: &ServerJoined) -> Step {
         },
     );
     state.nodes.insert(r.node, r.index);
+    Ok(Done::Ok)
+}
+
+fn server_drains(state: &mut State, r: &ServerDrains) -> Step {
+    ensure(
+        state.roster.contains_key(&r.index),
+        "the server is not in the roster",
+    )?;
+    match r.drain {
+        Drain::Begin => {
+            let begins = state.draining.insert(r.index).is_none();
+            ensure(begins, "the server is being drained already")?;
+        }
+        Drain::End => {
+            let ends = state.draining.remove(&r.index).is_some();
+            ensure(ends, "the server is not being drained")?;
+        }
+    }
+    Ok(Done::Ok)
+}
+
+fn replication_set(state: &mut State, r: &ReplicationSet) -> Step {
+    ensure(r.replication > 0, "it asks for no replica")?;
+    let set = state.inodes.update(&r.file, |inode| {
+        let Node::File { replication, .. } = &mut inode.node else {
+            return Err("a directory has no replicas");
+        };
+        *replication = r.replication;
+        inode.ctime = r.time;
+        Ok(())
+    });
+    set.ok_or("the file is not there")??;
     Ok(Done::Ok)
 }
 

@@ -200,6 +200,13 @@ pub struct DetachedEntry {
     pub dir: FileId,
 }
 
+/// A chunkserver that is to give away what it has.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DrainingEntry {
+    /// Its place in the roster.
+    pub index: ServerIndex,
+}
+
 macro_rules! sections {
     ($($code:literal $section:ident $entry:ident),+ $(,)?) => {
         /// The kinds of entries, in their order; their numbers are fixed for ever.
@@ -271,6 +278,7 @@ sections! {
     11 Unlinked UnlinkedEntry,
     12 Detached DetachedEntry,
     13 Raising RaisingEntry,
+    14 Draining DrainingEntry,
 }
 
 /// The next entries of a section, at most so many, behind `last`; fewer only where the section ends.
@@ -414,6 +422,15 @@ pub(super) fn entries_after(
                 Entry::Raising(RaisingEntry { chunk, to })
             };
             after(&state.raising, from, most).map(entry).collect()
+        }
+        Section::Draining if planted::is(Bug::DrainForgotten) => Vec::new(),
+        Section::Draining => {
+            let from = last.map(|last| match last {
+                Entry::Draining(entry) => entry.index,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |index: &ServerIndex| Entry::Draining(DrainingEntry { index: *index });
+            beyond(&state.draining, from, most).map(entry).collect()
         }
         Section::Unlinked => {
             let from = last.map(|last| match last {
@@ -637,6 +654,15 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
                 return ORDER;
             }
             state.raising.insert(entry.chunk, entry.to);
+        }
+        Entry::Draining(entry) => {
+            if state.draining.get_max() >= Some(&entry.index) {
+                return ORDER;
+            }
+            if !state.roster.contains_key(&entry.index) {
+                return Err("a server that is drained, and is none");
+            }
+            state.draining.insert(entry.index);
         }
         Entry::Unlinked(entry) => {
             if state.unlinked.get_max() >= Some(&entry.file) {

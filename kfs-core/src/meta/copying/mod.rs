@@ -9,6 +9,7 @@
 //! What lacks replicas is found by looking through all chunks, a bounded number at a time, and queued by copies
 //! left. A server that was silent only lately may merely be restarting: it is waited for, less long if there is
 //! only one copy left.
+mod draining;
 pub(super) mod evening;
 mod retries;
 pub(super) mod strays;
@@ -31,6 +32,7 @@ use crate::wire::chunk_meta::{
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::ReplicationStatus;
 use core::time::Duration;
+use draining::Drains;
 use evening::Evening;
 use retries::{RETRIES_MAX, Retries};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,7 @@ pub(super) struct Copying {
     queue: BTreeSet<(u8, ChunkId)>,
     making: BTreeMap<ChunkId, Making>,
     evening: Evening,
+    drains: Drains,
     retries: Retries,
     /// Until then the rate is used up.
     paid_until: Instant,
@@ -108,6 +111,8 @@ enum Decision {
     Trim(ServerIndex),
     /// Something is to be done, and who would do it has enough to do.
     Busy,
+    /// A server that is being drained has it, and there is none that could take it.
+    Nowhere,
 }
 
 impl Copying {
@@ -170,6 +175,8 @@ impl Serving {
             || (self.roster.has_damage() && !planted::is(Bug::DamageLeft))
             || !self.copying.queue.is_empty()
             || self.copying.evening.waiting() > 0
+            || self.drains()
+            || self.copies.catches_up()
             || !self.copying.making.is_empty();
         (wanting && self.state.tail_lost.is_none()).then_some(self.copying.next)
     }
@@ -187,8 +194,11 @@ impl Serving {
             tracing::warn!(%chunk, server = %making.server, "a copy was not made in time");
             self.copy_failed(io, chunk);
         }
+        self.copies.catch_up(&self.state, None);
+        self.count_drained(now);
         if self.copying.queue.is_empty() {
             self.look_for_work(now);
+            self.look_for_drained(now);
         }
         let mut loads = self.copying.loads();
         let mut left_over = Vec::new();
@@ -201,6 +211,7 @@ impl Serving {
             };
             match self.next_step(io, chunk, &loads) {
                 Decision::Leave => {}
+                Decision::Nowhere => self.drains_nowhere(chunk),
                 Decision::Busy => left_over.push((had, chunk)),
                 Decision::Copy { server, source } => {
                     self.copying.found = true;
@@ -221,6 +232,8 @@ impl Serving {
         let idle = self.copying.queue.is_empty()
             && self.copying.evening.waiting() == 0
             && self.copying.from == ChunkId(0)
+            && self.copying.drains.is_idle()
+            && !self.copies.catches_up()
             && !core::mem::take(&mut self.copying.found);
         self.copying.next = now + if idle { PAUSE } else { EVERY };
     }
@@ -277,11 +290,22 @@ impl Serving {
         (!self.state.is_written(at.0) && log.len > 0).then_some((at, owned, log))
     }
 
-    /// Whether a chunk has fewer good replicas than it should, and one to copy.
+    /// Whether a replica more is wanted of a chunk, on this server. Those on servers that are being drained count for
+    /// who is being drained himself: they are replicas, and are to be replaced.
+    fn is_missing(&self, server: ServerIndex, file: FileId, owned: &ChunkState) -> bool {
+        let wanted = usize::from(self.state.replication(file));
+        let good = self.good(owned);
+        let counts = |member: &&ServerIndex| !self.stays(server) || self.stays(**member);
+        good.iter().filter(counts).count() < wanted
+    }
+
+    /// Whether a chunk has fewer good replicas than it should, or one that is to move, and one to copy.
     fn is_wanting(&self, chunk: ChunkId) -> bool {
         self.at_rest(chunk).is_some_and(|((file, _), owned, _)| {
             let wanted = usize::from(self.state.replication(file));
-            (1..wanted).contains(&self.good(&owned).len())
+            let good = self.good(&owned);
+            let moves = good.len() == wanted && !good.iter().all(|server| self.stays(*server));
+            moves || (1..wanted).contains(&good.len())
         })
     }
 
@@ -306,15 +330,19 @@ impl Serving {
         if good.is_empty() {
             return Decision::Leave;
         }
+        // Who may be gone without anybody knowing yet makes nobody superfluous.
+        let heard = |server: &ServerIndex| {
+            self.gone_since(*server) + io.config.timing.heartbeat * 2 > io.now.mono
+        };
         if good.len() > wanted {
-            // Who may be gone without anybody knowing yet makes nobody superfluous.
-            let lately = io.config.timing.heartbeat * 2;
-            let heard = |server: &ServerIndex| self.gone_since(*server) + lately > io.now.mono;
             if !good.iter().all(heard) {
                 return Decision::Leave;
             }
             return self.too_many(&good);
         }
+        let stays = |server: &ServerIndex| self.stays(*server);
+        let leaves = owned.members.iter().copied().find(|at| !stays(at));
+        let moves = good.len() == wanted && !good.iter().all(stays);
         let is_up = |server: &ServerIndex| self.roster.get(*server).is_some_and(|at| at.is_up());
         let damaged = owned
             .members
@@ -323,15 +351,26 @@ impl Serving {
             .find(|member| is_up(member) && !good.contains(member));
         if good.len() == wanted {
             // A damaged one beside enough good ones is not needed.
-            return damaged.map_or(Decision::Leave, Decision::Trim);
+            if let Some(damaged) = damaged {
+                return Decision::Trim(damaged);
+            }
+            if !moves {
+                // Neither is one that is to leave and is not there.
+                let enough = leaves.filter(|_| good.iter().all(heard));
+                return enough.map_or(Decision::Leave, Decision::Trim);
+            }
+            if planted::is(Bug::DrainDropsFirst) {
+                return leaves.map_or(Decision::Leave, Decision::Trim);
+            }
         }
+        let damaged = damaged.filter(stays);
         let grace = io.config.re_replicate_after;
         let grace = if good.len() == 1 { grace / 10 } else { grace };
         let lately = |server: &&ServerIndex| {
             !is_up(server) && self.gone_since(**server) + grace > io.now.mono
         };
         let awaited = owned.members.iter().filter(lately).count();
-        if damaged.is_none() && good.len() + awaited >= wanted {
+        if !moves && damaged.is_none() && good.len() + awaited >= wanted {
             probe::hit(Probe::CopyAwaitsRestart);
             return Decision::Leave;
         }
@@ -346,7 +385,7 @@ impl Serving {
         // Who has one already that the log does not know of needs none of another.
         let strayed = || {
             let mut strays = self.roster.strays.of(chunk).map(|(server, _)| server);
-            strays.find(is_up)
+            strays.find(|server| is_up(server) && stays(server))
         };
         let has_one = damaged.or_else(strayed);
         if let Some(server) = has_one.filter(|_| failures.is_multiple_of(2)) {
@@ -359,15 +398,16 @@ impl Serving {
         let up: Vec<_> = self
             .roster
             .iter()
-            .filter(|(server, heard)| heard.is_up() && !owned.members.contains(server))
+            .filter(|(server, heard)| {
+                heard.is_up() && self.takes_new(*server) && !owned.members.contains(server)
+            })
             .collect();
-        let candidates: Vec<Candidate> = up
-            .iter()
-            .filter(|(server, _)| free(server))
-            .map(|(server, heard)| self.candidate(*server, heard))
-            .collect();
+        let all = up.iter();
+        let all = all.map(|(server, heard)| self.candidate(*server, heard));
+        let (candidates, busy): (Vec<Candidate>, Vec<_>) = all.partition(|at| free(&at.server));
         let racks = good
             .iter()
+            .filter(|member| stays(member))
             .filter_map(|member| self.state.roster.get(member));
         let wants = Wanted {
             replicas: 1,
@@ -375,20 +415,26 @@ impl Serving {
             client: None,
             racks_taken: racks.map(|member| member.rack.to_string()).collect(),
         };
+        // Where it is copied to it stays: one of a rack without a replica is waited for.
+        if wants.is_spread_by(&busy) && !wants.is_spread_by(&candidates) {
+            return Decision::Busy;
+        }
         match choose(&candidates, &wants, &mut io.rng).first() {
             Some(server) => Decision::Copy {
                 server: *server,
                 source,
             },
-            None if candidates.len() < up.len() => Decision::Busy,
+            None if !busy.is_empty() => Decision::Busy,
             None => match has_one.filter(free) {
                 Some(server) => Decision::Copy { server, source },
+                None if leaves.is_some() => Decision::Nowhere,
                 None => Decision::Leave,
             },
         }
     }
 
-    /// Of more members than are wanted, which one goes: from the rack that has most of them, the fullest.
+    /// Of more members than are wanted, which one goes: one that is being drained; else from the rack that has most of
+    /// them, the fullest.
     fn too_many(&self, good: &[ServerIndex]) -> Decision {
         let rack = |server: &ServerIndex| {
             let known = self.state.roster.get(server);
@@ -400,9 +446,11 @@ impl Serving {
             good.iter().filter(same).count()
         };
         let free = |server: &ServerIndex| self.roster.get(*server).map_or(0, |at| at.bytes_free);
-        let goes = good
-            .iter()
-            .max_by_key(|server| (in_rack(server), core::cmp::Reverse(free(server)), **server));
+        let goes = good.iter().max_by_key(|server| {
+            let leaves = !self.stays(**server);
+            let fullest = core::cmp::Reverse(free(server));
+            (leaves, in_rack(server), fullest, **server)
+        });
         goes.map_or(Decision::Leave, |server| Decision::Trim(*server))
     }
 
@@ -633,8 +681,7 @@ impl Serving {
         if self.state.is_written(at.0) {
             return None;
         }
-        let wanted = usize::from(self.state.replication(at.0));
-        if self.good(&owned).len() >= wanted {
+        if !self.is_missing(server, at.0, &owned) {
             return Some(false);
         }
         // It was written further while this was copied. Another copy takes its place, and until then it stays.
@@ -648,28 +695,36 @@ impl Serving {
     fn joins(&mut self, io: &mut Io, server: ServerIndex, owned: &ChunkState) -> Option<bool> {
         self.has_room(RECORD_BYTES, LOG_RESERVE).ok()?;
         let mut members = owned.members.to_vec();
+        let mut made_room = None;
         if members.len() >= usize::from(REPLICATION_MAX) {
-            // Who is gone the longest makes room.
+            // Who is gone the longest makes room, or who is being drained.
             let gone = members.iter().copied().filter(|member| {
                 self.roster
                     .get(*member)
                     .is_none_or(|heard| matches!(heard.standing, Standing::Down))
             });
-            let Some(longest) = gone.min_by_key(|member| self.gone_since(*member)) else {
+            let longest = gone.min_by_key(|member| self.gone_since(*member));
+            let mut leaving = members.iter().copied();
+            let leaving = leaving.find(|member| !self.stays(*member));
+            let Some(goes) = longest.or(leaving) else {
                 return Some(false);
             };
-            members.retain(|member| *member != longest);
+            members.retain(|member| *member != goes);
+            made_room = Some(goes);
         }
         members.push(server);
-        self.commit(
-            io,
-            By::NOBODY,
-            MembersChanged {
-                chunk: owned.chunk,
-                version: owned.version,
-                members,
-            },
-        );
+        let (chunk, version) = (owned.chunk, owned.version);
+        let changed = MembersChanged {
+            chunk,
+            version,
+            members,
+        };
+        self.commit(io, By::NOBODY, changed);
+        if let Some(gone) = made_room
+            && self.roster.forget(gone, chunk, &mut self.copies)
+        {
+            self.deletes.entry(gone).or_default().push((chunk, version));
+        }
         self.roster.mended(server, owned.chunk, &mut self.copies);
         Some(true)
     }
@@ -738,8 +793,7 @@ impl Serving {
         if !is_ours || owned.members.contains(&server) || self.state.tail_lost.is_some() {
             return None;
         }
-        let wanted = usize::from(self.state.replication(file));
-        if self.good(&owned).len() >= wanted {
+        if !self.is_missing(server, file, &owned) {
             probe::hit(Probe::StrayNotWanted);
             return Some(Verdict::Stale);
         }

@@ -482,6 +482,7 @@ impl Serving {
         let missing = needed - members.len();
         let others = self.roster.iter().filter(|(server, heard)| {
             heard.is_up()
+                && self.takes_new(*server)
                 && Some(*server) != left_out
                 && Some(*server) != *failed
                 && members.iter().all(|(member, _)| member != server)

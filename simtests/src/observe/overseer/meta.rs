@@ -288,6 +288,13 @@ impl Overseen for Meta {
                 outcome: Ok(Answer::Usage(page)),
                 ..
             }) => overseer.meta.usages.answered((*link, msg.request), page),
+            Head::Answered(Answered {
+                outcome: Ok(Answer::Status(status)),
+                ..
+            }) => self.state().map_or(Ok(()), |state| {
+                crate::oracle::status::drained_have_nothing(state, status)?;
+                crate::oracle::status::missing_members_are_told(state, status)
+            }),
             Head::CreateChunk(_) if !overseer.hurt.contains(&0) => {
                 overseer.grants.sent(whose.node, *link, msg, at)
             }

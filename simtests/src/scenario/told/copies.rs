@@ -13,8 +13,11 @@ const SCRUB_RATE: u64 = 64 << 10;
 const ROTS_FIRST: u64 = 1_500;
 const ROTS_EVERY: u64 = 12_000;
 
+/// When a server is gone that was drained before.
+const STOPPED_AT: u64 = 12_000;
+
 /// All of them.
-pub(super) const ALL: [Scenario; 6] = [
+pub(super) const ALL: [Scenario; 9] = [
     Scenario {
         name: "server-gone-for-good",
         about: "a chunkserver is gone and does not come back: what it had is copied to others; when it is back, it has too much",
@@ -112,6 +115,74 @@ pub(super) const ALL: [Scenario; 6] = [
         },
     },
     Scenario {
+        name: "server-is-drained",
+        about: "a chunkserver is drained while files are made; power fails as copies are ordered and done, of the meta server too, between its checkpoints",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let mut lost = |message: &str, nth: u64| {
+                let when = Trigger::AfterMessage(message.into(), nth, draws.below(2));
+                let servers = [vec![0], vec![1 + draws.index(4)], vec![0, 1, 2, 3, 4]];
+                planned(when, dark(&servers[draws.index(3)], &[], &mut draws), 30)
+            };
+            let faults = vec![
+                lost("CopyChunk", 1),
+                lost("ChunkCopied", 2),
+                lost("ChunkCopied", 5),
+            ];
+            Schedule {
+                checkpoint_ms: 150,
+                ..drained(seed, 1 + draws.index(4), faults)
+            }
+        },
+    },
+    Scenario {
+        name: "drained-server-is-stopped",
+        about: "a chunkserver is drained and then gone, and everything is read from the others",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let server = 1 + draws.index(4);
+            let mut schedule = drained(seed, server, Vec::new());
+            let gone = planned(Trigger::At(STOPPED_AT), Fault::Isolate(server), 6_000);
+            schedule.faults.push(gone);
+            let jobs = &mut schedule.clients[0].actors[0];
+            jobs.push(Job::Idle { ms: STOPPED_AT });
+            jobs.extend((0..6).map(|nth| read(&format!("/d0/g{nth}"))));
+            schedule
+        },
+    },
+    Scenario {
+        name: "replication-is-changed",
+        about: "files ask for more replicas, and for fewer, while power fails as copies are made; in the end each has as many as it asked for last",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let mut lost = |message: &str, nth: u64| {
+                let when = Trigger::AfterMessage(message.into(), nth, draws.below(2));
+                let servers = [vec![0], vec![1 + draws.index(4)], vec![0, 1, 2, 3, 4]];
+                planned(when, dark(&servers[draws.index(3)], &[], &mut draws), 30)
+            };
+            let faults = vec![lost("CopyChunk", 2), lost("ChunkCopied", 4)];
+            let mut jobs = gone_jobs();
+            jobs.truncate(6);
+            for replication in [4, 2, 3] {
+                let set = |nth| Job::SetReplication {
+                    name: format!("/d0/g{nth}"),
+                    replication,
+                };
+                jobs.extend((0..6).filter(|_| draws.below(3) > 0).map(set));
+                jobs.push(Job::Copies { ms: 20_000 });
+                jobs.extend((0..6).map(|nth| read(&format!("/d0/g{nth}"))));
+            }
+            Schedule {
+                servers: 5,
+                replication: 2,
+                checkpoint_ms: 150,
+                clients: one(jobs),
+                faults,
+                ..small(seed)
+            }
+        },
+    },
+    Scenario {
         name: "removed-while-copied",
         about: "files are removed while copies of their chunks are made, and servers come and go",
         draw: |seed| {
@@ -151,6 +222,26 @@ fn while_gone(seed: u64, gone: usize, lasts_ms: u64, mut faults: Vec<Planned>) -
     Schedule {
         replication: 2,
         clients: one(gone_jobs()),
+        faults,
+        ..small(seed)
+    }
+}
+
+/// A chunkserver is drained while others make files, and this happens meanwhile.
+fn drained(seed: u64, server: usize, faults: Vec<Planned>) -> Schedule {
+    let mut jobs = gone_jobs();
+    jobs.truncate(6);
+    jobs.push(Job::Drain { server, ms: 20_000 });
+    jobs.push(Job::Copies { ms: 20_000 });
+    jobs.extend((0..6).map(|nth| read(&format!("/d0/g{nth}"))));
+    let makes = (0..12).flat_map(|nth| {
+        let name = format!("/d1/n{nth}");
+        [put(&name, 900), Job::Idle { ms: 60 }, read(&name)]
+    });
+    Schedule {
+        servers: 5,
+        replication: 2,
+        clients: vec![plan(jobs), plan(makes.collect())],
         faults,
         ..small(seed)
     }

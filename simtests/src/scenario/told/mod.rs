@@ -77,6 +77,9 @@
 //! | a page of synced bytes is read while more is appended to it | `log-read-while-written` | `waiting-page-expected` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
 //! | a block rots that nobody reads, on one replica after another | `block-rots-and-nobody-reads` | `scrub-skips` |
+//! | a server is drained, and power fails meanwhile | `server-is-drained` | `drain-drops-first`, `drain-forgotten`, `drain-takes-new` |
+//! | a server is drained, and is gone then | `drained-server-is-stopped` | `drain-drops-first` |
+//! | files ask for more replicas, and for fewer | `replication-is-changed` | `replication-uncounted` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
