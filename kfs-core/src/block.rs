@@ -146,6 +146,20 @@ impl Sums {
     }
 }
 
+/// So many zeros, of which there is one copy in memory.
+#[must_use]
+pub fn zeros(len: usize) -> Vec<Bytes> {
+    static ZEROS: [u8; 65_536] = [0; 65_536];
+    let mut parts = Vec::with_capacity(len.div_ceil(ZEROS.len()));
+    let mut left = len;
+    while left > 0 {
+        let share = left.min(ZEROS.len());
+        parts.push(Bytes::from_static(&ZEROS[..share]));
+        left -= share;
+    }
+    parts
+}
+
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "bytes of patterns wrap")]
 mod tests {
@@ -221,18 +235,4 @@ mod tests {
         assert!(sums.match_bytes(geometry, 0, &one));
         assert!(!sums.match_bytes(geometry, 0, &other));
     }
-}
-
-/// So many zeros, of which there is one copy in memory.
-#[must_use]
-pub fn zeros(len: usize) -> Vec<Bytes> {
-    static ZEROS: [u8; 65_536] = [0; 65_536];
-    let mut parts = Vec::with_capacity(len.div_ceil(ZEROS.len()));
-    let mut left = len;
-    while left > 0 {
-        let share = left.min(ZEROS.len());
-        parts.push(Bytes::from_static(&ZEROS[..share]));
-        left -= share;
-    }
-    parts
 }
