@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const PIECE_BYTES: usize = 1 << 20;
 
-fn connect(meta: SocketAddr, timeout: Duration) -> Kfs {
+pub(super) fn connect(meta: SocketAddr, timeout: Duration) -> Kfs {
     Kfs::connect(Options {
         meta,
         timeout,
@@ -32,10 +32,11 @@ fn measured(started: Instant) -> Result<Measured, Failure> {
     })
 }
 
-/// Makes a file and writes it; the clock stops when it is durable on every replica and its size is in the log.
+/// Makes a file and writes it, from so far into the source on; the clock stops when it is durable on every replica and its size is in the log.
 pub(super) async fn write(
     meta: SocketAddr,
     path: &[u8],
+    begins: u64,
     bytes: u64,
     replication: u8,
     timeout: Duration,
@@ -50,8 +51,8 @@ pub(super) async fn write(
     };
     let mut writer = kfs.create(path, options).await?;
     while writer.written() < bytes {
-        let from =
-            usize::try_from(writer.written() % source.len() as u64).expect("within the source");
+        let from = usize::try_from((begins + writer.written()) % source.len() as u64)
+            .expect("within the source");
         let left = usize::try_from(bytes - writer.written()).unwrap_or(usize::MAX);
         let len = (source.len() - from).min(PIECE_BYTES).min(left);
         writer.write(source.slice(from..from + len)).await?;
@@ -90,6 +91,28 @@ pub(super) async fn read(
     let measured = measured(started)?;
     kfs.disconnect().await;
     Ok(measured)
+}
+
+/// Whether a file holds what [`write`] wrote, from so far into the source on.
+pub(super) async fn is_as_written(kfs: &Kfs, path: &[u8], begins: u64) -> Result<bool, Failure> {
+    let source = super::source();
+    let reader = kfs.open(path).await?;
+    let mut stream = reader.stream(0, reader.attrs().size);
+    let mut at = usize::try_from(begins % source.len() as u64).expect("within the source");
+    while let Some(chunked) = stream.next().await {
+        for part in chunked?.parts {
+            let mut part = &part[..];
+            while !part.is_empty() {
+                let (piece, rest) = part.split_at(part.len().min(source.len() - at));
+                if piece != &source[at..at + piece.len()] {
+                    return Ok(false);
+                }
+                at = (at + piece.len()) % source.len();
+                part = rest;
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Removes a file.

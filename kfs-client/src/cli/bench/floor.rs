@@ -30,6 +30,33 @@ pub(crate) enum Cache {
     Direct,
 }
 
+/// What is done before a hop says that it has everything.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+pub(crate) enum Ending {
+    /// Nothing: it is written.
+    Written,
+    /// The file is synced.
+    Synced,
+}
+
+impl Ending {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Synced => "synced",
+        }
+    }
+}
+
+impl Cache {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Buffered => "buffered",
+            Self::Direct => "direct",
+        }
+    }
+}
+
 impl Manner {
     pub(super) fn text(self) -> String {
         let size = match self.buffer_bytes {
@@ -42,12 +69,8 @@ impl Manner {
         }
     }
 
-    fn arguments(self) -> [String; 2] {
-        let cache = match self.cache {
-            Cache::Buffered => "buffered",
-            Cache::Direct => "direct",
-        };
-        [self.buffer_bytes.to_string(), cache.to_owned()]
+    pub(super) fn arguments(self) -> [String; 2] {
+        [self.buffer_bytes.to_string(), self.cache.name().to_owned()]
     }
 
     fn flags(self) -> i32 {
@@ -90,7 +113,13 @@ fn aligned(raw: &mut Vec<u8>, len: usize) -> &mut [u8] {
 }
 
 /// Sends `bytes` through `hops` processes, each of which passes them on and writes them to a file of its own.
-pub(super) fn chain(hops: usize, dir: &Path, bytes: u64, manner: Manner) -> io::Result<Measured> {
+pub(super) fn chain(
+    hops: usize,
+    dir: &Path,
+    bytes: u64,
+    manner: Manner,
+    ending: Ending,
+) -> io::Result<Measured> {
     let (mut next, mut processes, mut files) = (0_u16, Vec::new(), Vec::new());
     for hop in 0..hops {
         let path = dir.join(format!("floor-{hop}"));
@@ -101,6 +130,7 @@ pub(super) fn chain(hops: usize, dir: &Path, bytes: u64, manner: Manner) -> io::
             path.display().to_string(),
             size,
             cache,
+            ending.name().into(),
         ])?;
         next = port;
         processes.push(process);
@@ -133,8 +163,8 @@ pub(super) fn chain(hops: usize, dir: &Path, bytes: u64, manner: Manner) -> io::
     })
 }
 
-/// One hop: receives, passes on, writes.
-pub(super) fn hop(next: u16, path: &Path, manner: Manner) -> io::Result<()> {
+/// One hop: receives, passes on, writes, and perhaps syncs.
+pub(super) fn hop(next: u16, path: &Path, manner: Manner, ending: Ending) -> io::Result<()> {
     let mut from = accept()?;
     let mut next = match next {
         0 => None,
@@ -155,6 +185,9 @@ pub(super) fn hop(next: u16, path: &Path, manner: Manner) -> io::Result<()> {
         file.write_all_at(&buffer[..have], at)?;
         at += have as u64;
     }
+    if ending == Ending::Synced {
+        file.sync_data()?;
+    }
     if let Some(mut next) = next {
         next.shutdown(Shutdown::Write)?;
         next.read_exact(&mut [0])?;
@@ -162,16 +195,19 @@ pub(super) fn hop(next: u16, path: &Path, manner: Manner) -> io::Result<()> {
     from.write_all(&[1])
 }
 
-/// A file for [`read`], in the page cache afterwards.
-pub(super) fn prepare(dir: &Path, bytes: u64) -> io::Result<PathBuf> {
-    let path = dir.join("floor-read");
-    let file = File::create(&path)?;
+/// The file for [`read`].
+pub(super) fn read_from(dir: &Path) -> PathBuf {
+    dir.join("floor-read")
+}
+
+/// Writes the file for [`read`], in the page cache afterwards.
+pub(super) fn prepare(dir: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::create(read_from(dir))?;
     let block = vec![7; MIB];
     for at in (0..bytes).step_by(MIB) {
         file.write_all_at(&block, at)?;
     }
-    file.sync_all()?;
-    Ok(path)
+    file.sync_all()
 }
 
 /// Receives a file that another process reads.

@@ -6,22 +6,26 @@
 mod checkpoint;
 mod client;
 mod floor;
+mod floors;
 mod killed;
 mod meta;
 mod process;
+mod recover;
 
 use super::failure::{Exit, Failure};
 use super::screen::Screen;
 use super::signals::Signals;
 use super::{Common, units};
 use clap::{Args, Subcommand};
-use floor::{Cache, Manner};
+use floor::{Cache, Ending, Manner};
+use floors::{Floor, Floors, Rounds};
 use kfs_core::wire::Status;
 use process::{Daemon, Measured, run_part};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,13 +33,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const CHUNKSERVERS: usize = 3;
-/// How plain programs are tried.
-const BUFFERS: [usize; 4] = [64 << 10, 256 << 10, 1 << 20, 4 << 20];
 /// Files are whole multiples of the largest buffer, as `O_DIRECT` wants its writes whole.
 const SIZE_STEP: u64 = 4 << 20;
-/// After a first round over all manners the best ones go on: the others would only cost time.
-const MANNERS_KEPT: usize = 3;
-const GIB: f64 = (1_u64 << 30) as f64;
 
 /// What is measured.
 #[derive(Subcommand, Debug)]
@@ -46,6 +45,8 @@ pub(crate) enum Bench {
     Meta(meta::Metadata),
     /// Kill a meta server with many files in the middle of its checkpoints, and compare what it is then with its log
     Killed(killed::Killed),
+    /// Kill a chunkserver, and see how fast what it had is copied to the others, and what a reader notices of it
+    Recover(recover::Recover),
 }
 
 /// Bulk data.
@@ -72,12 +73,14 @@ pub(crate) enum Part {
         bytes: u64,
         buffer: usize,
         cache: Cache,
+        ending: Ending,
     },
     FloorHop {
         next: u16,
         path: PathBuf,
         buffer: usize,
         cache: Cache,
+        ending: Ending,
     },
     FloorRead {
         path: PathBuf,
@@ -102,6 +105,11 @@ pub(crate) enum Part {
     ClientRemove {
         at: SocketAddr,
         path: String,
+    },
+    ClientReadOn {
+        at: SocketAddr,
+        files: u64,
+        flag: PathBuf,
     },
     ClientAsk {
         at: SocketAddr,
@@ -168,6 +176,7 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
             bytes,
             buffer,
             cache,
+            ending,
         } => floor::chain(
             hops,
             &dir,
@@ -176,6 +185,7 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
                 buffer_bytes: buffer,
                 cache,
             },
+            ending,
         )
         .map_err(failed)?,
         Part::FloorHop {
@@ -183,6 +193,7 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
             path,
             buffer,
             cache,
+            ending,
         } => {
             floor::hop(
                 next,
@@ -191,6 +202,7 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
                     buffer_bytes: buffer,
                     cache,
                 },
+                ending,
             )
             .map_err(failed)?;
             return Ok(Exit::Done);
@@ -218,6 +230,7 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
         } => super::runtime()?.block_on(client::write(
             at,
             &client(&path),
+            0,
             bytes,
             replication,
             common.timeout,
@@ -227,6 +240,10 @@ pub(crate) fn part(part: Part, common: &Common) -> Result<Exit, Failure> {
         }
         Part::ClientRemove { at, path } => {
             super::runtime()?.block_on(client::remove(at, &client(&path), common.timeout))?
+        }
+        Part::ClientReadOn { at, files, flag } => {
+            let read = recover::read_on(at, files, &flag, common.timeout);
+            return tell(&super::runtime()?.block_on(read)?);
         }
         Part::ClientAsk {
             at,
@@ -272,6 +289,7 @@ pub(crate) fn run(asked: &Bench, screen: &Screen) -> Result<Exit, Failure> {
         Bench::Data(asked) => data(asked, screen, &stop),
         Bench::Meta(asked) => meta::run(asked, screen, &stop).map(|()| Vec::new()),
         Bench::Killed(asked) => killed::run(asked, screen, &stop).map(|()| Vec::new()),
+        Bench::Recover(asked) => recover::run(asked, screen, &stop).map(|()| Vec::new()),
     };
     // Servers and clients in the foreground hear Ctrl-C, too, so what is seen first may be their end.
     if stop.load(Ordering::Relaxed) {
@@ -348,49 +366,6 @@ impl Case {
     }
 }
 
-/// What a plain program does for comparison.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Floor {
-    Chain1,
-    Chain3,
-    Read,
-}
-
-impl Floor {
-    /// All ways that a plain program may do it.
-    fn manners(self, direct: bool) -> Vec<Manner> {
-        let caches: &[Cache] = match self {
-            Self::Chain1 | Self::Chain3 if direct => &[Cache::Buffered, Cache::Direct],
-            // What is read is in memory, as what the file system reads is.
-            _ => &[Cache::Buffered],
-        };
-        let manner = |cache: &Cache| {
-            BUFFERS.map(|buffer_bytes| Manner {
-                buffer_bytes,
-                cache: *cache,
-            })
-        };
-        caches.iter().flat_map(manner).collect()
-    }
-}
-
-/// What rounds gave: MB/s and CPU seconds per GiB.
-#[derive(Clone, Default, Debug)]
-struct Rounds {
-    mb_per_s: Vec<f64>,
-    cpu_per_gib: Vec<f64>,
-    rss_client_bytes: u64,
-    rss_chunkserver_bytes: u64,
-}
-
-impl Rounds {
-    fn add(&mut self, measured: Measured, bytes: u64) {
-        self.mb_per_s.push(bytes as f64 / 1e6 / measured.seconds);
-        self.cpu_per_gib.push(measured.cpu_s * GIB / bytes as f64);
-        self.rss_client_bytes = self.rss_client_bytes.max(measured.rss_bytes);
-    }
-}
-
 fn median(values: &[f64]) -> f64 {
     assert!(!values.is_empty(), "at least one round is made");
     let mut sorted = values.to_vec();
@@ -407,10 +382,8 @@ fn median(values: &[f64]) -> f64 {
 struct Run<'a> {
     meta: Daemon,
     chunkservers: Vec<Daemon>,
-    dir: &'a Path,
     bytes: u64,
-    floor_file: PathBuf,
-    floors: BTreeMap<(Floor, Manner), Rounds>,
+    floors: Floors<'a>,
     cases: BTreeMap<Case, Rounds>,
     stop: &'a AtomicBool,
 }
@@ -458,16 +431,13 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
             &["--meta", &address],
         )?);
     }
-    let floor_file = floor::prepare(dir, bytes)
+    floor::prepare(dir, bytes)
         .map_err(|error| Failure::local("cannot write the file of the read floor", &error))?;
-    let direct = floor::takes_direct(dir);
     let mut run = Run {
         meta,
         chunkservers,
-        dir,
         bytes,
-        floor_file,
-        floors: BTreeMap::new(),
+        floors: Floors::new(dir, stop),
         cases: BTreeMap::new(),
         stop,
     };
@@ -482,14 +452,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
             ));
             bar.tick();
             // Both reads are held against the same floor; it is measured before each of them.
-            let manners = if round == 0 {
-                case.floor().manners(direct)
-            } else {
-                run.best(case.floor(), MANNERS_KEPT)
-            };
-            for manner in manners {
-                run.floor(case.floor(), manner)?;
-            }
+            run.floors.measure(case.floor(), run.bytes, round)?;
             run.case(case)?;
         }
         run.clear()?;
@@ -512,65 +475,6 @@ impl Run<'_> {
         } else {
             Ok(())
         }
-    }
-
-    /// A round of a plain program.
-    fn floor(&mut self, floor: Floor, manner: Manner) -> Result<(), Failure> {
-        self.go_on()?;
-        let cache = match manner.cache {
-            Cache::Buffered => "buffered",
-            Cache::Direct => "direct",
-        };
-        let (bytes, buffer) = (self.bytes.to_string(), manner.buffer_bytes.to_string());
-        let chain = |hops: &str| {
-            let dir = self.dir.display().to_string();
-            run_part(&[
-                "floor-chain".into(),
-                hops.into(),
-                dir,
-                bytes.clone(),
-                buffer.clone(),
-                cache.into(),
-            ])
-        };
-        let measured = match floor {
-            Floor::Chain1 => chain("1"),
-            Floor::Chain3 => chain("3"),
-            Floor::Read => {
-                let file = self.floor_file.display().to_string();
-                run_part(&["floor-read".into(), file, bytes.clone(), buffer.clone()])
-            }
-        }?;
-        self.floors
-            .entry((floor, manner))
-            .or_default()
-            .add(measured, self.bytes);
-        Ok(())
-    }
-
-    /// The manners that were best so far.
-    fn best(&self, floor: Floor, most: usize) -> Vec<Manner> {
-        let mut manners: Vec<(f64, Manner)> = self
-            .floors
-            .iter()
-            .filter(|((of, _), _)| *of == floor)
-            .map(|((_, manner), rounds)| (median(&rounds.mb_per_s), *manner))
-            .collect();
-        manners.sort_by(|a, b| b.0.total_cmp(&a.0));
-        manners
-            .into_iter()
-            .take(most)
-            .map(|(_, manner)| manner)
-            .collect()
-    }
-
-    /// The best of those that were measured in most rounds: one lucky round does not make a floor.
-    fn steadily_best(&self, floor: Floor) -> Manner {
-        let rounds = |manner: &Manner| self.floors[&(floor, *manner)].mb_per_s.len();
-        let manners = self.best(floor, usize::MAX);
-        let most = manners.iter().map(rounds).max();
-        let steady = manners.iter().find(|manner| Some(rounds(manner)) == most);
-        *steady.expect("a floor is measured before it is asked for")
     }
 
     /// A round of the file system.
@@ -602,10 +506,17 @@ impl Run<'_> {
             }
         };
         self.chunkservers.iter().try_for_each(Daemon::forget_peak)?;
-        let (cpu_before, counted_before) = (self.cpu_seconds()?, self.counted(counter)?);
+        let counted_before = counted(&self.chunkservers, counter)?;
+        let cpu_before = self.cpu_seconds()?;
         let mut measured: Measured = run_part(&part)?;
         measured.cpu_s += self.cpu_seconds()? - cpu_before;
-        self.check_counter(case, counter, counted_before + moved)?;
+        let expected = counted_before + moved;
+        check_counter(
+            &self.chunkservers,
+            case.name(),
+            counter,
+            expected..=expected,
+        )?;
         let peaks: Vec<u64> = self
             .chunkservers
             .iter()
@@ -624,32 +535,6 @@ impl Run<'_> {
             .chain(&self.chunkservers)
             .map(Daemon::cpu_seconds)
             .sum()
-    }
-
-    fn counted(&self, counter: &str) -> Result<u64, Failure> {
-        self.chunkservers
-            .iter()
-            .map(|server| server.counter(counter))
-            .sum()
-    }
-
-    /// The servers must have moved what the client says it moved. Their pages may lag a little behind.
-    fn check_counter(&self, case: Case, counter: &str, expected: u64) -> Result<(), Failure> {
-        let since = Instant::now();
-        loop {
-            let found = self.counted(counter)?;
-            if found == expected {
-                return Ok(());
-            }
-            if since.elapsed() > Duration::from_secs(3) {
-                let what = format!(
-                    "after {} the chunkservers count {counter} {found}, not {expected}",
-                    case.name()
-                );
-                return Err(Failure::new(Status::Protocol, what));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
     }
 
     /// Has the replicas in the page cache, as the file of the read floor is: whether they are after a write
@@ -697,11 +582,8 @@ impl Run<'_> {
     }
 
     fn line(&self, case: Case) -> Line {
-        let manner = self.steadily_best(case.floor());
-        let (floor, rounds) = (&self.floors[&(case.floor(), manner)], &self.cases[&case]);
-        let round =
-            |value: f64, digits: i32| (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
-        let each = |values: &[f64]| values.iter().map(|value| round(*value, 1)).collect();
+        let (manner, floor) = self.floors.steadily_best(case.floor());
+        let rounds = &self.cases[&case];
         let (value, floor_value) = (median(&rounds.mb_per_s), median(&floor.mb_per_s));
         Line {
             case: case.name(),
@@ -711,13 +593,55 @@ impl Run<'_> {
             ratio: round(value / floor_value, 3),
             cpu_s: round(median(&rounds.cpu_per_gib), 2),
             cpu_floor_s: round(median(&floor.cpu_per_gib), 2),
-            rounds: each(&rounds.mb_per_s),
-            floor_rounds: each(&floor.mb_per_s),
+            rounds: tenths(&rounds.mb_per_s),
+            floor_rounds: tenths(&floor.mb_per_s),
             floor_manner: manner.text(),
             bytes: self.bytes,
             rss_chunkserver_bytes: rounds.rss_chunkserver_bytes,
             rss_client_bytes: rounds.rss_client_bytes,
         }
+    }
+}
+
+/// With so many digits behind the point.
+fn round(value: f64, digits: i32) -> f64 {
+    (value * 10_f64.powi(digits)).round() / 10_f64.powi(digits)
+}
+
+fn tenths(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|value| round(*value, 1)).collect()
+}
+
+/// What chunkservers count together.
+fn counted(servers: &[Daemon], counter: &str) -> Result<u64, Failure> {
+    servers.iter().map(|server| server.counter(counter)).sum()
+}
+
+/// The servers must have moved what is said of them. Their pages may lag a little behind.
+fn check_counter(
+    servers: &[Daemon],
+    case: &str,
+    counter: &str,
+    expected: RangeInclusive<u64>,
+) -> Result<(), Failure> {
+    let since = Instant::now();
+    loop {
+        let found = counted(servers, counter)?;
+        if expected.contains(&found) {
+            return Ok(());
+        }
+        if since.elapsed() > Duration::from_secs(3) {
+            let least = expected.start();
+            let expected = if expected.end() == least {
+                format!("{least}")
+            } else {
+                format!("{least} or more")
+            };
+            let what =
+                format!("after {case} the chunkservers count {counter} {found}, not {expected}");
+            return Err(Failure::new(Status::Protocol, what));
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -768,18 +692,6 @@ mod tests {
     fn a_median_is_not_moved_by_one_bad_round() {
         assert!((median(&[1.0, 900.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median(&[4.0, 2.0]) - 3.0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn a_floor_tries_all_buffers_and_the_disk_both_ways() {
-        assert_eq!(Floor::Chain3.manners(true).len(), 8);
-        assert_eq!(Floor::Chain3.manners(false).len(), 4);
-        assert!(
-            Floor::Read
-                .manners(true)
-                .iter()
-                .all(|manner| manner.cache == Cache::Buffered)
-        );
     }
 
     #[test]

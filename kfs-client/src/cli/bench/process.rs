@@ -91,23 +91,62 @@ pub(super) fn spawn_part(arguments: &[String]) -> io::Result<Child> {
 
 /// Runs a part of the benchmark to its end.
 pub(super) fn run_part<T: DeserializeOwned>(arguments: &[String]) -> Result<T, Failure> {
-    let name = &arguments[0];
-    let failed = |error: &io::Error| {
+    Beside::start(arguments)?.finish()
+}
+
+/// A part of the benchmark that runs beside the others. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Beside {
+    name: String,
+    child: Option<Child>,
+}
+
+impl Beside {
+    pub(super) fn start(arguments: &[String]) -> Result<Self, Failure> {
+        let name = arguments[0].clone();
+        match spawn_part(arguments) {
+            Ok(child) => Ok(Self {
+                name,
+                child: Some(child),
+            }),
+            Err(error) => Err(Self { name, child: None }.failed(&error)),
+        }
+    }
+
+    /// Waits for its end, and for what it has to tell.
+    pub(super) fn finish<T: DeserializeOwned>(mut self) -> Result<T, Failure> {
+        let child = self.child.take().expect("it is waited for once");
+        let output = child
+            .wait_with_output()
+            .map_err(|error| self.failed(&error))?;
+        if !output.status.success() {
+            return Err(Failure::new(
+                Status::LocalIo,
+                format!(
+                    "the benchmark's process '{}' failed: {}",
+                    self.name, output.status
+                ),
+            ));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| self.failed(&error.into()))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
         Failure::local(
-            format!("cannot run the benchmark's process '{name}'"),
+            format!("cannot run the benchmark's process '{}'", self.name),
             error,
         )
-    };
-    let output = spawn_part(arguments)
-        .and_then(Child::wait_with_output)
-        .map_err(|error| failed(&error))?;
-    if !output.status.success() {
-        return Err(Failure::new(
-            Status::LocalIo,
-            format!("the benchmark's process '{name}' failed: {}", output.status),
-        ));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| failed(&error.into()))
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// A daemon that a benchmark started. Dropping it kills it.
