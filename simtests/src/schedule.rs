@@ -180,6 +180,21 @@ impl Schedule {
         }
     }
 
+    /// The fewest replicas that any file is made to ask for after it was made; as many as can be, if none is.
+    #[must_use]
+    pub fn fewest_replicas(&self) -> u8 {
+        let jobs = self
+            .clients
+            .iter()
+            .flat_map(|client| &client.actors)
+            .flatten();
+        let set = jobs.filter_map(|job| match job {
+            Job::SetReplication { replication, .. } => Some(*replication),
+            _ => None,
+        });
+        set.min().unwrap_or(u8::MAX)
+    }
+
     /// Actors of one client process, at most: what makes their numbers differ.
     #[must_use]
     pub fn actors_max(&self) -> u32 {

@@ -25,6 +25,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct ShadowCollector {
     grace: Duration,
+    fewest: u8,
     /// Replicas that the meta server ordered away, from whom, and when first.
     ordered: BTreeMap<(ChunkId, Version), BTreeMap<u32, Order>>,
     /// Copies that it ordered, to whom: as which of its orders, and to which server of the log.
@@ -74,10 +75,13 @@ struct Seen {
 
 impl ShadowCollector {
     /// Of a cluster whose servers keep what is in `trash/` for so long.
+    ///
+    /// Files may be made to ask for so few replicas meanwhile, and for more again after one too many was taken off.
     #[must_use]
-    pub const fn new(grace: Duration) -> Self {
+    pub const fn new(grace: Duration, fewest: u8) -> Self {
         Self {
             grace,
+            fewest,
             ordered: BTreeMap::new(),
             copies: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -169,7 +173,7 @@ impl ShadowCollector {
                     // One that others have written may have been opened to go on with it after this was decided, and
                     // before it was logged.
                     && (state.writer(owned.file).is_none() || owned.synced.is_some())
-                    && owned.members.len() >= usize::from(owned.wanted) =>
+                    && owned.members.len() >= usize::from(owned.wanted.min(self.fewest)) =>
             {
                 Ok(())
             }
@@ -410,7 +414,7 @@ mod tests {
         }
     }
     fn collector() -> ShadowCollector {
-        let mut collector = ShadowCollector::new(GRACE);
+        let mut collector = ShadowCollector::new(GRACE, u8::MAX);
         collector.started(1, at(0), std::iter::empty());
         collector
     }
@@ -500,7 +504,7 @@ mod tests {
         let moves = rename(&chunk_path(), &trash_path());
         collector.disk_op(1, at(10), &moves).unwrap();
         let mut early = collector;
-        let mut late = ShadowCollector::new(GRACE);
+        let mut late = ShadowCollector::new(GRACE, u8::MAX);
         late.started(1, at(20), [trash_path()].iter().map(String::as_str));
         assert!(early.disk_op(1, at(69), &remove(&trash_path())).is_err());
         assert!(late.disk_op(1, at(79), &remove(&trash_path())).is_err());

@@ -150,7 +150,10 @@ impl Overseer {
                 calls,
                 lease: schedule.timing.serve_lease,
             },
-            collector: ShadowCollector::new(schedule.timing.trash_grace),
+            collector: ShadowCollector::new(
+                schedule.timing.trash_grace,
+                schedule.fewest_replicas(),
+            ),
             grants: Grants::default(),
             meta: MetaSeen::default(),
             servers: BTreeMap::new(),
