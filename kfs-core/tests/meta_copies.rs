@@ -6,9 +6,7 @@ mod meta_rig;
 use core::time::Duration;
 use kfs_core::ids::NodeId;
 use kfs_core::meta::Config;
-use kfs_core::wire::chunk_meta::{
-    ChunkCopied, ChunkSealed, CopyChunk, ReplicaState, ReportDamage, SealChunk, Verdict,
-};
+use kfs_core::wire::chunk_meta::{ReplicaState, ReportDamage, Verdict};
 use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
 use kfs_core::wire::{Head, Refusal, Status};
@@ -43,11 +41,6 @@ fn is_in(grant: &Grant, server: &Server) -> bool {
     let has = |place: &Place| place.node == server.hello.node;
     grant.chain.iter().any(has)
 }
-/// What becomes of the orders that a cluster is given while time passes, a tick at a time.
-struct Orders {
-    sealed: Vec<NodeId>,
-    copied: Vec<(NodeId, CopyChunk)>,
-}
 /// Passes time; every server beats, seals what it is asked to, and does with a copy what this says.
 fn pass(
     rig: &mut Rig,
@@ -56,52 +49,8 @@ fn pass(
     beat: &mut u64,
     copy: &dyn Fn(&Server) -> Result<Durable, Refusal>,
 ) -> Orders {
-    let mut given = Orders {
-        sealed: vec![],
-        copied: vec![],
-    };
-    for tick in 0..ticks {
-        if tick % 100 == 0 {
-            *beat += 1;
-            for server in servers {
-                rig.send(server.link, server.heartbeat(*beat, *beat - 1));
-            }
-        }
-        rig.pass(Duration::from_millis(10));
-        for server in servers {
-            for order in rig.orders(server) {
-                match order {
-                    Head::SealChunk(order) => {
-                        given.sealed.push(server.hello.node);
-                        rig.send(server.link, sealed(&order));
-                    }
-                    Head::CopyChunk(order) => {
-                        rig.send(server.link, copied(&order, copy(server)));
-                        given.copied.push((server.hello.node, order));
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    given
-}
-fn sealed(order: &SealChunk) -> ChunkSealed {
-    ChunkSealed {
-        term: order.term,
-        chunk: order.chunk,
-        version: order.version,
-        outcome: Ok(content(durable(LEN))),
-        next_lost: false,
-    }
-}
-fn copied(order: &CopyChunk, outcome: Result<Durable, Refusal>) -> ChunkCopied {
-    ChunkCopied {
-        term: order.term,
-        chunk: order.chunk,
-        version: order.version,
-        outcome: outcome.map(content),
-    }
+    let holds = durable(LEN);
+    rig.work(servers, (ticks, beat), holds, copy, &mut |_| ())
 }
 fn no_room() -> Result<Durable, Refusal> {
     Err(Refusal {
@@ -258,7 +207,7 @@ fn a_copy_that_nobody_wants_any_more_does_not_count_as_unknown() {
             for given in rig.orders(server) {
                 match given {
                     Head::SealChunk(seal) => {
-                        rig.send(server.link, sealed(&seal));
+                        rig.send(server.link, sealed(&seal, durable(LEN)));
                     }
                     Head::CopyChunk(copy) => order = Some(copy),
                     _ => {}

@@ -7,10 +7,11 @@ use core::time::Duration;
 use kfs_core::ids::NodeId;
 use kfs_core::machine::Machine;
 use kfs_core::meta::Config;
-use kfs_core::wire::chunk_meta::{ChunkCopied, ChunkSealed, CopyChunk, Verdict};
+use kfs_core::meta::state::State;
+use kfs_core::wire::chunk_meta::{CopyChunk, Verdict};
 use kfs_core::wire::client_chunk::Durable;
 use kfs_core::wire::client_meta::*;
-use kfs_core::wire::{Head, Refusal, Role, Status};
+use kfs_core::wire::{Refusal, Role, Status};
 use meta_rig::*;
 use std::collections::BTreeSet;
 
@@ -60,49 +61,15 @@ fn pass(
     beat: &mut u64,
     copy: &dyn Fn(&Server) -> Result<Durable, Refusal>,
 ) -> Vec<(NodeId, CopyChunk)> {
-    let mut given = vec![];
-    for tick in 0..ticks {
-        if tick % 100 == 0 {
-            *beat += 1;
-            for server in servers {
-                rig.send(server.link, server.heartbeat(*beat, *beat - 1));
-            }
+    let mut never_fewer = |state: &State| {
+        for owned in state.chunks() {
+            let least = usize::from(owned.wanted);
+            assert!(owned.members.len() >= least, "{owned:?}");
         }
-        rig.pass(Duration::from_millis(10));
-        for server in servers {
-            for order in rig.orders(server) {
-                match order {
-                    Head::SealChunk(order) => {
-                        let outcome = Ok(content(durable(LEN)));
-                        let sealed = ChunkSealed {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome,
-                            next_lost: false,
-                        };
-                        rig.send(server.link, sealed);
-                    }
-                    Head::CopyChunk(order) => {
-                        let copied = ChunkCopied {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome: copy(server).map(content),
-                        };
-                        rig.send(server.link, copied);
-                        given.push((server.hello.node, order));
-                    }
-                    _ => {}
-                }
-                for owned in rig.meta.state().unwrap().chunks() {
-                    let least = usize::from(owned.wanted);
-                    assert!(owned.members.len() >= least, "{owned:?}");
-                }
-            }
-        }
-    }
-    given
+    };
+    let holds = durable(LEN);
+    let given = rig.work(servers, (ticks, beat), holds, copy, &mut never_fewer);
+    given.copied
 }
 fn made(_: &Server) -> Result<Durable, Refusal> {
     Ok(durable(LEN))

@@ -5,9 +5,8 @@ mod meta_rig;
 use core::time::Duration;
 use kfs_core::ids::NodeId;
 use kfs_core::meta::Config;
-use kfs_core::wire::chunk_meta::{ChunkCopied, ChunkSealed};
+use kfs_core::wire::Role;
 use kfs_core::wire::client_meta::*;
-use kfs_core::wire::{Head, Role};
 use meta_rig::*;
 use std::collections::BTreeSet;
 
@@ -47,44 +46,9 @@ fn nodes_of(grant: &Grant) -> BTreeSet<NodeId> {
     grant.chain.iter().map(|at| at.node).collect()
 }
 fn pass(rig: &mut Rig, servers: &[Server], ticks: u64, beat: &mut u64) -> Vec<NodeId> {
-    let mut to = vec![];
-    for tick in 0..ticks {
-        if tick % 100 == 0 {
-            *beat += 1;
-            for server in servers {
-                rig.send(server.link, server.heartbeat(*beat, *beat - 1));
-            }
-        }
-        rig.pass(Duration::from_millis(10));
-        for server in servers {
-            for order in rig.orders(server) {
-                match order {
-                    Head::SealChunk(order) => {
-                        let sealed = ChunkSealed {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome: Ok(content(durable(LEN))),
-                            next_lost: false,
-                        };
-                        rig.send(server.link, sealed);
-                    }
-                    Head::CopyChunk(order) => {
-                        let copied = ChunkCopied {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome: Ok(content(order.has)),
-                        };
-                        rig.send(server.link, copied);
-                        to.push(server.hello.node);
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    to
+    let holds = durable(LEN);
+    let given = rig.work(servers, (ticks, beat), holds, &|_| Ok(holds), &mut |_| ());
+    given.copied.into_iter().map(|(to, _)| to).collect()
 }
 
 #[test]

@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod meta_rig;
 
-use core::time::Duration;
-use kfs_core::wire::chunk_meta::{ChunkCopied, ChunkSealed};
+use kfs_core::meta::state::State;
 use kfs_core::wire::client_meta::*;
-use kfs_core::wire::{Head, Refusal, Role, Status};
+use kfs_core::wire::{Refusal, Role, Status};
 use meta_rig::*;
 use std::collections::BTreeMap;
 
@@ -44,47 +43,17 @@ fn file(rig: &mut Rig, servers: &[Server], client: &mut Client, path: &str, chun
 /// Passes time; every server beats, and does what it is told.
 fn pass(rig: &mut Rig, servers: &[Server], ticks: u64, beat: &mut u64) {
     let mut had = BTreeMap::new();
-    for tick in 0..ticks {
-        if tick % 100 == 0 {
-            *beat += 1;
-            for server in servers {
-                rig.send(server.link, server.heartbeat(*beat, *beat - 1));
-            }
+    let mut never_fewer = |state: &State| {
+        for owned in state.chunks() {
+            let now = owned.members.len();
+            let before = had.insert(owned.chunk, now).unwrap_or(now);
+            let least = usize::from(owned.wanted).min(before);
+            assert!(now >= least, "{before} before: {owned:?}");
         }
-        rig.pass(Duration::from_millis(10));
-        for server in servers {
-            for order in rig.orders(server) {
-                match order {
-                    Head::SealChunk(order) => {
-                        let sealed = ChunkSealed {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome: Ok(content(durable(LEN))),
-                            next_lost: false,
-                        };
-                        rig.send(server.link, sealed);
-                    }
-                    Head::CopyChunk(order) => {
-                        let copied = ChunkCopied {
-                            term: order.term,
-                            chunk: order.chunk,
-                            version: order.version,
-                            outcome: Ok(content(order.has)),
-                        };
-                        rig.send(server.link, copied);
-                    }
-                    _ => {}
-                }
-                for owned in rig.meta.state().unwrap().chunks() {
-                    let now = owned.members.len();
-                    let before = had.insert(owned.chunk, now).unwrap_or(now);
-                    let least = usize::from(owned.wanted).min(before);
-                    assert!(now >= least, "{before} before: {owned:?}");
-                }
-            }
-        }
-    }
+    };
+    let holds = durable(LEN);
+    let all = &|_: &Server| Ok(holds);
+    rig.work(servers, (ticks, beat), holds, all, &mut never_fewer);
 }
 fn members(rig: &Rig) -> Vec<usize> {
     let chunks = rig.meta.state().unwrap().chunks();

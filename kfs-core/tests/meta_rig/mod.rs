@@ -10,6 +10,7 @@ use core::time::Duration;
 use kfs_core::ids::*;
 use kfs_core::limits::{Geometry, Limits, Timing};
 use kfs_core::machine::*;
+use kfs_core::meta::state::State;
 use kfs_core::meta::{Call, Config, Event, Meta};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::wire::chunk_meta::*;
@@ -295,6 +296,44 @@ impl Rig {
         let result = self.disk.run(&op);
         self.handle(Input::Disk { ticket, result });
         true
+    }
+    /// Passes time, in steps of 10 ms; servers beat each second, seal what they are asked to, and do with a copy what
+    /// this says. `check` looks at the state after each order.
+    pub fn work(
+        &mut self,
+        servers: &[Server],
+        (steps, beat): (u64, &mut u64),
+        holds: Durable,
+        copy: &dyn Fn(&Server) -> Result<Durable, Refusal>,
+        check: &mut dyn FnMut(&State),
+    ) -> Orders {
+        let mut given = Orders::default();
+        for step in 0..steps {
+            if step % 100 == 0 {
+                *beat += 1;
+                for server in servers {
+                    self.send(server.link, server.heartbeat(*beat, *beat - 1));
+                }
+            }
+            self.pass(Duration::from_millis(10));
+            for server in servers {
+                for order in self.orders(server) {
+                    match order {
+                        Head::SealChunk(order) => {
+                            given.sealed.push(server.hello.node);
+                            self.send(server.link, sealed(&order, holds));
+                        }
+                        Head::CopyChunk(order) => {
+                            self.send(server.link, copied(&order, copy(server)));
+                            given.copied.push((server.hello.node, order));
+                        }
+                        _ => {}
+                    }
+                    check(self.meta.state().unwrap());
+                }
+            }
+        }
+        given
     }
     /// Lets time pass; wakes come when they are due.
     pub fn pass(&mut self, by: Duration) {
@@ -629,6 +668,34 @@ pub fn item(file: FileId, grant: &Grant, incarnation: Incarnation, len: u64) -> 
         len,
         digest: content(durable(len)).digest,
         state: ReplicaState::Good,
+    }
+}
+
+/// Which servers were ordered to seal, and to copy what.
+#[derive(Default, Debug)]
+pub struct Orders {
+    pub sealed: Vec<NodeId>,
+    pub copied: Vec<(NodeId, CopyChunk)>,
+}
+
+/// The answer of a server that holds this.
+pub fn sealed(order: &SealChunk, holds: Durable) -> ChunkSealed {
+    ChunkSealed {
+        term: order.term,
+        chunk: order.chunk,
+        version: order.version,
+        outcome: Ok(content(holds)),
+        next_lost: false,
+    }
+}
+
+/// The answer of a server that has made a copy, or could not.
+pub fn copied(order: &CopyChunk, outcome: Result<Durable, Refusal>) -> ChunkCopied {
+    ChunkCopied {
+        term: order.term,
+        chunk: order.chunk,
+        version: order.version,
+        outcome: outcome.map(content),
     }
 }
 
