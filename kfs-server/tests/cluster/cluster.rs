@@ -176,6 +176,15 @@ fn spawn_chunk_at(
     Daemon::spawn(command[0], &args, &stderr)
 }
 
+/// Waits until every chunk has as many replicas as it should, and none is damaged.
+pub(crate) async fn whole(kfs: &Kfs) {
+    until_async("every chunk has its replicas", async || {
+        let status = kfs.status().await.ok()?;
+        (status.replicas_damaged == 0 && status.chunks_under_replicated == 0).then_some(())
+    })
+    .await;
+}
+
 /// Names and contents of the plain files in a directory; of a missing one: none.
 pub(crate) fn files_in(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir)

@@ -1,7 +1,6 @@
 //! A chunkserver whose network is cut: nobody is told, nothing is closed, and it believes that it is one of the cluster.
-use crate::cluster::{Cluster, content, expect_content, put};
+use crate::cluster::{Cluster, content, expect_content, put, whole};
 use crate::daemon::CHUNK;
-use crate::wait::until_async;
 use crate::written::write_while;
 use core::time::Duration;
 use std::process::Command;
@@ -93,11 +92,7 @@ async fn a_writer_goes_on_while_a_member_of_its_chain_is_cut_off_and_when_it_is_
     .await;
     expect_content(&cluster.client(), "/f", &data).await;
     expect_content(&cluster.client(), "/before", &before).await;
-    until_async("every chunk has its replicas", async || {
-        let status = kfs.status().await.ok()?;
-        (status.replicas_damaged == 0 && status.chunks_under_replicated == 0).then_some(())
-    })
-    .await;
+    whole(&kfs).await;
     // It has all of it again, alone.
     for n in 0..2 {
         cluster.chunks[n].kill();

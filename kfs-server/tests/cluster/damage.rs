@@ -1,5 +1,5 @@
 //! Flipped bits and cut files: right bytes from elsewhere, or a refusal that says what and where.
-use crate::cluster::{Cluster, content, expect_content, files_in, get, put};
+use crate::cluster::{Cluster, content, expect_content, files_in, get, put, whole};
 use crate::daemon::{Daemon, META, run};
 use crate::wait::until_async;
 use kfs_client::{Kfs, Status};
@@ -155,6 +155,7 @@ async fn a_chunk_file_that_somebody_has_changed_is_made_good_from_the_others() {
     ];
     let data = content(3, 300_000);
     for (what, spoil) in spoils {
+        eprintln!("a chunk file {what}");
         let mut cluster = Cluster::start_with(4, &["--re-replicate-after", "1s"]);
         let kfs = cluster.client();
         put(&kfs, "/f", &data).await;
@@ -174,12 +175,7 @@ async fn a_chunk_file_that_somebody_has_changed_is_made_good_from_the_others() {
         }
         cluster.servers_up(&kfs, 4).await;
         expect_content(&cluster.client(), "/f", &data).await;
-        until_async(&format!("a chunk file {what} is made good"), async || {
-            let status = kfs.status().await.ok()?;
-            let whole = status.replicas_damaged == 0 && status.chunks_under_replicated == 0;
-            whole.then_some(())
-        })
-        .await;
+        whole(&kfs).await;
         // Two of those that had it before are as good as gone: the third one is new, or mended.
         for n in &holders[1..] {
             cluster.chunks[*n].kill();

@@ -2,9 +2,9 @@
 //! there, and the server is one again when its disk is.
 //!
 //! Each on a small volume of its own, which only root can mount; who is not root, or has no loop device, is told so.
-use crate::cluster::{Cluster, content, expect_content, put};
-use crate::wait::until_async;
+use crate::cluster::{Cluster, content, expect_content, put, whole};
 use crate::written::write_while;
+use bytes::Bytes;
 use kfs_client::Kfs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,13 +105,27 @@ fn said(cluster: &Cluster, what: &str) {
     assert!(said.contains(what), "'{what}' is not in:\n{said}");
 }
 
-/// Every chunk is at its replication, and no replica is damaged.
-async fn whole(kfs: &Kfs) {
-    until_async("every chunk has its replicas", async || {
-        let status = kfs.status().await.ok()?;
-        (status.replicas_damaged == 0 && status.chunks_under_replicated == 0).then_some(())
-    })
-    .await;
+/// What is stored before a disk fails, in so many files.
+struct Before(Bytes);
+
+impl Before {
+    const FILES: usize = 4;
+
+    async fn stored(kfs: &Kfs) -> Self {
+        let before = Self(content(1, 3_000_000));
+        for nth in 0..Self::FILES {
+            put(kfs, &Self::name(nth), &before.0).await;
+        }
+        before
+    }
+    async fn expected(&self, cluster: &Cluster) {
+        for nth in 0..Self::FILES {
+            expect_content(&cluster.client(), &Self::name(nth), &self.0).await;
+        }
+    }
+    fn name(nth: usize) -> String {
+        format!("/before{nth}")
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,8 +134,7 @@ async fn a_writer_goes_on_elsewhere_when_a_disk_has_no_room_left() {
         return;
     };
     let kfs = cluster.client();
-    let before = content(1, 3_000_000);
-    put(&kfs, "/before", &before).await;
+    let before = Before::stored(&kfs).await;
     // Somebody else fills it up.
     let filler = volume.at.join("filler");
     let data = write_while(&kfs, ("/f", 3), 8, async |nth| {
@@ -132,7 +145,7 @@ async fn a_writer_goes_on_elsewhere_when_a_disk_has_no_room_left() {
     .await;
     said(&cluster, "no space left");
     expect_content(&cluster.client(), "/f", &data).await;
-    expect_content(&cluster.client(), "/before", &before).await;
+    before.expected(&cluster).await;
     std::fs::remove_file(&filler).unwrap();
     whole(&kfs).await;
 }
@@ -143,10 +156,7 @@ async fn a_writer_goes_on_elsewhere_when_a_disk_becomes_read_only() {
         return;
     };
     let kfs = cluster.client();
-    let before = content(1, 3_000_000);
-    for nth in 0..4 {
-        put(&kfs, &format!("/before{nth}"), &before).await;
-    }
+    let before = Before::stored(&kfs).await;
     let data = write_while(&kfs, ("/f", 3), 6, async |nth| {
         if nth == 2 {
             volume.make_read_only();
@@ -155,16 +165,14 @@ async fn a_writer_goes_on_elsewhere_when_a_disk_becomes_read_only() {
     .await;
     said(&cluster, "Read-only file system");
     expect_content(&cluster.client(), "/f", &data).await;
-    put(&kfs, "/after", &before).await;
+    put(&kfs, "/after", &before.0).await;
     cluster.chunks[0].kill();
     volume.unmount();
     volume.mount().unwrap();
     cluster.restart_chunk(0);
     whole(&kfs).await;
-    for nth in 0..4 {
-        expect_content(&cluster.client(), &format!("/before{nth}"), &before).await;
-    }
-    expect_content(&cluster.client(), "/after", &before).await;
+    before.expected(&cluster).await;
+    expect_content(&cluster.client(), "/after", &before.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,20 +181,15 @@ async fn a_medium_with_no_room_for_what_its_file_system_took_costs_no_byte() {
         return;
     };
     let kfs = cluster.client();
-    let before = content(1, 3_000_000);
-    for nth in 0..4 {
-        put(&kfs, &format!("/before{nth}"), &before).await;
-    }
+    let before = Before::stored(&kfs).await;
     // The file system takes all of it, and the medium does not: that is found out when it is synced.
     let data = write_while(&kfs, ("/f", 3), 12, async |_| ()).await;
     said(&cluster, "no space left");
     expect_content(&cluster.client(), "/f", &data).await;
-    put(&kfs, "/after", &before).await;
+    put(&kfs, "/after", &before.0).await;
     cluster.chunks[0].kill();
-    for nth in 0..4 {
-        expect_content(&cluster.client(), &format!("/before{nth}"), &before).await;
-    }
-    expect_content(&cluster.client(), "/after", &before).await;
+    before.expected(&cluster).await;
+    expect_content(&cluster.client(), "/after", &before.0).await;
     expect_content(&cluster.client(), "/f", &data).await;
 }
 
@@ -196,10 +199,7 @@ async fn a_data_directory_that_is_unmounted_is_no_empty_one() {
         return;
     };
     let kfs = cluster.client();
-    let before = content(1, 3_000_000);
-    for nth in 0..4 {
-        put(&kfs, &format!("/before{nth}"), &before).await;
-    }
+    let before = Before::stored(&kfs).await;
     let data = write_while(&kfs, ("/f", 3), 6, async |nth| {
         if nth == 2 {
             volume.unmount();
@@ -207,10 +207,8 @@ async fn a_data_directory_that_is_unmounted_is_no_empty_one() {
     })
     .await;
     expect_content(&cluster.client(), "/f", &data).await;
-    for nth in 0..4 {
-        expect_content(&cluster.client(), &format!("/before{nth}"), &before).await;
-    }
-    put(&kfs, "/after", &before).await;
+    before.expected(&cluster).await;
+    put(&kfs, "/after", &before.0).await;
     said(&cluster, "not found");
     let below = std::fs::read_dir(&volume.at).unwrap().count();
     assert_eq!(below, 0, "nothing is made where the volume was");
@@ -218,7 +216,5 @@ async fn a_data_directory_that_is_unmounted_is_no_empty_one() {
     cluster.chunks[0].kill();
     cluster.restart_chunk(0);
     whole(&kfs).await;
-    for nth in 0..4 {
-        expect_content(&cluster.client(), &format!("/before{nth}"), &before).await;
-    }
+    before.expected(&cluster).await;
 }
