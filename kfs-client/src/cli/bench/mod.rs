@@ -421,16 +421,7 @@ fn data(asked: &Data, screen: &Screen, stop: &AtomicBool) -> Result<Vec<Line>, F
         dir.join("meta"),
         &["--trash-grace", "1s", "--min-replicas", "1"],
     )?;
-    let address = meta.listen.to_string();
-    let mut chunkservers = Vec::new();
-    for n in 1..=CHUNKSERVERS {
-        let data = dir.join(format!("chunkserver-{n}"));
-        chunkservers.push(Daemon::start(
-            "kfs-chunkserver",
-            data,
-            &["--meta", &address],
-        )?);
-    }
+    let chunkservers = process::chunkservers(dir, meta.listen, CHUNKSERVERS)?;
     floor::prepare(dir, bytes)
         .map_err(|error| Failure::local("cannot write the file of the read floor", &error))?;
     let mut run = Run {

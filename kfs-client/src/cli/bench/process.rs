@@ -158,6 +158,20 @@ pub(super) struct Daemon {
     pub(super) data: PathBuf,
 }
 
+/// So many chunkservers of this meta server, each in a directory of its own below `dir`.
+pub(super) fn chunkservers(
+    dir: &Path,
+    meta: SocketAddr,
+    count: usize,
+) -> Result<Vec<Daemon>, Failure> {
+    let meta = meta.to_string();
+    let start = |nth| {
+        let data = dir.join(format!("chunkserver-{nth}"));
+        Daemon::start("kfs-chunkserver", data, &["--meta", &meta])
+    };
+    (1..=count).map(start).collect()
+}
+
 impl Daemon {
     /// Starts a program that stands beside this one and waits until it says that it is ready.
     pub(super) fn start(program: &str, data: PathBuf, flags: &[&str]) -> Result<Self, Failure> {

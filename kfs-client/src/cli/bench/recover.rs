@@ -2,7 +2,7 @@
 //! sends as many bytes into a file and syncs it; and the same beside a reader, with what that one notices of it.
 use super::floors::{Floor, Floors, Rounds};
 use super::meta::go_on;
-use super::process::{Beside, Daemon, Measured};
+use super::process::{self, Beside, Daemon, Measured};
 use super::{
     CHUNKSERVERS, SIZE_STEP, check_counter, client, counted, directory, median, removed, round,
     tenths,
@@ -277,16 +277,7 @@ async fn recovery(
 ) -> Result<Recovered, Failure> {
     let home = dir.join("cluster");
     let meta = Daemon::start("kfs-metaserver", home.join("meta"), &META_FLAGS)?;
-    let address = meta.listen.to_string();
-    let mut left = Vec::new();
-    for nth in 1..=CHUNKSERVERS {
-        let data = home.join(format!("chunkserver-{nth}"));
-        left.push(Daemon::start(
-            "kfs-chunkserver",
-            data,
-            &["--meta", &address],
-        )?);
-    }
+    let mut left = process::chunkservers(&home, meta.listen, CHUNKSERVERS)?;
     for nth in 0..files.count() {
         go_on(stop)?;
         client::write(
