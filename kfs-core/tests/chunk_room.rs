@@ -5,6 +5,7 @@
 mod chunk_rig;
 
 use chunk_rig::*;
+use kfs_core::chunk::MAKES_MAX;
 use kfs_core::ids::*;
 use kfs_core::limits::Limits;
 use kfs_core::wire::client_chunk::ChainPiece;
@@ -380,4 +381,35 @@ fn syncs_of_a_chunk_at_rest_that_pile_up_while_it_wakes_are_bounded() {
     assert!(bounds.pieces <= most, "{bounds:?}");
     world.let_go("read");
     assert_eq!(world.syncs_done().len(), 1_000, "each is answered");
+}
+
+#[test]
+fn a_disk_that_hangs_is_not_given_chunks_to_make_without_end() {
+    let mut world = World::up(1);
+    world.rules.hold_disk.push((0, "create chunks/".into()));
+    let most = u64::try_from(MAKES_MAX).unwrap();
+    let said = |world: &World, chunk: u64| {
+        let said = |(_, msg): &(usize, Msg)| match &msg.head {
+            Head::ChunkCreated(made) if made.chunk == ChunkId(chunk) => Some(made.outcome.clone()),
+            _ => None,
+        };
+        world.meta.heard.iter().find_map(said)
+    };
+    for chunk in 1..=most + 1 {
+        let order = world.create_order(0, &[0], ChunkId(chunk));
+        world.order(0, order);
+        world.run();
+    }
+    assert_eq!(said(&world, most), None, "it waits for the disk");
+    let refused = said(&world, most + 1).unwrap().unwrap_err();
+    assert_eq!(refused.status, Status::Busy);
+    // Who asks again for one that is being made is no more.
+    let order = world.create_order(0, &[0], ChunkId(1));
+    world.order(0, order);
+    world.run();
+    assert_eq!(said(&world, 1), None);
+    world.rules.hold_disk.clear();
+    world.let_go("create chunks/");
+    assert_eq!(said(&world, most), Some(Ok(())));
+    world.create(&[0], ChunkId(most + 2));
 }

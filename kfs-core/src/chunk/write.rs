@@ -322,31 +322,31 @@ impl Chunk {
                 format!("{} is stopping", self.who()),
             ));
         }
-        if self.makes() >= MAKES_MAX {
-            return Err(Refusal::new(
-                Status::Busy,
-                format!(
-                    "the disk of {} has as many new chunks to make as it may",
-                    self.who()
-                ),
-            ));
-        }
         let same = |writing: &Writing| {
             writing.name.file == order.file
                 && writing.chain == order.chain
                 && writing.session == order.session
         };
+        let exists = Err(Refusal::new(
+            Status::Exists,
+            format!("{} has {id} already", self.who()),
+        ));
         let parked = self.parked.get(&id).map(|parked| &parked.writing);
         match self.writing.get(&id).or(parked) {
             Some(writing) if same(writing) => match writing.made {
                 Made::Making(_) => Ok(Create::Making),
                 Made::Made => Ok(Create::Made),
             },
-            None if !self.inventory.replicas.contains_key(&id) => Ok(Create::New(position)),
-            _ => Err(Refusal::new(
-                Status::Exists,
-                format!("{} has {id} already", self.who()),
+            None if self.inventory.replicas.contains_key(&id) => exists,
+            None if self.makes() >= MAKES_MAX => Err(Refusal::new(
+                Status::Busy,
+                format!(
+                    "the disk of {} has as many new chunks to make as it may",
+                    self.who()
+                ),
             )),
+            None => Ok(Create::New(position)),
+            Some(_) => exists,
         }
     }
 
