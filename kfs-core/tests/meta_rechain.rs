@@ -843,6 +843,26 @@ fn a_chunk_that_leaves_its_file_meanwhile_leaves_nobody_waiting() {
     }
 }
 
+#[test]
+fn a_chunk_whose_file_is_closed_meanwhile_keeps_a_member_that_is_away() {
+    let mut at = Broken::three();
+    at.gone(2);
+    let request = at.ask();
+    at.sealed(0, 2);
+    let mut other = at.client.clone();
+    let basis = SyncedChunk {
+        synced: writes(2),
+        ..synced(&at.grant, 0)
+    };
+    let closed = at.rig.mutate(&mut other, close(at.file, 200, vec![basis]));
+    assert_eq!(closed, Ok(Done::Ok));
+    at.sealed(1, 2);
+    at.rig.pass(Duration::from_secs(2));
+    at.refused(request, Status::BadRequest);
+    let state = at.rig.meta.state().unwrap();
+    assert_eq!(state.chunk(at.grant.chunk).unwrap().members.len(), 3);
+}
+
 fn is_no_order_to_write(order: &Head) -> bool {
     !matches!(order, Head::CreateChunk(_) | Head::CopyChunk(_))
 }

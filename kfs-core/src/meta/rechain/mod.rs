@@ -264,14 +264,12 @@ impl Serving {
         })
     }
 
-    /// As [`Self::standing`]; and of one that is taken over, if its file is not closed meanwhile: nobody is raised for
-    /// a session that has gone on.
+    /// As [`Self::standing`], if its session writes the file still: for one that has closed it, or is over, nobody is
+    /// raised, and no member left out of a chunk that is at rest now.
     fn is_wanted(&self, round: &Round) -> Result<ChunkState, Refusal> {
         let standing = self.standing(&round.wish)?;
-        if round.wish.is_takeover() {
-            let (session, (file, _)) = (round.asker.by.session, round.wish.target);
-            namespace::writes(&self.state, session, file)?;
-        }
+        let (session, (file, _)) = (round.asker.by.session, round.wish.target);
+        namespace::writes(&self.state, session, file)?;
         Ok(standing)
     }
 
