@@ -267,7 +267,7 @@ fn good_header(name: ChunkName) -> Vec<u8> {
         cluster,
         wseq,
         pieces: pieces.clone(),
-        redo: (generation == 3).then_some(header::RedoPage { page: 0, crc: 5 }),
+        redo: [header::RedoRun { page: 0, pages: 1, crc: 5 }][..usize::from(generation == 3)].to_vec(),
     };
     let file = [slot(2).encode(), slot(3).encode()].concat();
     assert_eq!(file.len() as u64, HEADER_BYTES, "two slots are a header");

@@ -177,7 +177,7 @@ impl Kfs {
     }
 
     /// Opens a file that is there to write it further: [`Writer::write`] goes on where it ends, which
-    /// [`Writer::written`] tells. What is in it cannot be written again. One client writes a file at a time; while
+    /// [`Writer::written`] tells, and [`Writer::write_at`] writes over what is there. One client writes a file at a time; while
     /// another one does, or did and was not heard of for less than two minutes, this waits, as long as a call may take.
     ///
     /// What a client wrote that died before it had synced may be there behind what was synced, as far as all of its

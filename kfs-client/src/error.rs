@@ -79,7 +79,7 @@ const fn help(status: Status) -> Option<&'static str> {
         Status::Exists => Some("choose another name, or replace what is there"),
         Status::NotEmpty => Some("remove its entries first"),
         Status::BadName => Some("a path is /a/b; a name has 1 to 255 bytes and is not '.' or '..'"),
-        Status::Overwrite => Some("write the content to a new file and rename it over the old one"),
+        Status::Overwrite => Some("a server of an older build says so: update it"),
         Status::NoServers => Some("start chunkservers, and see 'kfs status' for those that are up"),
         Status::NoRoom => {
             Some("add a server, or remove files and wait for the reclaim shown by 'kfs status'")

@@ -94,10 +94,11 @@ impl Writer {
         self.write_at(self.position, data).await
     }
 
-    /// Writes at `offset`, in bytes, and leaves the position behind it. What lies between is zeros.
+    /// Writes at `offset`, in bytes, over what is there, and leaves the position behind it. Between where the file ended
+    /// and that it is zeros.
     ///
     /// # Errors
-    /// As [`Writer::write`]; [`kfs_core::wire::Status::Overwrite`] if the bytes cannot be written any more.
+    /// As [`Writer::write`].
     pub async fn write_at(&mut self, offset: u64, data: Bytes) -> Result<()> {
         self.position = offset.saturating_add(data.len() as u64);
         let handle = self.open.handle;
@@ -110,9 +111,6 @@ impl Writer {
     }
 
     /// Makes all that was written durable on every replica, and visible to everybody who opens the file.
-    ///
-    /// What is synced cannot be written again, and a chunk before the file's last one counts as written to
-    /// its end: later writes below that end are refused with [`Status::Overwrite`](kfs_core::wire::Status).
     ///
     /// # Errors
     /// As [`Writer::write`]; then it is not known how much of the unsynced bytes is durable.

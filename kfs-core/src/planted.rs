@@ -93,6 +93,21 @@ bugs! {
     /// What a sync that failed was to save is not there for certain: the page is written in its place again.
     FailedPlaceBelieved, "failed-place-believed", "D2",
         "after a sync has failed, a redo page counts as in its place that it was to save there";
+    /// What is made anew is in its place only when it stands elsewhere, and a durable header says so.
+    RunsInPlaceFirst, "runs-in-place-first", "D2",
+        "what a sync makes anew is written in its place before its header is durable";
+    /// After a crash all that a header names is written in its place.
+    OneRunRecalled, "one-run-recalled", "D2",
+        "of the redo runs that are found at a start only the first is written in its place";
+    /// A block that rotted stays one.
+    OldBlockUnverified, "old-block-unverified", "D5",
+        "a block is made anew without a look at whether what is left of it matches its sum";
+    /// What others have written ends where they say.
+    SoughtChunkFilledOut, "sought-chunk-filled-out", "D2",
+        "a chunk that others have written is filled out with zeros before it is known where it ends";
+    /// Who is not heard by the meta server writes no more.
+    WritesWithoutLease, "writes-without-lease", "D5",
+        "a client that is cut off from the meta server writes on to chunkservers for as long as it likes";
     /// What an earlier chain has left on the disk is not there when the bytes count as zeros.
     LeftoversKept, "leftovers-kept", "D2",
         "bytes that count as zeros are left as an earlier chain has written them, that no sync has covered";

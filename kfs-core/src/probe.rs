@@ -159,8 +159,16 @@ probes! {
     AppendWaits, "append-waits";
     /// A header went whose sync had failed.
     HeaderSpoiled, "header-spoiled";
-    /// More was written to the page in which a sync had ended.
-    CoveredPageWritten, "covered-page-written";
+    /// A block is made anew by the next sync.
+    BlockMadeAnew, "block-made-anew";
+    /// Bytes were written over that a sync had covered.
+    WrittenOver, "written-over";
+    /// A client was cut off from the meta server for so long that it writes no more.
+    WriterOutOfLease, "writer-out-of-lease";
+    /// A client writes over bytes of a chunk that was full and synced.
+    ChunkOpenAgain, "chunk-open-again";
+    /// A client writes over bytes of a chunk that others have written, and has it taken over for that.
+    ChunkTakenOverLate, "chunk-taken-over-late";
     /// A read waited for a page to be written in its place.
     ReadWaitsForPlace, "read-waits-for-place";
     /// A redo page was found, and written in its place.
@@ -292,8 +300,6 @@ probes! {
     PieceAskedTwice, "piece-asked-twice";
     /// A piece came again when it was done.
     PieceDoneBefore, "piece-done-before";
-    /// A piece would have written what is written for good.
-    OverwriteRefused, "piece-overwrite-refused";
     /// A piece does not fit the disk.
     PieceNoRoom, "piece-no-room";
     /// So many pieces are in memory that the head of a chain takes no more.

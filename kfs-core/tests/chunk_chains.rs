@@ -300,26 +300,30 @@ fn syncs_that_come_late_of_a_chain_that_is_over_make_nothing_durable_and_ack_not
     assert_eq!(world.seal(1), Ok(durable(1)));
     world.resume(&[0, 1], (1, 2));
     world.rules.hold_sends.clear();
+    // When all have what one had, a sync is made of that, though nobody asks.
     world.put(0, link, 2..=2);
+    assert_eq!(world.header(1, C).wseq, WriteSeq(2));
+    world.put(0, link, 3..=3);
+    world.trace.clear();
     world.let_go("ChainSync");
     assert!(world.traced("sync").is_empty(), "{:#?}", world.trace);
     world.rules.hold_sends.push((1, "ChainSynced"));
-    world.sync(0, link, C, 2);
+    world.sync(0, link, C, 3);
     world.run();
     let late = ChainSynced {
         chunk: C,
         version: VERSION,
         chain: ChainId(0),
-        wseq: WriteSeq(2),
-        outcome: Ok(durable(2).len),
+        wseq: WriteSeq(3),
+        outcome: Ok(durable(3).len),
     };
     let from = world.link_to(0);
     world.send(0, from, Msg::new(0, late));
     world.run();
     assert!(world.syncs_answered().is_empty());
     world.let_go("ChainSynced");
-    assert_eq!(world.syncs_answered(), [Ok(durable(2))]);
-    world.assert_equal(&[0, 1], 2);
+    assert_eq!(world.syncs_answered(), [Ok(durable(3))]);
+    world.assert_equal(&[0, 1], 3);
 }
 
 impl World {
@@ -357,24 +361,27 @@ fn a_replica_of_a_restarted_server_takes_pieces_again_from_its_header_on() {
 }
 
 #[test]
-fn what_a_sync_covered_before_the_chain_broke_is_never_written_again() {
+fn a_piece_that_was_done_before_the_chain_broke_undoes_nothing_that_was_written_over_it_since() {
     let (mut world, _) = synced_once(1);
     assert_eq!(world.seal(0), Ok(durable(1)));
     world.resume(&[0], (1, 1));
     let link = world.client(0);
-    world.write(0, link, C, 2, LEN as u64 - 1, &bytes(10, 9));
+    world.write(0, link, C, 2, LEN as u64 - 10, &bytes(10, 9));
     world.run();
-    assert_eq!(
-        world.piece_done(2).unwrap().unwrap_err().status,
-        Status::Overwrite
-    );
-    let before = world.file(0)[usize::try_from(HEADER_BYTES).unwrap()..].to_vec();
-    world.put(0, link, 1..=1);
-    assert_eq!(world.piece_done(1), Some(Ok(())), "it was done long ago");
-    assert_eq!(
-        world.file(0)[usize::try_from(HEADER_BYTES).unwrap()..],
-        before
-    );
+    assert_eq!(world.piece_done(2), Some(Ok(())));
+    for synced in [false, true] {
+        if synced {
+            world.sync(0, link, C, 2);
+            world.run();
+            assert_eq!(world.syncs_answered().len(), 1);
+        }
+        let before = world.file(0)[usize::try_from(HEADER_BYTES).unwrap()..].to_vec();
+        world.put(0, link, 1..=1);
+        assert_eq!(world.piece_done(1), Some(Ok(())), "it was done long ago");
+        let after = &world.file(0)[usize::try_from(HEADER_BYTES).unwrap()..];
+        assert_eq!(after, before);
+        assert_eq!(after[LEN - 10..LEN] == bytes(10, 9)[..], synced);
+    }
 }
 
 #[test]

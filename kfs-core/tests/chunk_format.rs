@@ -50,7 +50,7 @@ fn first() -> Header {
         cluster: CLUSTER,
         wseq: WriteSeq(0),
         pieces: Vec::new(),
-        redo: None,
+        redo: Vec::new(),
     }
 }
 
@@ -87,17 +87,25 @@ fn written() -> Header {
             entry(0x5152_5354_5556_5758, 0x6162_6364_6566_6768, 0x7172_7374),
             entry(9, 1, 0),
         ],
-        redo: None,
+        redo: Vec::new(),
     }
 }
 
-/// The last page of the data waits to be written in its place.
+/// Pages of a block, and the last page of the data, are to be written in their places.
 fn with_redo() -> Header {
     Header {
-        redo: Some(RedoPage {
-            page: 1_023 * 16,
-            crc: 0x8182_8384,
-        }),
+        redo: vec![
+            RedoRun {
+                page: 7 * 16 + 2,
+                pages: 14,
+                crc: 0x7172_7374,
+            },
+            RedoRun {
+                page: 1_023 * 16,
+                pages: 1,
+                crc: 0x8182_8384,
+            },
+        ],
         ..written()
     }
 }
@@ -184,8 +192,8 @@ fn the_page_has_the_offsets_of_the_code() {
         ("bitmap", at::BITMAP),
         ("wseq", at::WSEQ),
         ("count of entries", at::PIECES),
-        ("redo page: one more", at::REDO),
-        ("CRC of the redo page", at::REDO_CRC),
+        ("count of redo runs", at::REDO),
+        ("redo runs: per run", at::REDO_RUNS),
         ("piece table", at::PIECE_TABLE),
         ("CRC of bytes 0..8184", at::CRC),
         ("generation again", at::GENERATION_LOW),
@@ -194,11 +202,14 @@ fn the_page_has_the_offsets_of_the_code() {
     }
     assert_eq!(
         (MAGIC, FORMAT, FORMAT_REDO, &EXTENSION_MAGIC),
-        (0xCAFE_CAFE, 1, 2, b"KFSRUST1")
+        (0xCAFE_CAFE, 1, 3, b"KFSRUST1")
     );
     for slot in [Slot::A, Slot::B] {
-        let at = slot.redo_offset(Geometry::REAL) - 67_108_864 - 16_384;
-        assert_eq!(at, 4_096 * u64::from(slot == Slot::B));
+        for nth in [0, 1, REDO_RUNS_MAX - 1] {
+            let at = slot.redo_offset(nth, Geometry::REAL) - 67_108_864 - 16_384;
+            let before = 2 * nth as u64 + u64::from(slot == Slot::B);
+            assert_eq!(at, 65_536 * before);
+        }
     }
     let prefix: Vec<_> = FS_ID_PREFIX
         .iter()
@@ -381,30 +392,53 @@ fn small_geometries_have_the_same_header_and_smaller_bounds() {
 }
 
 #[test]
-fn a_redo_page_where_nothing_is_committed_is_refused_and_one_in_format_1_is_none() {
-    let impossible = Err(HeaderError::Impossible("redo page"));
-    let bytes = |number: u32| {
+fn a_redo_run_where_nothing_is_committed_is_refused_and_one_in_format_1_is_none() {
+    let impossible = Err(HeaderError::Impossible("redo run"));
+    let bytes = |count: u32, page: u32, pages: u32| {
         let mut bytes: [u8; SLOT_BYTES] = with_redo().encode().try_into().unwrap();
-        bytes[at::REDO..at::REDO + 4].copy_from_slice(&number.to_le_bytes());
+        bytes[at::REDO..at::REDO + 4].copy_from_slice(&count.to_le_bytes());
+        let run = pages << 24 | page;
+        bytes[at::REDO_RUNS..at::REDO_RUNS + 4].copy_from_slice(&run.to_le_bytes());
         resummed(bytes)
     };
-    // None, one in a hole, one that begins at the end, and numbers that no chunk has.
-    for number in [0, 2 * 16 + 1, 1_023 * 16 + 2, 16_384, 16_385, u32::MAX] {
-        assert_eq!(decode(&bytes(number), Slot::B), impossible, "{number}");
+    for (count, page, pages, what) in [
+        (0, 0, 1, "none"),
+        (3, 0, 1, "one more, which is of block 0"),
+        (65, 0, 1, "more than there is room for"),
+        (u32::MAX, 0, 1, "more than there is"),
+        (1, 0, 0, "of no page"),
+        (1, 2 * 16, 1, "in a hole"),
+        (1, 7 * 16 + 15, 2, "of two blocks"),
+        (1, 0, 17, "more than a block"),
+        (1, 1_023 * 16 + 1, 1, "that begins at the end"),
+        (1, 1_023 * 16, 2, "the last page of which does"),
+        (1, 16_384, 1, "past what a chunk has"),
+        (1, 0xff_ffff, 255, "far past it"),
+        (2, 1_023 * 16, 1, "two of a block"),
+    ] {
+        assert_eq!(
+            decode(&bytes(count, page, pages), Slot::B),
+            impossible,
+            "{what}"
+        );
     }
-    for number in [1, 16 * 7 + 1, 1_023 * 16 + 1] {
-        let redo = decode(&bytes(number), Slot::B).unwrap().redo.unwrap();
-        assert_eq!(redo.page, number - 1);
+    for (page, pages) in [(0, 1), (0, 16), (16 * 7, 16), (1_023 * 16, 1)] {
+        let redo = decode(&bytes(1, page, pages), Slot::B).unwrap().redo;
+        let crc = with_redo().redo[0].crc;
+        assert_eq!(redo, [RedoRun { page, pages, crc }]);
     }
-    let mut old = bytes(1);
+    let mut old = bytes(1, 0, 1);
     old[at::FORMAT] = 1;
     assert_eq!(decode(&resummed(old), Slot::B), Ok(written()));
-    old[at::FORMAT] = 3;
-    assert_eq!(decode(&resummed(old), Slot::B), Err(HeaderError::Format(3)));
+    for format in [2, 4] {
+        old[at::FORMAT] = format;
+        let refused = Err(HeaderError::Format(format.into()));
+        assert_eq!(decode(&resummed(old), Slot::B), refused);
+    }
 }
 
 #[test]
-fn a_header_without_the_redo_page_of_the_other_says_the_same_of_the_data() {
+fn a_header_without_the_redo_runs_of_the_other_says_the_same_of_the_data() {
     let (a, b) = (
         Header {
             generation: 4,

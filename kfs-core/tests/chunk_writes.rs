@@ -406,49 +406,6 @@ fn the_head_refuses_for_want_of_room_before_anything_happens() {
 }
 
 #[test]
-fn covered_bytes_are_never_written_again() {
-    let (mut world, link) = written_by_client(2);
-    let refused = |world: &mut World, piece: u64, offset: u64| {
-        world.write(0, link, C, piece, offset, &bytes(1, 7));
-        world.run();
-        assert_eq!(
-            status_of(world.piece_done(piece)),
-            Status::Overwrite,
-            "offset {offset}"
-        );
-    };
-    world.write(0, link, C, 1, 512, &bytes(100, 1));
-    world.run();
-    refused(&mut world, 2, 512);
-    refused(&mut world, 2, 611);
-    world.write(0, link, C, 2, 612, &bytes(10, 2));
-    world.write(0, link, C, 3, 0, &bytes(10, 3));
-    world.run();
-    world.rules.hold_sends.push((1, "ChainSynced"));
-    world.sync(0, link, C, 3);
-    world.run();
-    // The cut is taken, though the sync is not over.
-    refused(&mut world, 4, 621);
-    refused(&mut world, 4, 10);
-    world.write(0, link, C, 4, 300, &bytes(10, 4));
-    world.write(0, link, C, 5, 768, &bytes(10, 5));
-    world.run();
-    assert_eq!(
-        (world.piece_done(4), world.piece_done(5)),
-        (Some(Ok(())), Some(Ok(())))
-    );
-    world.let_go("ChainSynced");
-    assert_eq!(world.syncs_done(), [Ok(622)]);
-    let mut both = bytes(300, 1).to_vec();
-    both.truncate(0);
-    assert_eq!(
-        data(&world, 0, 622, 100),
-        vec![0; 100],
-        "nothing refused was written"
-    );
-}
-
-#[test]
 fn a_sync_makes_things_durable_in_the_one_safe_order() {
     let (mut world, link) = written_by_client(1);
     world
@@ -888,13 +845,6 @@ fn a_chunk_at_rest_gives_its_table_back_and_goes_on_where_it_was() {
         (0, 0)
     );
     assert_eq!(world.read(1, C, 0, 300, 300).unwrap(), bytes(300, 1));
-    world.write(0, link, C, 2, 299, &bytes(10, 2));
-    world.run();
-    assert_eq!(
-        status_of(world.piece_done(2)),
-        Status::Overwrite,
-        "what was committed is still covered"
-    );
     world.write(0, link, C, 2, 512, &bytes(300, 2));
     world.write(0, link, C, 3, 812, &bytes(100, 3));
     world.sync(0, link, C, 3);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 114] = [
+pub const SHOWN: [(&str, Bug); 120] = [
     ("replication-is-changed", Bug::ReplicationUncounted),
     ("server-is-drained", Bug::DrainDropsFirst),
     ("server-is-drained", Bug::DrainForgotten),
@@ -42,6 +42,12 @@ pub const SHOWN: [(&str, Bug); 114] = [
     ("log-loses-power", Bug::RedoPageIgnored),
     ("log-read-while-written", Bug::WaitingPageExpected),
     ("place-is-not-saved", Bug::FailedPlaceBelieved),
+    ("written-over-loses-power", Bug::RunsInPlaceFirst),
+    ("written-over-loses-power", Bug::OneRunRecalled),
+    ("others-write-over", Bug::SoughtChunkFilledOut),
+    ("cut-off-and-written-over", Bug::WritesWithoutLease),
+    ("rotten-block-is-written-over", Bug::OldBlockUnverified),
+    ("written-over-while-read", Bug::WaitingPageExpected),
     ("segment-switch", Bug::SegmentUnnamed),
     ("rename-over", Bug::SessionEndRemovesRenamed),
     ("stale-restart", Bug::TrashEmptiedEarly),

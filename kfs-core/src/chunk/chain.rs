@@ -206,13 +206,8 @@ impl Chunk {
                 format!("write {wseq} of {id} did not match its sums at {who}"),
             );
         }
-        if wseq > writing.had
-            && let Err(covered) = writing.table.may_write(head.offset, body.len() as u64)
-        {
-            let why = format!(
-                "write {wseq} of {id} reaches below {} in block {} at {who}",
-                covered.from, covered.block
-            );
+        if wseq > writing.had && writing.waits_too_much(head.offset, body.len() as u64) {
+            let why = format!("{who} got write {wseq} of {id}, which is more than a sync covers");
             return refuse(Status::ChainBroken, why);
         }
         Ok(())
@@ -312,7 +307,7 @@ impl Chunk {
         let mut done = None;
         let mut answers = Vec::new();
         while let Some(piece) = writing.pieces.front() {
-            if !piece.written || !(is_tail || piece.wseq <= writing.below) {
+            if piece.at_disk > 0 || !(is_tail || piece.wseq <= writing.below) {
                 break;
             }
             let piece = writing.pieces.pop_front().expect("the front was just seen");

@@ -377,12 +377,15 @@ impl Chunk {
             }
             let from = blocks[first].at;
             let to = blocks[at - 1].at + blocks[at - 1].len as usize;
-            copy.table.write(
-                offset + from as u64,
-                (to - from) as u64,
-                &sums.blocks[first..at],
+            let bytes = body.slice(from..to);
+            let (places, zeros) =
+                copy.table
+                    .write(offset + from as u64, &bytes, &sums.blocks[first..at]);
+            assert!(
+                places == [0..bytes.len()] && zeros == 0,
+                "nothing of a copy is written over"
             );
-            writes.push((offset + from as u64, body.slice(from..to)));
+            writes.push((offset + from as u64, bytes));
         }
         copy.at_disk += writes.len();
         let (file, source) = (copy.name.copy_path(), copy.source);
@@ -409,13 +412,13 @@ impl Chunk {
         let mut header = Header {
             name: copy.name,
             len: copy.order.has.len,
-            sums: copy.table.cut().0,
+            sums: copy.table.cut().sums,
             generation: FIRST_GENERATION,
             incarnation: copy.order.incarnation,
             cluster,
             wseq: copy.order.has.wseq,
             pieces: Vec::new(),
-            redo: None,
+            redo: Vec::new(),
         };
         copy.digest = header.digest(self.config.geometry);
         let first = Bytes::from(header.encode());

@@ -17,8 +17,10 @@ pub const SLOT_BYTES: usize = 8_192;
 pub const MAGIC: u32 = 0xCAFE_CAFE;
 /// The format's version.
 pub const FORMAT: u32 = 1;
-/// Of a header with a redo page, which who knows [`FORMAT`] only must not overlook.
-pub const FORMAT_REDO: u32 = 2;
+/// Of a header with redo runs, which who knows [`FORMAT`] only must not overlook. (2 had one page.)
+pub const FORMAT_REDO: u32 = 3;
+/// The most redo runs of a header.
+pub const REDO_RUNS_MAX: usize = 64;
 /// Stands before the fields that the original format does not have.
 pub const EXTENSION_MAGIC: [u8; 8] = *b"KFSRUST1";
 /// Stands before the file-system id, as in the descendant's header.
@@ -28,7 +30,7 @@ pub const FIRST_GENERATION: u64 = 2;
 
 /// Where each field of a slot begins.
 pub mod at {
-    use super::{HEADER_BLOCKS, PIECE_TABLE_MAX, SLOT_BYTES};
+    use super::{HEADER_BLOCKS, PIECE_TABLE_MAX, REDO_RUNS_MAX, SLOT_BYTES};
     /// [`super::MAGIC`].
     pub const MAGIC: usize = 0;
     /// [`super::FORMAT`].
@@ -67,16 +69,18 @@ pub mod at {
     pub const WSEQ: usize = BITMAP + HEADER_BLOCKS / 8;
     /// Entries in the piece table.
     pub const PIECES: usize = WSEQ + 8;
-    /// One more than the number of the redo page; 0: none.
+    /// How many redo runs there are.
     pub const REDO: usize = PIECES + 4;
-    /// CRC-32 of the redo page.
-    pub const REDO_CRC: usize = REDO + 4;
-    /// The piece table.
-    pub const PIECE_TABLE: usize = REDO_CRC + 4 + 4;
+    /// The piece table, after 8 bytes of zeros.
+    pub const PIECE_TABLE: usize = REDO + 4 + 8;
     /// Bytes of an entry of the piece table.
     pub const PIECE_ENTRY_BYTES: usize = 24;
-    /// After the longest piece table.
-    pub const PIECE_TABLE_END: usize = PIECE_TABLE + PIECE_TABLE_MAX * PIECE_ENTRY_BYTES;
+    /// After the longest piece table: the redo runs.
+    pub const REDO_RUNS: usize = PIECE_TABLE + PIECE_TABLE_MAX * PIECE_ENTRY_BYTES;
+    /// Bytes of a redo run: number of its first page (3 bytes), pages (1), CRC-32.
+    pub const REDO_RUN_BYTES: usize = 8;
+    /// After the most redo runs.
+    pub const REDO_RUNS_END: usize = REDO_RUNS + REDO_RUNS_MAX * REDO_RUN_BYTES;
     /// CRC-32 of everything before it.
     pub const CRC: usize = SLOT_BYTES - 8;
     /// The low 32 bits of the generation again.
@@ -89,7 +93,7 @@ const _: () = assert!(
     at::EXTENSION == 4_408 && at::BITMAP == 4_448 && at::WSEQ == 4_576 && at::PIECE_TABLE == 4_600
 );
 const _: () = assert!(
-    at::PIECE_TABLE_END <= at::CRC && at::CRC == 8_184 && at::GENERATION_LOW + 4 == SLOT_BYTES
+    at::REDO_RUNS_END <= at::CRC && at::CRC == 8_184 && at::GENERATION_LOW + 4 == SLOT_BYTES
 );
 const _: () = assert!(2 * SLOT_BYTES as u64 == HEADER_BYTES);
 
@@ -120,14 +124,23 @@ impl Slot {
             Self::B => SLOT_BYTES,
         }
     }
-    /// Where the redo page of the header in this slot stands in the file: behind the longest data.
+    /// Where a redo run of the header in this slot stands in the file: behind the longest data, and no run of the
+    /// other slot's header.
     #[must_use]
-    pub const fn redo_offset(self, geometry: Geometry) -> u64 {
+    pub const fn redo_offset(self, nth: usize, geometry: Geometry) -> u64 {
+        assert!(nth < REDO_RUNS_MAX, "a header has so many runs");
         let data_end = HEADER_BYTES + geometry.chunk_bytes();
-        match self {
-            Self::A => data_end,
-            Self::B => data_end + PAGE_BYTES as u64,
-        }
+        // No two of them share a page of the file.
+        let pitch = if geometry.block_bytes < PAGE_BYTES {
+            PAGE_BYTES
+        } else {
+            geometry.block_bytes
+        } as u64;
+        let before = match self {
+            Self::A => 2 * nth,
+            Self::B => 2 * nth + 1,
+        };
+        data_end + before as u64 * pitch
     }
 }
 
@@ -142,30 +155,38 @@ pub struct PieceEntry {
     pub append_offset: u32,
 }
 
-/// The page that was written since the sync before and had bytes that this one covered, so that a write of it in its
-/// place might tear those. It stands whole at [`Slot::redo_offset`] too, and is written in its place from there after
-/// a crash.
+/// Pages of a block that were written since the sync before and have bytes that this one covered, so that a write of
+/// them in their places might tear those. They stand whole at [`Slot::redo_offset`] too, and are written in their places
+/// from there after a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RedoPage {
-    /// Its number in the data, in pages of [`Geometry::page_bytes`].
+pub struct RedoRun {
+    /// Number of the first in the data, in pages of [`Geometry::page_bytes`].
     pub page: u32,
+    /// How many they are: at least one, and all of one block.
+    pub pages: u32,
     /// CRC-32 of the bytes.
     pub crc: u32,
 }
 
-impl RedoPage {
+impl RedoRun {
     /// Where it belongs in the data, in bytes.
     #[must_use]
     pub fn at(&self, geometry: Geometry) -> u64 {
         u64::from(self.page) * geometry.page_bytes()
     }
-    /// Its bytes: the page's below the committed end.
+    /// Its bytes: the pages' below the committed end.
     #[must_use]
     pub fn len(&self, committed: u64, geometry: Geometry) -> usize {
         let len = committed
             .saturating_sub(self.at(geometry))
-            .min(geometry.page_bytes());
-        usize::try_from(len).expect("a page is small")
+            .min(u64::from(self.pages) * geometry.page_bytes());
+        usize::try_from(len).expect("a block is small")
+    }
+    /// The block that it is of.
+    #[must_use]
+    pub fn block(&self, geometry: Geometry) -> usize {
+        let block = self.at(geometry) / u64::from(geometry.block_bytes);
+        usize::try_from(block).expect("a chunk has few blocks")
     }
 }
 
@@ -189,8 +210,9 @@ pub struct Header {
     pub wseq: WriteSeq,
     /// At most [`PIECE_TABLE_MAX`] entries.
     pub pieces: Vec<PieceEntry>,
-    /// What is to be made sure of before the data is read.
-    pub redo: Option<RedoPage>,
+    /// What is to be made sure of before the data is read: at most [`REDO_RUNS_MAX`], at most one of a block, in the
+    /// order of the blocks.
+    pub redo: Vec<RedoRun>,
 }
 
 /// Why bytes are not a header.
@@ -263,7 +285,7 @@ impl Header {
             let generation = 0;
             Some(Self {
                 generation,
-                redo: None,
+                redo: Vec::new(),
                 ..header
             })
         };
@@ -320,9 +342,9 @@ impl Header {
         }
         let sums = decode_sums(bytes, len.div_ceil(u64::from(geometry.block_bytes)))?;
         let redo = if format == FORMAT_REDO {
-            Some(decode_redo(bytes, len, &sums, geometry)?)
+            decode_redo(bytes, len, &sums, geometry)?
         } else {
-            None
+            Vec::new()
         };
         Ok(Self {
             name: ChunkName {
@@ -358,10 +380,14 @@ impl Header {
         );
         let mut out = vec![0; SLOT_BYTES];
         put(&mut out, at::MAGIC, &MAGIC.to_le_bytes());
-        let format = if self.redo.is_some() {
-            FORMAT_REDO
-        } else {
+        assert!(
+            self.redo.len() <= REDO_RUNS_MAX,
+            "a header has {REDO_RUNS_MAX} redo runs at most"
+        );
+        let format = if self.redo.is_empty() {
             FORMAT
+        } else {
+            FORMAT_REDO
         };
         put(&mut out, at::FORMAT, &format.to_le_bytes());
         put(&mut out, at::FILE, &self.name.file.0.to_le_bytes());
@@ -391,9 +417,16 @@ impl Header {
             put(&mut out, begin + 8, &piece.last.0.to_le_bytes());
             put(&mut out, begin + 16, &piece.append_offset.to_le_bytes());
         }
-        if let Some(redo) = &self.redo {
-            put(&mut out, at::REDO, &(redo.page + 1).to_le_bytes());
-            put(&mut out, at::REDO_CRC, &redo.crc.to_le_bytes());
+        let runs = u32::try_from(self.redo.len()).expect("bounded above");
+        put(&mut out, at::REDO, &runs.to_le_bytes());
+        for (nth, run) in self.redo.iter().enumerate() {
+            let begin = at::REDO_RUNS + nth * at::REDO_RUN_BYTES;
+            assert!(
+                run.page >> 24 == 0 && (1..256).contains(&run.pages),
+                "a chunk has few pages"
+            );
+            put(&mut out, begin, &(run.pages << 24 | run.page).to_le_bytes());
+            put(&mut out, begin + 4, &run.crc.to_le_bytes());
         }
         let sum = crc(&out[..at::CRC]);
         put(&mut out, at::CRC, &sum.to_le_bytes());
@@ -444,24 +477,44 @@ fn decode_sums(bytes: &[u8; SLOT_BYTES], blocks: u64) -> Result<Vec<Option<u32>>
     Ok(sums)
 }
 
-/// A redo page lies below the committed end, in a block that has a sum.
+/// Redo runs lie below the committed end, each in a block of its own that has a sum.
 fn decode_redo(
     bytes: &[u8; SLOT_BYTES],
     len: u64,
     sums: &[Option<u32>],
     geometry: Geometry,
-) -> Result<RedoPage, HeaderError> {
-    let crc = u32_at(bytes, at::REDO_CRC);
-    let page = u32_at(bytes, at::REDO).checked_sub(1);
-    let fits = |redo: &RedoPage| {
-        let at = redo.at(geometry);
-        let block = usize::try_from(at / u64::from(geometry.block_bytes)).ok();
-        let block_sum = block.and_then(|block| sums.get(block).copied().flatten());
-        at < len && block_sum.is_some()
-    };
-    page.map(|page| RedoPage { page, crc })
-        .filter(fits)
-        .ok_or(HeaderError::Impossible("redo page"))
+) -> Result<Vec<RedoRun>, HeaderError> {
+    let count = usize::try_from(u32_at(bytes, at::REDO)).ok();
+    let count = count.filter(|count| (1..=REDO_RUNS_MAX).contains(count));
+    let impossible = HeaderError::Impossible("redo run");
+    let mut runs: Vec<RedoRun> = Vec::new();
+    for nth in 0..count.ok_or(impossible)? {
+        let begin = at::REDO_RUNS + nth * at::REDO_RUN_BYTES;
+        let which = u32_at(bytes, begin);
+        let run = RedoRun {
+            page: which & 0xff_ffff,
+            pages: which >> 24,
+            crc: u32_at(bytes, begin + 4),
+        };
+        let block = run.block(geometry);
+        let last = run.page + run.pages.saturating_sub(1);
+        let last_block = RedoRun { page: last, ..run }.block(geometry);
+        let block_sum = sums.get(block).copied().flatten();
+        let is_after = runs
+            .last()
+            .is_none_or(|before| before.block(geometry) < block);
+        let last_at = u64::from(last) * geometry.page_bytes();
+        if run.pages == 0
+            || last_block != block
+            || block_sum.is_none()
+            || !is_after
+            || last_at >= len
+        {
+            return Err(impossible);
+        }
+        runs.push(run);
+    }
+    Ok(runs)
 }
 
 fn decode_pieces(bytes: &[u8; SLOT_BYTES]) -> Result<Vec<PieceEntry>, HeaderError> {

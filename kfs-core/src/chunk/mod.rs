@@ -1,7 +1,7 @@
 //! The chunkserver: chunks as files, written along chains, read with their sums.
 //!
-//! Read in this order: [`header`] and [`name`] (what is on the disk), `table` (blocks and the write-once
-//! rule), `write`, `chain` and `sync` (a piece's way in), `read` (its way out), `recovery` and
+//! Read in this order: [`header`] and [`name`] (what is on the disk), `table` (blocks, and
+//! what may go to its place), `over` and `redo` (the rest of what is written), `write`, `chain` and `sync` (a piece's way in), `read` (its way out), `recovery` and
 //! `meta_on_chunk` (how a server starts and joins), `inventory` and `trash` (what it has, and what it is
 //! rid of), `seal` and [`copy`] (replicas at rest, made equal and made anew), `scrub` (how rot is found that nobody reads). It never decides what a chunk is for: the meta server's word is carried out or refused.
 mod chain;
@@ -11,16 +11,17 @@ mod inventory;
 mod link;
 mod meta_on_chunk;
 pub mod name;
+mod over;
 mod parked;
 mod read;
 mod recovery;
+mod redo;
 mod resume;
 mod scrub;
 pub mod seal;
 mod space;
 mod sync;
 mod table;
-mod tail;
 mod trash;
 mod witness;
 mod write;
@@ -260,8 +261,8 @@ pub struct Chunk {
     copies: Copies,
     /// Replicas that are about to take pieces again.
     resumes: resume::Resumes,
-    /// Where the redo pages of newest headers are, of those that have one.
-    placed: BTreeMap<ReplicaId, tail::Placed>,
+    /// Where the redo runs of newest headers are, of those that have some.
+    placed: BTreeMap<ReplicaId, redo::Placed>,
     reads: Reads,
     scrub: Scrub,
     trash: Trash,
@@ -309,9 +310,10 @@ enum Job {
     Read(ReadId),
     Seal(Seal, SealStep),
     Resume(ReplicaId),
-    /// The redo page of a sync is written in its place; of which header.
-    Place(ReplicaId, tail::Redo, u64),
-    Recall(tail::Recall),
+    /// A block is read that a sync makes anew.
+    SyncReads(ReplicaId),
+    Place(redo::Place),
+    Recall(redo::Recall),
     /// Of which copy: the link that it comes over.
     Copy(ReplicaId, LinkId, Stage),
     Trash(trash::Step),
@@ -500,7 +502,8 @@ impl Chunk {
             Job::Read(id) => self.read_came(id, result),
             Job::Seal(seal, step) => self.seal_step_done(seal, step, result),
             Job::Resume(id) => self.resume_came(id, result),
-            Job::Place(id, redo, of) => self.page_placed(id, &redo, of, done(result)),
+            Job::SyncReads(id) => self.old_block_came(id, result),
+            Job::Place(place) => self.run_placed(place, done(result)),
             Job::Recall(recall) => self.recall_step_done(recall, result),
             Job::Copy(id, source, stage) => self.copy_step_done(id, source, stage, done(result)),
             Job::Trash(step) => self.trash_step_done(step, done(result)),

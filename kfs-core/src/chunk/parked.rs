@@ -3,8 +3,8 @@
 use super::header::Header;
 use super::link::HoldId;
 use super::name::ReplicaId;
+use super::redo::check_last;
 use super::table::Table;
-use super::tail::Tail;
 use super::write::Writing;
 use super::{Chunk, Job};
 use crate::buggify::{self, Site};
@@ -42,7 +42,6 @@ impl Chunk {
         );
         probe::hit(Probe::ChunkParked);
         writing.table = writing.table.emptied();
-        writing.tail = Tail::new(self.config.geometry);
         if !planted::is(Bug::StaleTableRead) {
             self.inventory.tables.forget(id);
         }
@@ -167,9 +166,9 @@ impl Chunk {
         let header = header.and_then(|header| {
             let same = header.wseq == writing.applied && header.generation == writing.generation;
             if same {
-                let tail = Tail::of(geometry, &header, &block.unwrap_or_default());
-                let tail = tail.map_err(|bad| self.tail_is_bad(name, &bad))?;
-                Ok((header, tail))
+                let checked = check_last(geometry, &header, &block.unwrap_or_default());
+                checked.map_err(|bad| self.block_is_bad(name, &bad))?;
+                Ok(header)
             } else {
                 Err("its newest header is gone".into())
             }
@@ -179,9 +178,8 @@ impl Chunk {
         self.park_later();
         let (applied, who) = (writing.applied, writing.who());
         let why = match header {
-            Ok((header, tail)) => {
+            Ok(header) => {
                 writing.table = Table::of(geometry, &header, writing.table.elsewhere());
-                writing.tail = tail;
                 None
             }
             Err(why) => Some(why),

@@ -12,8 +12,8 @@
 //! [`Limits::disk_reads_max`]: crate::limits::Limits::disk_reads_max
 use super::inventory::{Lookup, Standing};
 use super::name::ReplicaId;
+use super::redo::After;
 use super::table::Expected;
-use super::tail::After;
 use super::{Chunk, Job};
 use crate::block::{self, EMPTY, Sums, spans};
 use crate::buggify::{self, Site};
@@ -331,7 +331,7 @@ impl Chunk {
             }
             blocks
                 .iter()
-                .map(|block| writing.tail.expected(&writing.table, *block))
+                .map(|block| writing.table.expected(*block))
                 .collect()
         } else {
             if is_full && !self.inventory.tables.has(replica) {

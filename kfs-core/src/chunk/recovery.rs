@@ -1,11 +1,11 @@
 //! The start of a chunkserver: whose directory it is, the boot raised, what is in `chunks/`.
 //!
 //! Nothing is formatted that is not empty, nothing is guessed that cannot be read, and nothing found is
-//! changed, but for a redo page that a crash kept from its place: the meta server's verdicts come later, in [`super::meta_on_chunk`].
+//! changed, but for redo runs that a crash kept from their places: the meta server's verdicts come later, in [`super::meta_on_chunk`].
 use super::inventory::{Replica, Standing};
 use super::meta_on_chunk::Station;
 use super::name::{CHUNKS, ChunkName, TRASH};
-use super::tail::After;
+use super::redo::After;
 use super::{Chunk, Job};
 use crate::identity::{self, FIXED_BYTES, Identity, IdentityError, Owner, SIBLINGS_MAX};
 use crate::ids::{Boot, ClusterId, DiskId, Epoch, Incarnation, LogSeq, NodeId};
@@ -444,7 +444,7 @@ impl Chunk {
             );
             // A file that is none of ours is never touched.
             let is_ours = self.inventory.replicas[&name.id()].file == name.file;
-            if let Some(header) = header.filter(|header| is_ours && header.redo.is_some()) {
+            if let Some(header) = header.filter(|header| is_ours && !header.redo.is_empty()) {
                 return self.recall(&header, true, After::Scan);
             }
         }

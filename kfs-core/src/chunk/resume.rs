@@ -15,7 +15,7 @@
 use super::header::{Header, Slot};
 use super::inventory::Standing;
 use super::name::{ChunkName, ReplicaId};
-use super::tail::{NOT_IN_PLACE, Tail};
+use super::redo::{NOT_IN_PLACE, check_last};
 use super::write::Writing;
 use super::{Chunk, Job, Stopping};
 use crate::ids::{LinkId, WriteSeq};
@@ -52,8 +52,8 @@ enum Step {
     Header,
     /// The block in which it ends is read, by this header.
     Block(Arc<Header>),
-    /// This header is written, durably; what it ends with is known.
-    Raise(Arc<Header>, Tail),
+    /// This header is written, durably.
+    Raise(Arc<Header>),
 }
 
 impl Resume {
@@ -164,9 +164,9 @@ impl Chunk {
     /// Whether the disk has something to do yet with what an earlier chain of this replica left.
     pub(super) fn is_at_work_on(&self, id: ReplicaId) -> bool {
         let of_it = |job: &Job| match job {
-            Job::Piece { id: of, .. } | Job::Sync(of) => *of == id,
+            Job::Piece { id: of, .. } | Job::Sync(of) | Job::SyncReads(of) => *of == id,
             Job::Seal(seal, _) => seal.id() == id,
-            Job::Place(of, ..) => *of == id,
+            Job::Place(place) => place.id() == id,
             Job::Recall(recall) => recall.id() == id,
             _ => false,
         };
@@ -228,38 +228,28 @@ impl Chunk {
             let step = Step::Block(header);
             return self.resume_step(id, Resume { step, ..resume }, op);
         }
-        let tail = match Tail::of(geometry, &header, &block.unwrap_or_default()) {
-            Ok(tail) => tail,
-            Err(bad) => {
-                let refusal = Refusal::new(Status::Corrupt, self.tail_is_bad(name, &bad));
-                return self.say_resumed(&resume, Err(refusal));
-            }
-        };
+        if let Err(bad) = check_last(geometry, &header, &block.unwrap_or_default()) {
+            let refusal = Refusal::new(Status::Corrupt, self.block_is_bad(name, &bad));
+            return self.say_resumed(&resume, Err(refusal));
+        }
         match resume.order.raised {
-            None => self.resumed(id, resume, &header, tail),
+            None => self.resumed(id, resume, &header),
             Some(_) if !resume.synced => {
                 let step = Step::Sync;
                 let op = DiskOp::Sync { file: name.path() };
                 self.resume_step(id, Resume { step, ..resume }, op);
             }
-            Some(wseq) => self.raise(id, resume, &header, wseq, tail),
+            Some(wseq) => self.raise(id, resume, &header, wseq),
         }
     }
 
     /// Writes a header that says that the replica is at another write, in the slot that does not hold the newest one.
-    fn raise(
-        &mut self,
-        id: ReplicaId,
-        resume: Resume,
-        header: &Header,
-        wseq: WriteSeq,
-        tail: Tail,
-    ) {
-        // Its redo page is in its place, which was synced since.
+    fn raise(&mut self, id: ReplicaId, resume: Resume, header: &Header, wseq: WriteSeq) {
+        // Its redo runs are in their places, which were synced since.
         let raised = Header {
             generation: header.generation + 1,
             wseq,
-            redo: None,
+            redo: Vec::new(),
             ..header.clone()
         };
         let sync = if planted::is(Bug::RaiseUnsynced) {
@@ -273,12 +263,12 @@ impl Chunk {
             data: vec![Bytes::from(raised.encode())],
             sync,
         };
-        let step = Step::Raise(Arc::new(raised), tail);
+        let step = Step::Raise(Arc::new(raised));
         self.resume_step(id, Resume { step, ..resume }, op);
     }
 
     fn raise_came(&mut self, id: ReplicaId, resume: Resume, result: Result<(), DiskError>) {
-        let Step::Raise(header, tail) = resume.step.clone() else {
+        let Step::Raise(header) = resume.step.clone() else {
             unreachable!("the caller has seen it");
         };
         self.inventory.tables.forget(id);
@@ -303,7 +293,7 @@ impl Chunk {
         match self.may_resume(id, &resume.order) {
             Ok(_) => {
                 probe::hit(Probe::ReplicaRaised);
-                self.resumed(id, resume, &header, tail);
+                self.resumed(id, resume, &header);
             }
             Err(refusal) => self.say_resumed(&resume, Err(refusal)),
         }
@@ -322,14 +312,13 @@ impl Chunk {
     }
 
     /// The replica takes pieces from now on.
-    fn resumed(&mut self, id: ReplicaId, resume: Resume, header: &Header, tail: Tail) {
+    fn resumed(&mut self, id: ReplicaId, resume: Resume, header: &Header) {
         let Ok(position) = self.may_resume(id, &resume.order) else {
             unreachable!("the caller has asked");
         };
         let name = header.name;
         let (geometry, now) = (self.config.geometry, self.now.mono);
-        let of = (header, tail);
-        let mut writing = Writing::resumed(name, of, geometry, &resume.order, position, now);
+        let mut writing = Writing::resumed(name, header, geometry, &resume.order, position, now);
         if planted::is(Bug::ResumedAtOwnWrite) {
             writing.applied = header.wseq;
             writing.last_piece = crate::ids::PieceNumber(header.wseq.0);

@@ -2,11 +2,11 @@
 //!
 //! By the meta server's order, of a chunk at rest, or of one that is to be written in another chain. A header may have
 //! been written that nobody has heard of, when a chain broke in the middle of a sync: so what is said is read from the
-//! file, after that is synced, and after a redo page is in its place.
+//! file, after that is synced, and after its redo runs are in their places.
 use super::header::{Header, Slot};
 use super::inventory::Standing;
 use super::name::{ChunkName, ReplicaId};
-use super::tail::{After, NOT_IN_PLACE};
+use super::redo::{After, NOT_IN_PLACE};
 use super::{Chunk, Job};
 use crate::ids::{LinkId, Term, WriteSeq};
 use crate::limits::HEADER_BYTES;
@@ -51,9 +51,9 @@ enum Sealed {
 pub(super) enum SealStep {
     Sync,
     Header,
-    /// As [`SealStep::Header`], once its redo page was written in its place.
+    /// As [`SealStep::Header`], once its redo runs were written in their places.
     Recalled,
-    /// The place of a redo page is made durable, so that the other slot's header does without it.
+    /// The places of redo runs are made durable, so that the other slot's header does without it.
     Place,
     /// As [`SealStep::Recalled`], once that is so.
     Placed,
@@ -89,7 +89,7 @@ impl Chunk {
         }
     }
 
-    /// Goes on with sealing a replica whose redo page is in its place, or cannot be written there.
+    /// Goes on with sealing a replica whose redo runs are in their places, or cannot be written there.
     pub(super) fn read_sealed(&mut self, seal: Seal) {
         let Some(replica) = self.inventory.replicas.get(&seal.id) else {
             return self.seal_finds_nothing(seal);
@@ -196,7 +196,7 @@ impl Chunk {
                 let again = !stands_twice || planted::is(Bug::SealWritesAgain);
                 if seal.unsynced == Unsynced::Kept && again {
                     self.inventory.tables.forget(id);
-                    if header.redo.is_some() && step != SealStep::Placed {
+                    if !header.redo.is_empty() && step != SealStep::Placed {
                         let file = name.path();
                         return self.disk(Job::Seal(seal, SealStep::Place), DiskOp::Sync { file });
                     }
@@ -227,7 +227,7 @@ impl Chunk {
         };
         let again = Header {
             generation,
-            redo: None,
+            redo: Vec::new(),
             ..header.clone()
         };
         let op = DiskOp::Write {

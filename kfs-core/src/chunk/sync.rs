@@ -1,20 +1,22 @@
 //! Syncs: what was taken becomes durable on every replica of the chain, all at once beside one another.
 //!
 //! A cut freezes sums, length and write sequence number; then, here: all writes of the cut → zeros where
-//! bytes count as such that an earlier chain may have written (see [`super::table`]) → the page that could tear
-//! what an earlier cut covers, where it stands whole (see [`super::tail`]) → sync of the
+//! bytes count as such that an earlier chain may have written (see [`super::table`]) → blocks that are made anew are
+//! read, and their new pages written to where they stand whole (see [`super::over`]) → sync of the
 //! file → the header into the slot that does not hold the newest → sync → the first time, sync of the
-//! directory. If the order changed, a header could promise bytes that a power loss takes. Any failure
+//! directory → the new pages in their places (see [`super::redo`]). If the order changed, a header could promise bytes that a power loss takes. Any failure
 //! breaks the chain; a sync is never tried again.
-use super::header::Slot;
+use super::header::{Header, REDO_RUNS_MAX, Slot};
 use super::name::{CHUNKS, ReplicaId};
-use super::tail::Redo;
-use super::write::{Anew, Synced, Writing};
+use super::over::WAITING_MANY;
+use super::redo::Redo;
+use super::table::Change;
+use super::write::{Synced, Writing};
 use super::{Chunk, Event, Job, Stopping};
 use crate::block;
 use crate::ids::{ClusterId, Digest, LinkId, PieceNumber, WriteSeq};
-use crate::limits::{Geometry, HEADER_BYTES};
-use crate::machine::{DiskError, DiskOp, FileName, SyncMode};
+use crate::limits::HEADER_BYTES;
+use crate::machine::{DiskDone, DiskError, DiskOp, DiskResult, FileName, SyncMode};
 use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::wire::client_chunk::{ChainSync, ChainSynced, Durable, SyncChunk, SyncDone};
@@ -32,13 +34,17 @@ pub(super) struct Cut {
     wseq: WriteSeq,
     piece: PieceNumber,
     len: u64,
-    digest: Digest,
     slot: Slot,
-    generation: u64,
-    header: Bytes,
-    redo: Option<Redo>,
+    /// Whole when no changes are left.
+    header: Header,
+    digest: Digest,
     /// What is still to be made zeros.
     zeros: Vec<Range<u64>>,
+    /// Blocks that are still to be made anew, the last one first.
+    changes: Vec<Change>,
+    /// The new pages of those that are, the first one first, and how many of them stand whole.
+    redo: Vec<Redo>,
+    kept: usize,
     reach: Reach,
     stage: Stage,
 }
@@ -57,11 +63,13 @@ enum Reach {
 /// How far a sync is here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Writes of the cut are on their way to the disk, or the redo page of the sync before to its place.
+    /// Writes of the cut are on their way to the disk, or the redo runs of the sync before to their places.
     Writes,
     /// Where an earlier chain may have left something, zeros are being written.
     Zeros,
-    /// The redo page is being written to its slot.
+    /// A block that is to be made anew is being read.
+    Old,
+    /// The redo runs are being written where they stand whole.
     Redo,
     /// The data is being synced.
     Data,
@@ -92,26 +100,33 @@ pub(super) struct DirSync {
 }
 
 impl Cut {
-    fn take(writing: &mut Writing, cluster: ClusterId, geometry: Geometry, reach: Reach) -> Self {
-        let (header, Anew { redo, zeros }) = writing.next_header(cluster);
+    fn take(writing: &mut Writing, cluster: ClusterId, reach: Reach) -> Self {
+        let (header, zeros, mut changes) = writing.next_header(cluster);
+        changes.reverse();
         Self {
-            digest: header.digest(geometry),
+            digest: Digest(0),
             wseq: header.wseq,
             piece: writing.last_piece,
             len: header.len,
             slot: Slot::of(header.generation),
-            generation: header.generation,
-            redo,
+            header,
             zeros,
-            header: Bytes::from(header.encode()),
+            changes,
+            redo: Vec::new(),
+            kept: 0,
             reach,
             stage: Stage::Writes,
         }
     }
-    /// Whether a page of this block waits for it.
-    pub(super) fn waits_in(&self, block: usize) -> bool {
-        let redo = self.redo.as_ref().filter(|_| self.stage != Stage::Durable);
-        redo.is_some_and(|redo| redo.block == block)
+    /// The sum of a block that was not known when it was taken.
+    pub(super) fn sum_is(&mut self, block: usize, sum: Option<u32>) {
+        self.header.sums[block] = sum;
+    }
+    /// Whether it makes a block anew, and that is not yet in its place.
+    pub(super) fn changes(&self, block: usize) -> bool {
+        let made = self.redo.iter().any(|redo| redo.block == block);
+        let waits = self.changes.iter().any(|change| change.block == block);
+        self.stage != Stage::Durable && (made || waits)
     }
     const fn durable(&self) -> Durable {
         Durable {
@@ -189,14 +204,17 @@ impl Chunk {
         self.sync_ends(id);
     }
 
-    /// Begins a sync at the head, if one is asked for, what it is to cover is taken, and none is at work.
+    /// Begins a sync at the head, if one is asked for, or needed, what it is to cover is taken, and none is at work.
     pub(super) fn sync_asked(&mut self, id: ReplicaId) {
         let Some(writing) = self.writing.get_mut(&id) else {
             return;
         };
         let taken = writing.last_piece;
         let may = writing.syncs.is_empty() && writing.may_sync();
-        if may && writing.asks.iter().any(|ask| ask.up_to <= taken) {
+        let asked = writing.asks.iter().any(|ask| ask.up_to <= taken);
+        // A header names so many redo runs and no more.
+        let many = writing.table.waiting() >= WAITING_MANY;
+        if may && (asked || many || writing.cuts_at_until()) {
             self.cut(id);
         }
     }
@@ -247,7 +265,8 @@ impl Chunk {
         } else {
             Reach::Chain
         };
-        let cut = Cut::take(writing, cluster, self.config.geometry, reach);
+        writing.resumed_from = writing.until;
+        let cut = Cut::take(writing, cluster, reach);
         assert!(
             writing
                 .syncs
@@ -285,7 +304,7 @@ impl Chunk {
         if writing
             .pieces
             .iter()
-            .any(|piece| piece.wseq <= cut.wseq && !piece.written)
+            .any(|piece| piece.wseq <= cut.wseq && piece.at_disk > 0)
         {
             return;
         }
@@ -310,8 +329,86 @@ impl Chunk {
             };
             return self.disk(Job::Sync(id), op);
         }
-        if let Some(redo) = &cut.redo {
-            let op = redo.keep(file, cut.slot, geometry);
+        let Some(change) = cut.changes.last() else {
+            return self.sync_whole(id);
+        };
+        let was = writing.table.expected(change.block);
+        if !change.needs(was) {
+            return self.block_anew(id, &[]);
+        }
+        cut.stage = Stage::Old;
+        let op = DiskOp::Read {
+            file,
+            offset: HEADER_BYTES + change.block as u64 * u64::from(geometry.block_bytes),
+            len: was.filled as usize,
+        };
+        self.disk(Job::SyncReads(id), op);
+    }
+
+    /// A block that is to be made anew was read, as it is on the disk.
+    pub(super) fn old_block_came(&mut self, id: ReplicaId, result: DiskResult) {
+        let Some(writing) = self.writing.get_mut(&id) else {
+            return;
+        };
+        if at_work(&mut writing.syncs).is_none_or(|cut| cut.stage != Stage::Old) {
+            return;
+        }
+        match result {
+            Ok(DiskDone::Data(bytes)) => self.block_anew(id, &bytes),
+            // It matches no sum.
+            Ok(_) | Err(_) => self.block_anew(id, &[]),
+        }
+    }
+
+    /// Makes the next block anew of what it was.
+    fn block_anew(&mut self, id: ReplicaId, old: &[u8]) {
+        let geometry = self.config.geometry;
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let at = writing
+            .syncs
+            .iter()
+            .position(|cut| cut.stage != Stage::Durable);
+        let at = at.expect("a sync is at work");
+        let cut = &mut writing.syncs[at];
+        let change = cut.changes.last().expect("there is one to be made");
+        let block = change.block;
+        let was = writing.table.expected(block);
+        let redo = match change.make(geometry, was, old) {
+            Ok(redo) => redo,
+            Err(bad) => {
+                let name = writing.name;
+                let why = self.block_is_bad(name, &bad);
+                return self.cannot_cover(id, &why);
+            }
+        };
+        let is = redo.is;
+        cut.changes.pop();
+        cut.redo.push(redo);
+        writing.sums_known(at, block, is);
+        self.sync_anew(id);
+    }
+
+    /// Nothing of the cut is unknown any more: its header says it, and its redo runs are written.
+    fn sync_whole(&mut self, id: ReplicaId) {
+        let geometry = self.config.geometry;
+        let writing = self.writing.get_mut(&id).expect("it was just found");
+        let file = writing.name.path();
+        let cut = at_work(&mut writing.syncs).expect("it was just found");
+        if cut.kept == 0 {
+            cut.header.redo = cut.redo.iter().map(|redo| redo.run).collect();
+            cut.digest = cut.header.digest(geometry);
+        }
+        if cut.redo.len() > REDO_RUNS_MAX {
+            let why = format!("{id}: more blocks are written over than a sync can cover");
+            return self.cannot_cover(id, &why);
+        }
+        if let Some(redo) = cut.redo.get(cut.kept) {
+            let op = if planted::is(Bug::RunsInPlaceFirst) {
+                redo.place(file, geometry)
+            } else {
+                redo.keep(file, cut.slot, cut.kept, geometry)
+            };
+            cut.kept += 1;
             cut.stage = Stage::Redo;
             return self.disk(Job::Sync(id), op);
         }
@@ -345,10 +442,11 @@ impl Chunk {
         };
         match cut.stage {
             Stage::Zeros => self.sync_anew(id),
-            Stage::Redo => self.sync_data(id),
+            Stage::Redo => self.sync_whole(id),
             Stage::Data => {
                 cut.stage = Stage::Header;
-                let (offset, data) = (cut.slot.offset() as u64, vec![cut.header.clone()]);
+                let data = vec![Bytes::from(cut.header.encode())];
+                let offset = cut.slot.offset() as u64;
                 self.disk(
                     Job::Sync(id),
                     DiskOp::Write {
@@ -369,7 +467,7 @@ impl Chunk {
                 self.dir_sync.next.push(id);
                 self.dir_sync_begin();
             }
-            Stage::Writes | Stage::Name | Stage::Durable => {}
+            Stage::Writes | Stage::Old | Stage::Name | Stage::Durable => {}
         }
     }
 
@@ -405,6 +503,14 @@ impl Chunk {
             }
         }
         self.dir_sync_begin();
+    }
+
+    /// A sync cannot be made of what is here. Nothing of it was written that counts.
+    fn cannot_cover(&mut self, id: ReplicaId, why: &str) {
+        let writing = self.writing.get(&id).expect("it was just found");
+        let wseq = writing.below.next();
+        self.break_chain(id, wseq, why);
+        self.failed_here(id);
     }
 
     /// A sync could not be made: what it was to save may be in the page cache only, where a later sync leaves it, and
@@ -460,7 +566,8 @@ impl Chunk {
         let writing = self.writing.get_mut(&id).expect("it was just found");
         let cut = at_work(&mut writing.syncs).expect("it was just found");
         cut.stage = Stage::Durable;
-        let (redo, generation, name) = (cut.redo.clone(), cut.generation, writing.name);
+        let redo = core::mem::take(&mut cut.redo);
+        let (generation, name) = (cut.header.generation, writing.name);
         writing.named = true;
         self.counts.syncs += 1;
         let replica = self
@@ -477,7 +584,7 @@ impl Chunk {
             let (piece, durable) = (cut.piece, cut.durable());
             self.answer_syncs(id, piece, durable);
         }
-        if let Some(redo) = redo {
+        if !redo.is_empty() {
             self.place(name, redo, generation);
         }
         self.sync_ends(id);
@@ -580,7 +687,7 @@ impl Chunk {
     pub(super) fn sync_here(&mut self, id: ReplicaId) {
         let cluster = self.identity.cluster;
         if let Some(writing) = self.writing.get_mut(&id).filter(|at| at.may_cut()) {
-            let cut = Cut::take(writing, cluster, self.config.geometry, Reach::Here);
+            let cut = Cut::take(writing, cluster, Reach::Here);
             writing.syncs.push_back(cut);
             self.sync_step(id);
         }
@@ -612,7 +719,10 @@ impl Chunk {
             self.break_chain(id, WriteSeq(0), &why);
         }
         let at_work = |job: &Job| {
-            let of_sync = matches!(job, Job::Sync(_) | Job::DirSync | Job::Place(..));
+            let of_sync = matches!(
+                job,
+                Job::Sync(_) | Job::SyncReads(_) | Job::DirSync | Job::Place(_)
+            );
             of_sync || matches!(job, Job::Piece { .. })
         };
         let busy = !self.writing.is_empty() || self.jobs.values().any(at_work);

@@ -3,7 +3,7 @@
 //! Only what the meta server named is moved. The trash is synced before `chunks/`, so that a power loss
 //! leaves a replica under one name or the other.
 use super::name::{CHUNKS, ChunkName, ReplicaId, TRASH};
-use super::tail::Placed;
+use super::redo::Placed;
 use super::{Chunk, Job};
 use crate::ids::{ChunkId, LinkId, Version, WriteSeq};
 use crate::machine::{DiskError, DiskOp, FileName};

@@ -6,10 +6,10 @@ use super::header::{FIRST_GENERATION, Header, PieceEntry, Slot};
 use super::inventory::{Replica, Standing};
 use super::link::HoldId;
 use super::name::{ChunkName, ReplicaId};
+use super::over::WAITING_MAX;
 use super::read::ReadId;
 use super::sync::{Cut, SyncAsk};
-use super::table::{Elsewhere, Table};
-use super::tail::{Redo, Tail};
+use super::table::{Change, Covers, Elsewhere, Expected, Table};
 use super::{Chunk, Job, Stopping};
 use crate::block::{self, Sums};
 use crate::ids::{ChainId, ClusterId, Incarnation, LinkId, PieceNumber, SessionId, WriteSeq};
@@ -46,6 +46,8 @@ pub(super) struct Writing {
     pub had: WriteSeq,
     /// The last write that any member had when this chain began: no sync is taken before it has come.
     pub until: WriteSeq,
+    /// The last write that all had, until a cut is taken behind that one.
+    pub resumed_from: WriteSeq,
     /// Of the newest header that was written, or is being written.
     pub generation: u64,
     /// The last write taken.
@@ -57,7 +59,6 @@ pub(super) struct Writing {
     /// Writes that are not yet written here and by all below, in order.
     pub pieces: VecDeque<Piece>,
     pub table: Table,
-    pub tail: Tail,
     pub upstream: Option<LinkId>,
     pub downstream: Option<LinkId>,
     /// Syncs being made; the first one is at work.
@@ -82,15 +83,6 @@ enum Made {
     Made,
 }
 
-/// What is written before a header, besides the pieces that it covers.
-#[derive(Clone, Debug)]
-pub(super) struct Anew {
-    /// The page in which the cut before ended.
-    pub redo: Option<Redo>,
-    /// Bytes of the data that are to be zeros.
-    pub zeros: Vec<Range<u64>>,
-}
-
 /// A write on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
@@ -98,8 +90,9 @@ pub(super) struct Piece {
     number: PieceNumber,
     /// Blocks touched, first and last.
     pub blocks: (usize, usize),
-    /// Whether it is written here.
-    pub written: bool,
+    len: u64,
+    /// Parts of it that are being written to their places.
+    pub at_disk: usize,
     /// Clients to be answered.
     pub asks: Vec<(LinkId, u64)>,
 }
@@ -143,6 +136,12 @@ impl Writing {
     pub(super) fn may_sync(&self) -> bool {
         self.applied >= self.until
     }
+    /// Whether with this write more blocks would wait for a sync than one covers. Of what some member had already there
+    /// is never too much.
+    pub(super) fn waits_too_much(&self, offset: u64, len: u64) -> bool {
+        let waiting = self.table.waiting() + self.table.would_wait(offset, len);
+        waiting > WAITING_MAX && self.may_sync()
+    }
     /// A replica that has taken nothing in this chain.
     fn begun(
         name: ChunkName,
@@ -162,13 +161,13 @@ impl Writing {
             made: Made::Made,
             had: header.wseq,
             until: header.wseq,
+            resumed_from: header.wseq,
             generation: header.generation,
             applied: header.wseq,
             last_piece: PieceNumber(header.wseq.0),
             below: header.wseq,
             pieces: VecDeque::new(),
             table: Table::of(geometry, header, elsewhere),
-            tail: Tail::new(geometry),
             upstream: None,
             downstream: None,
             syncs: VecDeque::new(),
@@ -182,7 +181,7 @@ impl Writing {
     /// A replica that takes pieces again, from its header on.
     pub(super) fn resumed(
         name: ChunkName,
-        (header, tail): (&Header, Tail),
+        header: &Header,
         geometry: Geometry,
         order: &ResumeChunk,
         position: u8,
@@ -192,10 +191,10 @@ impl Writing {
         Self {
             chain_id: order.chain,
             until: order.to,
+            resumed_from: order.from,
             applied: order.from,
             last_piece: PieceNumber(order.from.0),
             below: order.from,
-            tail,
             ..Self::begun(
                 name,
                 (header, Elsewhere::Leftovers),
@@ -223,9 +222,17 @@ impl Writing {
             && self.reads.is_empty();
         synced && idle && matches!(self.made, Made::Made)
     }
-    /// The header that says all that was taken so far, in the slot that does not hold the newest one, and what is to be
-    /// written with it.
-    pub(super) fn next_header(&mut self, cluster: ClusterId) -> (Header, Anew) {
+    /// Whether a cut is taken as soon as all members have what any had when this chain began: what waits on some for
+    /// it is in places on others, and must not come to more than a header names.
+    pub(super) fn cuts_at_until(&self) -> bool {
+        self.applied == self.until && self.resumed_from < self.until
+    }
+    /// The header that says all that was taken so far, in the slot that does not hold the newest one, but for the sums
+    /// of blocks that are made anew; and what is to be made zeros and anew before it.
+    pub(super) fn next_header(
+        &mut self,
+        cluster: ClusterId,
+    ) -> (Header, Vec<Range<u64>>, Vec<Change>) {
         self.generation += if planted::is(Bug::HeaderOverActiveSlot) {
             2
         } else {
@@ -236,11 +243,11 @@ impl Writing {
             last: self.last_piece,
             append_offset: 0,
         };
-        let (sums, mut zeros) = self.table.cut();
-        if planted::is(Bug::LeftoversKept) {
-            zeros.clear();
-        }
-        let redo = self.tail.cut(&self.table, &mut zeros);
+        let Covers {
+            sums,
+            zeros,
+            changes,
+        } = self.table.cut();
         let header = Header {
             name: self.name,
             len: self.table.end(),
@@ -254,21 +261,22 @@ impl Writing {
             } else {
                 Vec::new()
             },
-            redo: redo.as_ref().map(|redo| redo.page),
+            redo: Vec::new(),
         };
-        (header, Anew { redo, zeros })
+        (header, zeros, changes)
     }
-    /// Notes a write that may be made. Gives how many zeros are to be written before it, and how many of its first bytes
-    /// wait for the next sync.
-    fn lay(&mut self, offset: u64, body: &Bytes, sums: &Sums) -> (u64, usize) {
-        let gap = offset - self.table.gap_before(offset);
-        let zeros = offset.saturating_sub(gap.max(self.tail.places_from(offset)));
-        let waits = self.tail.write(&self.table, offset, body);
-        self.table.write(offset, body.len() as u64, &sums.blocks);
-        if planted::is(Bug::LeftoversKept) {
-            return (0, waits);
+    /// A block was made anew for the cut at `at`: this is its sum, there and in the headers of later cuts, up to one
+    /// that makes it anew again.
+    pub(super) fn sums_known(&mut self, at: usize, block: usize, is: Expected) {
+        let mut last = true;
+        for (nth, cut) in self.syncs.iter_mut().enumerate().skip(at) {
+            if nth > at && cut.changes(block) {
+                last = false;
+                break;
+            }
+            cut.sum_is(block, is.sum);
         }
-        (zeros, waits)
+        self.table.made_anew(block, is, last);
     }
     /// Whom to tell when making it failed or ended.
     pub(super) fn take_made(&mut self) -> Vec<(LinkId, u64)> {
@@ -613,15 +621,10 @@ impl Chunk {
                 ),
             );
         }
-        if let Err(covered) = writing.table.may_write(head.offset, len)
-            && !had
-        {
-            probe::hit(Probe::OverwriteRefused);
-            let why = format!(
-                "piece {} of {id} at offset {}: bytes of block {} below {} in it are written for good",
-                head.piece, head.offset, covered.block, covered.from
-            );
-            return refuse(Status::Overwrite, why);
+        // A sync is on its way then, or begins as soon as one may.
+        if !had && writing.waits_too_much(head.offset, len) {
+            let why = format!("{who}: as many blocks of {id} are written over as a sync covers");
+            return refuse(Status::Busy, why);
         }
         Ok(Write::New)
     }
@@ -709,18 +712,15 @@ impl Chunk {
             "one session writes a chunk, so writes are numbered as its pieces are"
         );
         let had = wseq <= writing.had;
-        // Bytes of the page in which a sync ended wait for the next one.
-        let mut waits = 0;
-        let mut zeros = 0;
+        let (mut places, mut zeros) = (Vec::new(), 0);
         if had {
             probe::hit(Probe::PieceHadBefore);
         } else {
-            (zeros, waits) = writing.lay(offset, &body, &sums);
+            (places, zeros) = writing.table.write(offset, &body, &sums.blocks);
         }
         if zeros > 0 {
             probe::hit(Probe::LeftoversCleared);
         }
-        let to_disk = !had && waits < body.len();
         assert!(
             writing.pieces.back().is_none_or(|last| last.wseq < wseq),
             "writes wait in their order"
@@ -730,16 +730,20 @@ impl Chunk {
             wseq,
             number,
             blocks: (nth(offset), nth(offset + len - 1)),
-            written: !to_disk,
+            len,
+            at_disk: places.len(),
             asks: ask.into_iter().collect(),
         });
         let (file, position, next) = (writing.name.path(), writing.position, writing.next());
-        if !had && !to_disk {
-            self.space.taken += len;
-            self.space.written += len;
+        let in_places: usize = places.iter().map(ExactSizeIterator::len).sum();
+        let waits = if had { 0 } else { len - in_places as u64 };
+        self.space.taken += waits;
+        self.space.written += waits;
+        if !had && places.is_empty() {
             self.count_written(id, len);
         }
-        let users = u8::from(next.is_some()) + u8::from(to_disk);
+        let parts = u8::try_from(places.len()).expect("a piece touches few blocks");
+        let users = u8::from(next.is_some()) + parts;
         if users == 0 {
             self.advance(id);
             return self.sync_asked(id);
@@ -763,27 +767,30 @@ impl Chunk {
                 hold,
             );
         }
-        if !to_disk {
-            return self.sync_asked(id);
+        for place in places {
+            let before = core::mem::take(&mut zeros);
+            let bytes = place.len() as u64;
+            self.space.taken += bytes;
+            let mut data = block::zeros(usize::try_from(before).expect("less than a block"));
+            let op_at = HEADER_BYTES + offset + place.start as u64 - before;
+            data.push(body.slice(place));
+            let op = DiskOp::Write {
+                file: file.clone(),
+                offset: op_at,
+                data,
+                sync: SyncMode::Later,
+            };
+            self.disk(
+                Job::Piece {
+                    id,
+                    wseq,
+                    hold,
+                    bytes,
+                },
+                op,
+            );
         }
-        self.space.taken += len;
-        let mut data = block::zeros(usize::try_from(zeros).expect("less than a block"));
-        data.push(body.slice(waits..));
-        let op = DiskOp::Write {
-            file,
-            offset: HEADER_BYTES + offset + waits as u64 - zeros,
-            data,
-            sync: SyncMode::Later,
-        };
-        self.disk(
-            Job::Piece {
-                id,
-                wseq,
-                hold,
-                bytes: len,
-            },
-            op,
-        );
+        self.sync_asked(id);
     }
 
     pub(super) fn piece_written(
@@ -804,10 +811,12 @@ impl Chunk {
             self.break_chain(id, wseq, &why);
             return self.failed_here(id);
         }
-        self.count_written(id, bytes);
-        let writing = self.writing.get_mut(&id).expect("it was just found");
         if let Some(piece) = writing.pieces.iter_mut().find(|piece| piece.wseq == wseq) {
-            piece.written = true;
+            piece.at_disk -= 1;
+            let (left, len) = (piece.at_disk, piece.len);
+            if left == 0 {
+                self.count_written(id, len);
+            }
         }
         self.advance(id);
         self.sync_step(id);
@@ -847,7 +856,7 @@ const fn first_header(name: ChunkName, incarnation: Incarnation, cluster: Cluste
         cluster,
         wseq: WriteSeq(0),
         pieces: Vec::new(),
-        redo: None,
+        redo: Vec::new(),
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) struct MetaOnClient {
     trouble: Option<String>,
     next_request: u64,
     session: Option<SessionGrant>,
+    /// Until then nobody else may write what the session writes: the meta server has heard it not so long ago.
+    lives_until: Instant,
     /// Of the session that stands or is being opened.
     nonce: u64,
     next_number: RequestNumber,
@@ -138,6 +140,7 @@ impl MetaOnClient {
             trouble: None,
             next_request: 1,
             session: None,
+            lives_until: Instant(0),
             nonce: rng.u64(),
             next_number: RequestNumber(1),
             pending: Requests::new(),
@@ -328,6 +331,18 @@ impl MetaOnClient {
         }
     }
 
+    /// Whether the session may be taken to stand: what it sends to chunkservers takes effect before another one may
+    /// write there. The time runs from when the meta server was asked, which is before it heard that.
+    pub(super) fn may_write(&self, now: Instant) -> bool {
+        now < self.lives_until || planted::is(Bug::WritesWithoutLease)
+    }
+
+    fn session_heard(&mut self, asked: Instant) {
+        if let Some(grant) = &self.session {
+            self.lives_until = asked + grant.idle / 4 * 3;
+        }
+    }
+
     pub(super) fn received(&mut self, now: Instant, msg: Msg, rng: &mut Rng) {
         let Line::Up { bound, .. } = self.line else {
             return;
@@ -337,12 +352,27 @@ impl MetaOnClient {
         let Msg { request, head, .. } = msg;
         // Every other message is none that a meta server sends to a client; it changes nothing.
         if let Head::SessionOpened(opened) = head {
-            if matches!(bound, Bound::Asked { request: asked, .. } if asked == request) {
+            if let Bound::Asked { request: asked, at } = bound
+                && asked == request
+            {
                 self.session_opened(now, opened.outcome, rng);
+                if matches!(
+                    self.line,
+                    Line::Up {
+                        bound: Bound::Yes(_),
+                        ..
+                    }
+                ) {
+                    self.session_heard(at);
+                }
             }
         } else if let Head::Renewed(renewed) = head {
-            if matches!(bound, Bound::Yes(Renewal::Asked { request: asked, .. }) if asked == request)
+            if let Bound::Yes(Renewal::Asked { request: asked, at }) = bound
+                && asked == request
             {
+                if renewed.outcome.is_ok() {
+                    self.session_heard(at);
+                }
                 match renewed.outcome {
                     Err(refusal) if refusal.status == Status::SessionExpired => {
                         self.expire(&refusal, rng)

@@ -5,7 +5,7 @@
 //! final, but for "busy" and for bytes that were damaged on the way.
 //!
 //! A sync in the background falls on a block edge: a head's cut covers the rest of the block it ends in, and
-//! what a cut covers cannot be written again.
+//! what is written to that later costs more.
 use super::links::{Reached, Use};
 use super::meta_on_client::Ask;
 use super::write::{Identity, PIECE_COST};
@@ -14,6 +14,7 @@ use crate::block::{Sums, spans};
 use crate::buggify::{self, Site};
 use crate::ids::{ChunkId, ID_LIMIT, PieceNumber, WriteSeq};
 use crate::limits::Geometry;
+use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::client_chunk::{Durable, PieceDone, SyncChunk, SyncDone, WritePiece};
@@ -48,6 +49,8 @@ pub(super) enum Rule {
 pub(super) struct OpenChunk {
     index: u64,
     grant: Option<Grant>,
+    /// Whether others may have written it, and what they have is not known yet.
+    is_sought: bool,
     /// In order of their numbers, without a gap: first those on every replica, then those sent, then the rest.
     pieces: VecDeque<Piece>,
     done: usize,
@@ -57,7 +60,7 @@ pub(super) struct OpenChunk {
     /// Bytes sent since the last sync was begun.
     since_sync: usize,
     counted_to: PieceNumber,
-    /// Blocks written in part, and how far.
+    /// Blocks written in part where the chunk grew, and how far.
     partial: BTreeMap<usize, u32>,
     /// Where the last byte written ends, and bytes written in all.
     end: u64,
@@ -132,6 +135,7 @@ impl OpenChunk {
         Self {
             index,
             grant: None,
+            is_sought: false,
             pieces: VecDeque::new(),
             done: 0,
             sent: 0,
@@ -151,6 +155,13 @@ impl OpenChunk {
             trouble: None,
             resend_to: PieceNumber(0),
         }
+    }
+
+    /// One that others may have written.
+    pub(super) const fn sought(index: u64, now: Instant) -> Self {
+        let mut chunk = Self::new(index, now);
+        chunk.is_sought = true;
+        chunk
     }
 
     /// One that earlier sessions have written up to `len`, as the file's size says up to `least` at least: the next
@@ -201,8 +212,39 @@ impl OpenChunk {
         })
     }
 
-    pub(super) const fn end(&self) -> u64 {
-        self.end
+    /// As [`Self::taken_over`], of one that pieces wait for already: they come behind what was there.
+    pub(super) fn found(
+        &mut self,
+        least: u64,
+        now: Instant,
+        had: (Grant, u64),
+        who: &Identity,
+    ) -> Result<(), Failure> {
+        if self.grant.is_some() {
+            return Err(self.confused(who, "the meta server granted a chunk twice"));
+        }
+        let before = Self::taken_over((self.index, least), now, had, who)?;
+        let by = before.next.0 - self.first().0;
+        for piece in &mut self.pieces {
+            piece.number.0 += by;
+        }
+        let mut partial = before.partial;
+        partial.append(&mut self.partial);
+        *self = Self {
+            next: PieceNumber(self.next.0 + by),
+            pieces: core::mem::take(&mut self.pieces),
+            partial,
+            end: before.end.max(self.end),
+            filled: before.filled + self.filled,
+            released: self.released,
+            ..before
+        };
+        Ok(())
+    }
+
+    /// Whether it certainly ends before this.
+    pub(super) fn ends_before(&self, end: u64) -> bool {
+        (!self.is_sought || planted::is(Bug::SoughtChunkFilledOut)) && self.end < end
     }
     pub(super) const fn is_untouched(&self) -> bool {
         self.next.0 == 1
@@ -225,13 +267,9 @@ impl OpenChunk {
             synced,
         })
     }
-    /// As [`Self::synced`], once nothing more can be written to it.
-    pub(super) fn full_and_synced(&self, geometry: Geometry) -> Option<SyncedChunk> {
-        if self.is_full(geometry) && self.is_synced() && self.released == 0 {
-            self.synced()
-        } else {
-            None
-        }
+    /// Whether all of it was written, and is synced.
+    pub(super) fn is_full_and_synced(&self, geometry: Geometry) -> bool {
+        self.is_full(geometry) && self.is_synced() && self.released == 0
     }
     pub(super) const fn take_released(&mut self) -> usize {
         core::mem::replace(&mut self.released, 0)
@@ -254,9 +292,10 @@ impl OpenChunk {
             "a piece has bytes, and not too many"
         );
         for span in spans(geometry, offset, len) {
+            let grows = offset + span.at as u64 + u64::from(span.len) >= self.end;
             if span.from + span.len == geometry.block_bytes {
                 self.partial.remove(&span.block);
-            } else {
+            } else if grows {
                 self.partial.insert(span.block, span.from + span.len);
             }
         }
@@ -291,6 +330,7 @@ impl OpenChunk {
             });
         }
         self.progress = now;
+        self.is_sought = false;
         let Some(before) = self.grant.take() else {
             self.grant = Some(grant);
             return Ok(());
@@ -444,7 +484,9 @@ impl OpenChunk {
         if self.awaits_chain() {
             return;
         }
-        let Some(grant) = &self.grant else { return };
+        if self.grant.is_none() {
+            return;
+        }
         if let Line::Bad {
             until: rest @ Some(_),
             ..
@@ -455,23 +497,22 @@ impl OpenChunk {
             }
             *rest = None;
         }
+        if !reach.meta.may_write(now) {
+            // Another session may write the file by now: who is not heard by the meta server sends nothing.
+            if !self.pieces.is_empty() {
+                probe::hit(Probe::WriterOutOfLease);
+                let what = "the meta server was not heard of for as long as others may not write";
+                self.rewind(now, Refusal::new(Status::Busy, what), reach);
+            }
+            return;
+        }
+        let Some(grant) = &self.grant else { return };
         if !self.waits() {
             self.progress = now;
         }
         let head = (Use::Write, grant.chain[0].addr);
         let (chunk, version, session) = (grant.chunk, grant.version, who.session);
-        let block = u64::from(who.geometry.block_bytes);
         while let Some(piece) = self.pieces.get_mut(self.sent) {
-            // The cut of a sync under way may cover a later piece too, and with it the rest of its last block.
-            let ends_in_block = !(piece.offset + piece.bytes.len() as u64).is_multiple_of(block);
-            let is_later = self
-                .sync
-                .as_ref()
-                .is_some_and(|sync| sync.up_to < piece.number);
-            let again = piece.number <= self.resend_to;
-            if is_later && ends_in_block && rule != Rule::Covered && !again {
-                break;
-            }
             let ask = WritePiece {
                 chunk,
                 version,
@@ -766,8 +807,9 @@ impl OpenChunk {
             Rule::WindowFull => true,
             Rule::Covered => all_sent,
             Rule::AtBlockEdges => {
+                let is_filled = self.is_full(geometry) && self.synced_end < geometry.chunk_bytes();
                 let enough = self.since_sync >= reach.limits.sync_every_bytes
-                    || self.is_full(geometry)
+                    || is_filled
                     || (self.since_sync > 0 && buggify::is(Site::SyncEveryPiece));
                 all_sent && enough && self.partial.is_empty()
             }

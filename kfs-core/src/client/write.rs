@@ -48,15 +48,15 @@ pub(super) struct Writer {
     cutter: Cutter,
     /// Chunks that may still change.
     open: BTreeMap<u64, OpenChunk>,
-    /// Chunks that are full and synced, and whether a size report has named them.
-    full: BTreeMap<u64, (SyncedChunk, Named)>,
+    /// Chunks that are full and synced. They are open again as soon as something is written over in them.
+    full: BTreeMap<u64, OpenChunk>,
     /// Bytes of pieces that no sync covers yet, and of the cutter's tail.
     held: usize,
     /// Where the file ends, by what was written.
     end: u64,
     /// The size that the meta server knows.
     reported: u64,
-    /// What was there when it was opened ends here: nothing before it is written.
+    /// What was there when it was opened ends here: a chunk before it is taken over when it is first written to.
     begin: u64,
     /// Replicas of each chunk, if it was opened to be written further.
     replication: u8,
@@ -76,12 +76,6 @@ struct Report {
     /// Each chunk it names, by index, and what it says of it.
     chunks: Vec<(u64, Durable)>,
     writer: WriterStays,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Named {
-    Yes,
-    No,
 }
 
 /// A call in its turn.
@@ -241,8 +235,13 @@ impl Writer {
         let Some(chunk) = self.open.get_mut(&index) else {
             return Fate::Stays;
         };
+        let chunk_bytes = self.who.geometry.chunk_bytes();
         let granted = match outcome {
             Ok(Done::Granted(grant)) => chunk.granted(now, grant, &self.who),
+            Ok(Done::TakenOver { grant, len }) => {
+                let least = self.reported.saturating_sub(index * chunk_bytes);
+                chunk.found(least.min(chunk_bytes), now, (grant, len), &self.who)
+            }
             Ok(other) => Err(Failure {
                 status: Status::Protocol,
                 what: format!("the meta server answered {other:?} where a chunk was asked for"),
@@ -320,9 +319,8 @@ impl Writer {
                 assert!(self.reported <= report.size, "a size never falls");
                 self.reported = report.size;
                 for (index, durable) in &report.chunks {
-                    if let Some((_, named)) = self.full.get_mut(index) {
-                        *named = Named::Yes;
-                    } else if let Some(chunk) = self.open.get_mut(index) {
+                    let full = self.full.get_mut(index);
+                    if let Some(chunk) = full.or_else(|| self.open.get_mut(index)) {
                         chunk.named = Some(*durable);
                     }
                 }
@@ -522,7 +520,7 @@ impl Writer {
         let short: Vec<u64> = self
             .open
             .range(..last)
-            .filter(|(_, chunk)| chunk.end() < chunk_bytes)
+            .filter(|(_, chunk)| chunk.ends_before(chunk_bytes))
             .map(|(index, _)| *index)
             .collect();
         for index in short {
@@ -553,22 +551,18 @@ impl Writer {
             end <= geometry.chunk_bytes(),
             "a piece never crosses the edge of its chunk"
         );
-        if self.full.contains_key(&index) || at < self.begin {
-            let what = format!(
-                "bytes at {at} of {} were written before and cannot be written again",
-                self.who.name
-            );
-            return Err(Failure {
-                status: Status::Overwrite,
-                what,
-            });
+        if let Some(chunk) = self.full.remove(&index) {
+            probe::hit(Probe::ChunkOpenAgain);
+            self.open.insert(index, chunk);
         }
         self.want(now, index, reach);
         let chunk = self.open.get_mut(&index).expect("it was just wanted");
         chunk.put(within, piece, geometry);
         self.held += PIECE_COST;
         let ahead = (4 * u64::from(geometry.piece_bytes)).min(geometry.chunk_bytes() / 2);
-        if end + ahead >= geometry.chunk_bytes() && end < geometry.chunk_bytes() {
+        // One that is there already is not raised before it is written to.
+        let is_new = (index + 1) * geometry.chunk_bytes() >= self.begin;
+        if end + ahead >= geometry.chunk_bytes() && end < geometry.chunk_bytes() && is_new {
             self.want(now, index + 1, reach);
         }
         Ok(())
@@ -576,11 +570,16 @@ impl Writer {
 
     fn want(&mut self, now: Instant, index: u64, reach: &mut Reach) {
         if !self.full.contains_key(&index) && !self.open.contains_key(&index) {
-            self.open.insert(index, OpenChunk::new(index, now));
-            let op = MutateOp::Allocate {
-                file: self.who.file,
-                index,
+            let file = self.who.file;
+            let (chunk, op) = if index * self.who.geometry.chunk_bytes() < self.begin {
+                probe::hit(Probe::ChunkTakenOverLate);
+                let op = MutateOp::TakeOver { file, index };
+                (OpenChunk::sought(index, now), op)
+            } else {
+                let op = MutateOp::Allocate { file, index };
+                (OpenChunk::new(index, now), op)
             };
+            self.open.insert(index, chunk);
             let asker = Asker::Allocate {
                 handle: self.who.handle,
                 index,
@@ -604,14 +603,13 @@ impl Writer {
             };
             chunk.send(now, rule, &self.who, reach);
             syncing |= chunk.is_syncing();
-            if let Some(synced) = chunk.full_and_synced(self.who.geometry) {
-                settled.push((*index, synced, chunk.named == Some(synced.synced)));
+            if chunk.is_full_and_synced(self.who.geometry) {
+                settled.push(*index);
             }
         }
-        for (index, synced, named) in settled {
-            self.open.remove(&index);
-            self.full
-                .insert(index, (synced, if named { Named::Yes } else { Named::No }));
+        for index in settled {
+            let chunk = self.open.remove(&index).expect("it was just found");
+            self.full.insert(index, chunk);
         }
     }
 
@@ -690,24 +688,20 @@ impl Writer {
     /// What a size report would have to name, in order: chunks never named, or synced further since.
     fn unreported(&self, last: Option<u64>) -> Vec<SyncedChunk> {
         let Some(last) = last else { return Vec::new() };
-        let full = self
-            .full
-            .range(..=last)
-            .filter(|(_, (_, named))| *named == Named::No)
-            .map(|(_, (synced, _))| *synced);
-        let open = self.open.range(..=last).filter_map(|(_, chunk)| {
-            chunk
-                .synced()
-                .filter(|synced| chunk.named != Some(synced.synced))
-        });
-        let mut chunks: Vec<SyncedChunk> = full.chain(open).collect();
+        let all = self.full.range(..=last).chain(self.open.range(..=last));
+        let mut chunks: Vec<SyncedChunk> = all
+            .filter_map(|(_, chunk)| {
+                let synced = chunk.synced()?;
+                (chunk.named != Some(synced.synced)).then_some(synced)
+            })
+            .collect();
         chunks.sort_by_key(|chunk| chunk.index);
         chunks
     }
 
     fn synced(&self, index: u64) -> Option<SyncedChunk> {
-        let full = self.full.get(&index).map(|(synced, _)| *synced);
-        full.or_else(|| self.open.get(&index)?.synced())
+        let chunk = self.full.get(&index).or_else(|| self.open.get(&index))?;
+        chunk.synced()
     }
 }
 

@@ -328,6 +328,8 @@ enum Happening {
 pub struct Rules {
     /// Disk operations, by server and description, that wait until they are let go.
     pub hold_disk: Vec<(usize, String)>,
+    /// After so many more disk operations of any server the next ones wait.
+    pub hold_disk_after: Option<usize>,
     /// Disk operations, by server and description, that are carried out at once, and whose end is heard of when they
     /// are let go.
     pub late_disk: Vec<(usize, String)>,
@@ -373,6 +375,7 @@ pub struct World {
     pub rules: Rules,
     pub mono: Duration,
     pub limits: Limits,
+    pub geometry: Geometry,
     /// Bytes a second that servers which are started read by themselves.
     pub scrub_rate: u64,
     /// What reached clients: server, link, message.
@@ -410,6 +413,7 @@ impl World {
             rules: Rules::default(),
             mono: Duration::from_secs(1_000),
             limits,
+            geometry: GEOMETRY,
             scrub_rate: 0,
             inbox: Vec::new(),
             trace: Vec::new(),
@@ -439,7 +443,15 @@ impl World {
     }
     /// A world whose servers are up.
     pub fn up(servers: usize) -> Self {
+        Self::up_with(servers, GEOMETRY)
+    }
+    /// As [`Self::up`], with blocks and chunks of other sizes.
+    pub fn up_with(servers: usize, geometry: Geometry) -> Self {
         let mut world = Self::new(servers);
+        world.geometry = geometry;
+        for server in 0..servers {
+            world.servers[server].machine = world.machine(server, 1);
+        }
         for server in 0..servers {
             world.start(server);
         }
@@ -457,7 +469,7 @@ impl World {
     fn machine(&self, server: usize, life: u64) -> Chunk {
         Chunk::new(Config {
             seed: 100 * life + server as u64,
-            geometry: GEOMETRY,
+            geometry: self.geometry,
             limits: self.limits,
             meta: meta_addr(),
             listen: server_addr(server),
@@ -676,7 +688,15 @@ impl World {
                 let behind = !matches!(op, DiskOp::Read { .. }) && self.held.iter().any(|(_, happening)| {
                     matches!(happening, Happening::Disk { server: at, op: before, .. } if *at == server && file(before).is_some() && file(before) == file(&op))
                 });
-                if behind || self.rules.hold_disk.iter().any(held) {
+                let after = match &mut self.rules.hold_disk_after {
+                    Some(0) => true,
+                    Some(more) => {
+                        *more -= 1;
+                        false
+                    }
+                    None => false,
+                };
+                if after || behind || self.rules.hold_disk.iter().any(held) {
                     self.held.push((
                         what,
                         Happening::Disk {
@@ -1010,7 +1030,7 @@ impl World {
             session: SESSION,
             piece: PieceNumber(piece),
             offset,
-            sums: Sums::of(GEOMETRY, offset, body),
+            sums: Sums::of(self.geometry, offset, body),
         };
         Msg::with_body(self.pieces, head, body.clone())
     }
@@ -1124,7 +1144,7 @@ impl World {
         match &msg.head {
             Head::RangeRead(RangeRead { outcome: Ok(sums) }) => {
                 assert!(
-                    sums.match_bytes(GEOMETRY, offset, &msg.body),
+                    sums.match_bytes(self.geometry, offset, &msg.body),
                     "sums match what was sent"
                 );
                 Ok(msg.body.clone())
@@ -1147,7 +1167,7 @@ impl World {
         Header::choose(
             &file[..usize::try_from(HEADER_BYTES).unwrap()],
             name(chunk),
-            GEOMETRY,
+            self.geometry,
         )
         .unwrap()
     }
@@ -1159,7 +1179,7 @@ impl World {
             .into_iter()
             .filter_map(|slot| {
                 let bytes = file[slot.offset()..].first_chunk::<SLOT_BYTES>().unwrap();
-                Header::decode(bytes, slot, GEOMETRY).ok()
+                Header::decode(bytes, slot, self.geometry).ok()
             })
             .collect()
     }

@@ -342,25 +342,77 @@ fn a_chunk_that_was_synced_full_and_not_reported_so_is_left_as_it_is() {
 }
 
 #[test]
-fn nothing_before_the_end_is_written_again() {
-    // Before the chunk that was taken over, in it, and in what was synced and not reported.
-    for at in [0, 4_999, 5_000, 7_299, 7_799] {
-        let (mut rig, meta, handle) = taken_over(7_300, 2_800);
-        write(&mut rig, handle, at, 1);
-        // It may have been told so before.
-        rig.events.clear();
-        let sync = rig.call(Call::Sync(handle));
-        let failure = rig.failed(sync);
-        assert_eq!(failure.status, Status::Overwrite, "{at}: {failure}");
-        let close = rig.call(Call::Close(handle));
-        assert_eq!(rig.failed(close), failure);
-        let_go(&mut rig, meta, 7_300);
-    }
-    let (mut rig, meta) = Rig::in_session_with(wide());
-    let id = reopened(&mut rig, meta, CHUNK);
-    let (handle, _) = opened(&mut rig, id);
-    let written = write(&mut rig, handle, 4_999, 2);
-    assert_eq!(rig.failed(written).status, Status::Overwrite);
+fn a_chunk_that_was_there_before_is_taken_over_when_it_is_first_written_to_and_once() {
+    let (mut rig, meta, handle) = taken_over(7_300, 2_800);
+    write(&mut rig, handle, 4_000, 500);
+    write(&mut rig, handle, 100, 10);
+    rig.events.clear();
+    let sync = rig.call(Call::Sync(handle));
+    let (request, _) = asked_to_take_over(&mut rig, meta, 0);
+    assert_eq!(rig.sent_to_heads().len(), 0, "nobody takes it yet");
+    rig.mutated(meta, request, Ok(taken(0, CHUNK)));
+    rig.chunkserver_up(1);
+    let sent = rig.sent_to_heads();
+    let pieces = [
+        (0, RAISED + 1, 4_000, 500),
+        (0, RAISED + 2, 100, 10),
+        (0, RAISED + 2, 0, 0),
+    ];
+    assert_eq!(briefs(&sent), pieces);
+    ack(&mut rig, &sent, &[(0, durable(CHUNK, 2))]);
+    let (request, size, named, _) = size_report(&mut rig, meta);
+    // The last one has more than was reported of it, as its takeover has shown.
+    let all = [basis(0, durable(CHUNK, 2)), basis(1, durable(2_800, 0))];
+    assert_eq!((size, named), (7_800, all.to_vec()));
+    rig.mutated(meta, request, Ok(Done::Ok));
+    rig.done(sync);
+    // It is full and synced; written to again, it is asked for no more.
+    write(&mut rig, handle, 0, 5);
+    let sync = rig.call(Call::Sync(handle));
+    rig.events.clear();
+    let sent = rig.sent_to_heads();
+    assert_eq!(
+        briefs(&sent),
+        [(0, RAISED + 3, 0, 5), (0, RAISED + 3, 0, 0)]
+    );
+    ack(&mut rig, &sent, &[(0, durable(CHUNK, 3))]);
+    let (request, size, named, _) = size_report(&mut rig, meta);
+    let both = [basis(0, durable(CHUNK, 3)), basis(1, durable(2_800, 0))];
+    assert_eq!((size, named), (7_800, both.to_vec()));
+    rig.mutated(meta, request, Ok(Done::Ok));
+    rig.done(sync);
+}
+
+#[test]
+fn a_chunk_that_was_there_before_and_cannot_be_taken_over_fails_the_file_by_name() {
+    let (mut rig, meta, handle) = taken_over(7_300, 2_800);
+    write(&mut rig, handle, 4_000, 500);
+    rig.events.clear();
+    let sync = rig.call(Call::Sync(handle));
+    let (request, _) = asked_to_take_over(&mut rig, meta, 0);
+    rig.mutated(meta, request, Err(refusal(Status::NoServers)));
+    let failure = rig.failed(sync);
+    assert_eq!(failure.status, Status::NoServers);
+    assert!(failure.what.contains("no chunk 0 for /f"), "{failure}");
+    let close = rig.call(Call::Close(handle));
+    assert_eq!(rig.failed(close), failure);
+    let_go(&mut rig, meta, 7_300);
+}
+
+#[test]
+fn a_hole_as_large_as_a_chunk_is_filled_by_a_new_one() {
+    let (mut rig, meta, handle) = taken_over(7_300, 2_800);
+    write(&mut rig, handle, 4_000, 500);
+    rig.events.clear();
+    let sync = rig.call(Call::Sync(handle));
+    let (request, _) = asked_to_take_over(&mut rig, meta, 0);
+    rig.mutated(meta, request, Ok(Done::Granted(grant(0, 0))));
+    rig.chunkserver_up(1);
+    let sent = rig.sent_to_heads();
+    // A chunk before the last one has its full length, or it would not be read to its end.
+    let pieces = [(0, 1, 4_000, 500), (0, 2, 4_999, 1), (0, 2, 0, 0)];
+    assert_eq!(briefs(&sent), pieces);
+    let _ = sync;
 }
 
 #[test]

@@ -90,6 +90,22 @@ fn one_piece(limits: Limits) -> (Rig, LinkId, Handle, LinkId) {
 }
 
 #[test]
+fn who_is_not_heard_by_the_meta_server_sends_nothing_to_chunkservers() {
+    // A session may be idle for 120 s. The meta server says nothing after this time.
+    for (silent, sends) in [(85, true), (95, false)] {
+        let (mut rig, _, handle, head) = one_piece(wide());
+        let sent = rig.sent_to_heads();
+        ack(&mut rig, &sent, &[(0, 2_000)]);
+        rig.close(head);
+        rig.pass(Duration::from_secs(silent));
+        rig.dials.clear();
+        write(&mut rig, handle, 100, 3_000);
+        let dialed = rig.dials.iter().any(|(_, addr)| *addr == place(1).addr);
+        assert_eq!(dialed, sends, "after {silent} s");
+    }
+}
+
+#[test]
 fn pieces_never_cross_chunk_edges_and_carry_their_sums() {
     let (mut rig, meta, handle) = Rig::writing(wide());
     let id = write(&mut rig, handle, 500, 11_000);
@@ -213,22 +229,6 @@ fn background_syncs_fall_on_block_edges() {
         briefs(&rig.sent_to_heads()),
         [(0, 4, 2_700, 300), (0, 5, 3_100, 900), (0, 5, 0, 0)]
     );
-}
-
-#[test]
-fn a_piece_that_ends_within_a_block_waits_for_a_cut_that_is_being_taken() {
-    let (mut rig, _, handle, _) = one_piece(Limits {
-        sync_every_bytes: 500,
-        ..wide()
-    });
-    let sent = rig.sent_to_heads();
-    write(&mut rig, handle, 2_000, 700);
-    write(&mut rig, handle, 3_000, 100);
-    rig.sends
-        .retain(|(_, msg)| !matches!(msg.head, Head::Mutate(_)));
-    rig.quiet_sends();
-    ack(&mut rig, &sent, &[(0, 2_000)]);
-    assert_eq!(briefs(&rig.sent_to_heads()), [(0, 2, 2_000, 700)]);
 }
 
 #[test]
@@ -695,7 +695,7 @@ fn a_report_of_an_earlier_chunk_names_the_last_one_again() {
 }
 
 #[test]
-fn bytes_of_a_full_chunk_cannot_be_written_again() {
+fn bytes_of_a_full_chunk_are_written_over_in_its_chain() {
     let (mut rig, meta, handle) = Rig::writing(wide());
     write(&mut rig, handle, 0, 5_000);
     rig.events.clear();
@@ -704,8 +704,17 @@ fn bytes_of_a_full_chunk_cannot_be_written_again() {
     rig.chunkserver_up(1);
     let sent = rig.sent_to_heads();
     ack(&mut rig, &sent, &[(0, 5_000)]);
-    let id = write(&mut rig, handle, 0, 2_000);
-    assert_eq!(rig.failed(id).status, Status::Overwrite);
+    write(&mut rig, handle, 100, 2_000);
+    rig.events.clear();
+    let sync = rig.call(Call::Sync(handle));
+    let sent = rig.sent_to_heads();
+    let pieces = [(0, 4, 100, 1_900), (0, 5, 2_000, 100), (0, 5, 0, 0)];
+    assert_eq!(briefs(&sent), pieces, "and its sync");
+    ack(&mut rig, &sent, &[(0, 5_000)]);
+    let (request, size, ..) = size_report(&mut rig, meta);
+    assert_eq!(size, 5_000);
+    rig.mutated(meta, request, Ok(Done::Ok));
+    rig.done(sync);
 }
 
 #[test]

@@ -502,19 +502,20 @@ impl Actor {
         let call = match job {
             _ if failed.is_some() => None,
             Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } => {
-                fill.get(step).and_then(|step| match *step {
-                    Fill::Bytes { at, len } => {
-                        let at = self.begin + at;
-                        Some(write(at, author.bytes(at, len)))
+                fill.get(step).map(|done| match *done {
+                    // Nothing is there that could be written over: then nothing is written.
+                    Fill::Bytes { .. } | Fill::Over { .. } | Fill::Idle { .. } => {
+                        let what = Fill::write(self.begin, fill, step, author);
+                        let (at, bytes) = what.unwrap_or_default();
+                        write(at, bytes)
                     }
-                    Fill::Sync => Some(Call::Sync(handle)),
-                    Fill::Idle { .. } => None,
+                    Fill::Sync => Call::Sync(handle),
                 })
             }
             Job::Overwrite { synced, from, .. } => match (step, synced) {
                 (0, _) => Some(write(0, author.bytes(0, 100))),
                 (1, true) => Some(Call::Sync(handle)),
-                (1, false) | (2, true) => Some(write(*from, author.second_stamp().fill(*from, 50))),
+                (1, false) | (2, true) => Some(write(*from, author.over_stamp(1).fill(*from, 50))),
                 _ => None,
             },
             _ => None,

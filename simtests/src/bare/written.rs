@@ -254,7 +254,7 @@ impl Written {
             cluster: self.cluster(),
             wseq: WriteSeq(1),
             pieces: Vec::new(),
-            redo: None,
+            redo: Vec::new(),
         };
         let header_bytes = usize::try_from(HEADER_BYTES).expect("a header is small");
         let mut out = header.encode();

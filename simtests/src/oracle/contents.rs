@@ -28,8 +28,6 @@ pub struct Written {
     closed: Option<Tick>,
     /// Which of those who wrote it one after another writes it now.
     tenure: Tenure,
-    /// Where it ended when that one opened it: nothing before is written.
-    begin: u64,
 }
 
 /// Counts those who write a file, one after another, from 0.
@@ -43,7 +41,7 @@ struct Write {
     data: Bytes,
     /// When a sync or a close that covers it was acked.
     synced: Option<Tick>,
-    /// It touches bytes of an earlier write, and must have no effect.
+    /// Another wrote the file by then, so it must have no effect.
     refused: bool,
     /// Nothing of it is there from here on: another has gone on writing the file there.
     limit: u64,
@@ -106,7 +104,6 @@ impl Contents {
             write.limit = write.limit.min(end);
         }
         written.tenure += 1;
-        written.begin = end;
         written.closed = None;
         Ok(written.tenure)
     }
@@ -120,12 +117,8 @@ impl Contents {
         data: Bytes,
     ) {
         let written = self.files.entry(file).or_default();
-        let end = offset + data.len() as u64;
-        let overlaps = |other: &Write| !other.refused && other.offset < end && offset < other.end();
         // Who writes it no more has no effect on it.
-        let refused = tenure < written.tenure
-            || offset < written.begin
-            || written.writes.iter().any(overlaps);
+        let refused = tenure < written.tenure;
         written.writes.push(Write {
             tenure,
             called,
@@ -135,6 +128,14 @@ impl Contents {
             refused,
             limit: u64::MAX,
         });
+    }
+
+    /// Whether a byte of the file was written more than once.
+    #[must_use]
+    pub fn is_written_over(&self, file: FileId) -> bool {
+        let writes = self.files.get(&file).map_or(&[][..], |file| &file.writes);
+        let mut pairs = writes.iter().enumerate();
+        pairs.any(|(nth, one)| writes[..nth].iter().any(|other| one.meets(other)))
     }
 
     /// A sync or a close that was called at `called` is acked.
@@ -159,7 +160,7 @@ impl Contents {
                     "O2",
                     "D2",
                     format!(
-                        "file {file}: a sync was acked though a write at {} of bytes that were written before cannot be done",
+                        "file {file}: a sync was acked though a write at {} came when another wrote the file",
                         write.offset
                     ),
                 ));
@@ -246,9 +247,9 @@ impl Contents {
         }
         let nothing = Written::default();
         let written = self.files.get(&seen.file).unwrap_or(&nothing);
-        // What must be there, and what may be there beside zeros.
+        // What a sync covered last, and what was written after that: one of these is there.
         let mut certain = vec![0_u8; seen.bytes.len()];
-        let mut unsure: Vec<Option<u8>> = vec![None; seen.bytes.len()];
+        let mut unsure: Vec<Vec<u8>> = vec![Vec::new(); seen.bytes.len()];
         for write in &written.writes {
             if write.refused || write.called > seen.came {
                 continue;
@@ -259,14 +260,15 @@ impl Contents {
                 let (here, there) = (at_usize(at - seen.offset), at_usize(at - write.offset));
                 if write.synced.is_some_and(|synced| synced < seen.asked) {
                     certain[here] = write.data[there];
+                    unsure[here].clear();
                 } else {
-                    unsure[here] = Some(write.data[there]);
+                    unsure[here].push(write.data[there]);
                 }
             }
         }
         let wrong = (0..seen.bytes.len()).find(|at| {
             let found = seen.bytes[*at];
-            let due = found == certain[*at] || Some(found) == unsure[*at];
+            let due = found == certain[*at] || unsure[*at].contains(&found);
             let was = || self.log_hurt && written.ever_had(seen.offset + *at as u64, found);
             !(due || was())
         });
@@ -344,6 +346,10 @@ impl Write {
     /// Where what there may be of it ends.
     fn end(&self) -> u64 {
         (self.offset + self.data.len() as u64).min(self.limit)
+    }
+    fn meets(&self, other: &Self) -> bool {
+        let end = |write: &Self| write.offset + write.data.len() as u64;
+        self.offset < end(other) && other.offset < end(self)
     }
     fn covers(&self, at: u64) -> bool {
         (self.offset..self.offset + self.data.len() as u64).contains(&at)
@@ -445,10 +451,33 @@ mod tests {
     }
 
     #[test]
-    fn an_overwrite_that_is_acked_is_seen() {
+    fn of_what_was_written_over_what_was_before_the_last_sync_is_never_there_again() {
         let mut contents = contents();
-        contents.write_called((FILE, 0), 8, 50, stamp(3).fill(50, 10));
-        assert!(contents.acked((FILE, 0), 9, 10, Last::Closed).is_err());
+        let over = |operation| stamp(operation).fill(50, 20);
+        contents.write_called((FILE, 0), 8, 50, over(3));
+        contents.write_called((FILE, 0), 9, 50, over(4));
+        let holds = |contents: &mut Contents, operation, asked| {
+            let mut bytes = stamp(1).fill(0, 100).to_vec();
+            bytes[50..70].copy_from_slice(&over(operation));
+            contents.check(&Seen {
+                size: 100,
+                ..seen(&bytes, asked)
+            })
+        };
+        for operation in [1, 3, 4] {
+            assert_eq!(holds(&mut contents, operation, 9), Ok(()));
+        }
+        contents.acked((FILE, 0), 10, 11, Last::Synced).unwrap();
+        contents.write_called((FILE, 0), 12, 50, over(5));
+        for (operation, due) in [(1, false), (3, false), (4, true), (5, true)] {
+            let held = holds(&mut contents, operation, 13);
+            assert_eq!(held.is_ok(), due, "operation {operation}: {held:?}");
+        }
+        assert_eq!(
+            holds(&mut contents, 3, 10),
+            Ok(()),
+            "asked for before the ack"
+        );
     }
 
     #[test]

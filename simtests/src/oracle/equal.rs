@@ -84,6 +84,7 @@ pub fn check(
     shelves: &[Shelf<'_>],
     geometry: Geometry,
     closed: impl Fn(FileId) -> Closed,
+    over: impl Fn(FileId) -> bool,
     hurt: impl Fn(&str, &str) -> bool,
 ) -> Result<Compared, Violation> {
     let block_bytes = geometry.block_bytes as usize;
@@ -142,9 +143,13 @@ pub fn check(
                     let good = short.slot.has_all(log) && long.slot.has_all(log);
                     Some(if good { log.len } else { 0 })
                 };
-                if let Some(what) =
-                    difference.or_else(|| not_its_beginning(short, long, block_bytes, limit))
-                {
+                let bytes = if over(name.0) {
+                    Earlier::WrittenOver
+                } else {
+                    Earlier::Kept
+                };
+                let shorter = || not_its_beginning(short, long, block_bytes, (limit, bytes));
+                if let Some(what) = difference.or_else(shorter) {
                     return Err(Violation::new(
                         "O4",
                         "D2",
@@ -320,12 +325,21 @@ fn holds_other(left: &Slot, right: &Slot, block_bytes: usize) -> Option<String> 
     )
 }
 
+/// What becomes of bytes that a replica with fewer writes has, in one with more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Earlier {
+    /// They are there.
+    Kept,
+    /// Some were written over: whether each is right is for the contents to say.
+    WrittenOver,
+}
+
 /// Bytes are compared too: two blocks may have one sum. With a limit only those before it.
 fn not_its_beginning(
     short: &Copy<'_>,
     long: &Copy<'_>,
     block_bytes: usize,
-    limit: Option<u64>,
+    (limit, bytes): (Option<u64>, Earlier),
 ) -> Option<String> {
     if short.slot.len > long.slot.len && limit.is_none() {
         let (less, more) = (short.slot.wseq, long.slot.wseq);
@@ -333,6 +347,9 @@ fn not_its_beginning(
             "are {} bytes at write {less}, and {} at write {more}",
             short.slot.len, long.slot.len
         ));
+    }
+    if bytes == Earlier::WrittenOver {
+        return None;
     }
     short.slot.blocks().find_map(|block| {
         let (one, other) = (
@@ -406,7 +423,7 @@ pub(super) mod tests {
                 last: PieceNumber(wseq),
                 append_offset: 0,
             }],
-            redo: None,
+            redo: Vec::new(),
         };
         let mut file = vec![0; 16_384];
         let slot = header.encode();
@@ -469,6 +486,7 @@ pub(super) mod tests {
             &[shelf(0, "one"), shelf(1, "two")],
             GEOMETRY,
             |_| closed,
+            |_| false,
             |_, _| false,
         )
     }

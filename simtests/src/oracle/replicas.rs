@@ -120,8 +120,8 @@ pub(super) struct Slot {
     pub(super) wseq: u64,
     /// Session, last piece, append offset.
     pub(super) pieces: Vec<(u64, u64, u32)>,
-    /// Number and CRC of the page that stands behind the data too.
-    redo: Option<(u32, u32)>,
+    /// Numbers of the first page, pages and CRC of what stands behind the data too.
+    redo: Vec<(u32, u32, u32)>,
 }
 
 /// A block of a chunk file at rest.
@@ -142,25 +142,31 @@ impl Slot {
             .filter_map(|(nth, slot)| Self::read(slot?, nth as u64));
         valid.max_by_key(|slot| slot.generation)
     }
-    /// The file as a chunkserver has it after its start: the redo page is in its place.
+    /// The file as a chunkserver has it after its start: the redo runs are in their places.
     pub(super) fn redone(&self, file: Bytes, geometry: Geometry) -> Bytes {
-        let Some((page, crc)) = self.redo else {
+        if self.redo.is_empty() {
             return file;
-        };
-        let page_bytes = u64::from(geometry.block_bytes.min(4_096));
-        let at = u64::from(page) * page_bytes;
-        let len = self.len.saturating_sub(at).min(page_bytes);
-        let kept = DATA_AT as u64 + geometry.chunk_bytes() + self.generation % 2 * 4_096;
-        let [at, len, kept] =
-            [at, len, kept].map(|n| usize::try_from(n).expect("chunks fit in memory"));
-        match file.get(kept..kept + len) {
-            Some(whole) if crc32fast::hash(whole) == crc => {
-                let mut redone = file.to_vec();
-                redone[DATA_AT + at..DATA_AT + at + len].copy_from_slice(whole);
-                Bytes::from(redone)
-            }
-            _ => file,
         }
+        let mut redone = file.to_vec();
+        let page_bytes = u64::from(geometry.block_bytes.min(4_096));
+        let apart = u64::from(geometry.block_bytes.max(4_096));
+        for (nth, (page, pages, crc)) in (0_u64..).zip(&self.redo) {
+            let at = u64::from(*page) * page_bytes;
+            let len = self
+                .len
+                .saturating_sub(at)
+                .min(u64::from(*pages) * page_bytes);
+            let before = apart * (2 * nth + self.generation % 2);
+            let kept = DATA_AT as u64 + geometry.chunk_bytes() + before;
+            let [at, len, kept] =
+                [at, len, kept].map(|n| usize::try_from(n).expect("chunks fit in memory"));
+            if let Some(whole) = file.get(kept..kept + len)
+                && crc32fast::hash(whole) == *crc
+            {
+                redone[DATA_AT + at..DATA_AT + at + len].copy_from_slice(whole);
+            }
+        }
+        Bytes::from(redone)
     }
     /// Whether nothing is missing of what the log says is synced.
     pub(super) const fn has_all(&self, log: Durable) -> bool {
@@ -216,7 +222,7 @@ impl Slot {
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let generation = u64_at(4_416);
         let valid = u32_at(0) == 0xCAFE_CAFE
-            && [1, 2].contains(&u32_at(4))
+            && [1, 3].contains(&u32_at(4))
             && u64_at(4_400) == u64::from(adler2::adler32_slice(&bytes[..4_400]))
             && bytes[4_408..4_416] == *b"KFSRUST1"
             && generation % 2 == nth
@@ -234,7 +240,14 @@ impl Slot {
                 .map(|nth| 4_600 + 24 * nth)
                 .map(|at| (u64_at(at), u64_at(at + 8), u32_at(at + 16)))
                 .collect(),
-            redo: (u32_at(4) == 2).then(|| (u32_at(4_588).saturating_sub(1), u32_at(4_592))),
+            redo: (0..if u32_at(4) == 3 {
+                u32_at(4_588).min(64)
+            } else {
+                0
+            })
+                .map(|nth| 7_672 + 8 * nth as usize)
+                .map(|at| (u32_at(at) & 0xff_ffff, u32_at(at) >> 24, u32_at(at + 4)))
+                .collect(),
         })
     }
 }

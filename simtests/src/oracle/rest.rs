@@ -75,7 +75,8 @@ pub fn check(at: AtRest<'_>, record: &Record) -> Result<Judged, Violation> {
             Closed::Abandoned
         }
     };
-    let compared = equal::check(&logged, &shelves, at.geometry, how, |server, _| {
+    let over = |file| record.contents.is_written_over(file);
+    let compared = equal::check(&logged, &shelves, at.geometry, how, over, |server, _| {
         at.hurt.contains(server)
     });
     if let Some(compared) = verdicts.hear(compared) {

@@ -143,9 +143,8 @@ impl Actor {
                 if *synced {
                     writer.sync().await?;
                 }
-                let again = author.second_stamp().fill(*from, 50);
+                let again = author.over_stamp(1).fill(*from, 50);
                 let wrote = writer.write_at(*from, again).await;
-                // An error is due by the next sync at the latest.
                 let closed = writer.close().await;
                 wrote.and(closed)
             }
@@ -259,11 +258,12 @@ impl Actor {
 
 /// Steps count from `begin`.
 async fn fill_in(writer: &mut Writer, author: Author, begin: u64, fill: &[Fill]) -> Step {
-    for step in fill {
+    for (nth, step) in fill.iter().enumerate() {
         match *step {
-            Fill::Bytes { at, len } => {
-                let at = begin + at;
-                writer.write_at(at, author.bytes(at, len)).await?;
+            Fill::Bytes { .. } | Fill::Over { .. } => {
+                if let Some((at, bytes)) = Fill::write(begin, fill, nth, author) {
+                    writer.write_at(at, bytes).await?;
+                }
             }
             Fill::Sync => writer.sync().await?,
             Fill::Idle { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,

@@ -53,7 +53,7 @@ pub enum Job {
         /// What is done then.
         end: End,
     },
-    /// Bytes that were written are written again, which must be refused.
+    /// Bytes that were written are written over.
     Overwrite {
         /// Of a new file.
         name: String,
@@ -149,6 +149,15 @@ pub enum Fill {
         /// In bytes.
         len: u64,
     },
+    /// Bytes that are there are written over: where, in thousandths of what the file has by then.
+    Over {
+        /// Below 1000.
+        permille: u64,
+        /// In bytes.
+        len: u64,
+        /// The how manieth of its job, from 1: what is written differs.
+        round: u32,
+    },
     /// All that was written is synced.
     Sync,
     /// The file stays open, and nothing is done for so many milliseconds.
@@ -156,6 +165,37 @@ pub enum Fill {
         /// How long.
         ms: u64,
     },
+}
+
+impl Fill {
+    /// Where a file ends that ended at `begin`, after these steps, which count from there.
+    #[must_use]
+    pub fn end(begin: u64, done: &[Self]) -> u64 {
+        let ends = done.iter().map(|step| match step {
+            Self::Bytes { at, len } => begin + at + len,
+            Self::Over { .. } | Self::Sync | Self::Idle { .. } => begin,
+        });
+        ends.max().unwrap_or(begin)
+    }
+    /// What a step writes, if it does, and where, in a file that ended at `begin` before the first one.
+    #[must_use]
+    pub fn write(begin: u64, steps: &[Self], nth: usize, author: Author) -> Option<(u64, Bytes)> {
+        match steps[nth] {
+            Self::Bytes { at, len } => Some((begin + at, author.bytes(begin + at, len))),
+            Self::Over {
+                permille,
+                len,
+                round,
+            } => {
+                let end = Self::end(begin, &steps[..nth]);
+                let at = end * permille / 1_000;
+                let len = len.min(end - at);
+                let len = usize::try_from(len).expect("simulated files fit in memory");
+                (len > 0).then(|| (at, author.over_stamp(round).fill(at, len)))
+            }
+            Self::Sync | Self::Idle { .. } => None,
+        }
+    }
 }
 
 /// How a file that was written is let go of.
@@ -210,7 +250,7 @@ pub struct Mix {
     pub read: u64,
     /// Names are made, moved, removed, listed.
     pub names: u64,
-    /// Bytes that were written are written again, which must be refused.
+    /// Bytes that were written are written over.
     pub overwrite: u64,
 }
 
@@ -237,11 +277,12 @@ impl Author {
     }
     /// What the job writes over it.
     #[must_use]
-    pub fn second_stamp(self) -> Stamp {
+    pub fn over_stamp(self, round: u32) -> Stamp {
+        assert!(self.job < 400 && round < 60, "operations have 16 bits");
         Stamp {
             salt: self.salt,
             client: self.actor,
-            operation: 2 * self.job + 2,
+            operation: 2 * self.job + 2 + 1_000 * round,
         }
     }
     /// These bytes of what the job writes.
@@ -320,7 +361,7 @@ impl Drawing {
             } else {
                 RenameMode::NoReplace
             },
-            fill: self.fill(),
+            fill: self.filled(),
         }
     }
 
@@ -340,9 +381,36 @@ impl Drawing {
         let (end, failed) = (end(90), end(50));
         Job::Write {
             name,
-            fill: self.fill(),
+            fill: self.filled(),
             end,
             failed,
+        }
+    }
+
+    fn filled(&mut self) -> Vec<Fill> {
+        let mut fill = self.fill();
+        self.write_over(&mut fill);
+        fill
+    }
+
+    /// Some bytes are written over, of those that are there by then.
+    fn write_over(&mut self, fill: &mut Vec<Fill>) {
+        if fill.is_empty() || !self.draws.percent(35) {
+            return;
+        }
+        let block = u64::from(self.geometry.block_bytes);
+        for round in 1..1 + u32::try_from(self.draws.between(1, 5)).expect("few") {
+            let at = 1 + self.draws.index(fill.len());
+            let len = self.draws.pick(&[20, block / 3, block, 3 * block]);
+            let over = Fill::Over {
+                permille: self.draws.below(1_000),
+                len: 1 + self.draws.below(len.max(1)),
+                round,
+            };
+            fill.insert(at, over);
+            if self.draws.percent(40) {
+                fill.insert(at + 1, Fill::Sync);
+            }
         }
     }
 
@@ -375,6 +443,7 @@ impl Drawing {
                 }
             }
         }
+        self.write_over(&mut fill);
         Job::Append { name, fill, end }
     }
 

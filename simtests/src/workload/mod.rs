@@ -15,7 +15,7 @@ use kfs_core::wire::client_meta::{ClusterStatus, DrainStatus};
 /// Whether a failure is one that no other actor can be the reason of, in a run where nothing fails.
 #[must_use]
 pub const fn is_unexpected(status: Status) -> bool {
-    !is_decision(status) && !matches!(status, Status::Overwrite)
+    !is_decision(status)
 }
 
 /// How often somebody asks who waits for copies, in milliseconds.

@@ -269,14 +269,18 @@ fn chunks(dir: &Path, told: &mut Told<'_>) -> Result<(), Failure> {
     told.say("chunk", None, true, text)
 }
 
-/// The page of the data that a chunkserver writes in its place when it starts, as a crash may have torn it there, and
-/// where it belongs. One that is not what its header says is left alone, there as here.
-fn redo_page(file: &File, header: &Header, geometry: Geometry) -> Option<(u64, Vec<u8>)> {
-    let redo = header.redo?;
-    let mut page = vec![0; redo.len(header.len, geometry)];
-    let from = Slot::of(header.generation).redo_offset(geometry);
-    file.read_exact_at(&mut page, from).ok()?;
-    (crc(&page) == redo.crc).then(|| (redo.at(geometry), page))
+/// The pages of a block that a chunkserver writes in their places when it starts, as a crash may have torn them there,
+/// and where in the block they belong. What is not as its header says is left alone, there as here.
+fn redo_run(file: &File, header: &Header, block: usize) -> Option<(usize, Vec<u8>)> {
+    let geometry = Geometry::REAL;
+    let mut runs = header.redo.iter().enumerate();
+    let (nth, run) = runs.find(|(_, run)| run.block(geometry) == block)?;
+    let mut bytes = vec![0; run.len(header.len, geometry)];
+    let from = Slot::of(header.generation).redo_offset(nth, geometry);
+    file.read_exact_at(&mut bytes, from).ok()?;
+    let within = run.at(geometry) % u64::from(geometry.block_bytes);
+    let within = usize::try_from(within).expect("a block is short");
+    (crc(&bytes) == run.crc).then_some((within, bytes))
 }
 
 /// What is wrong with a replica.
@@ -295,7 +299,6 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
         Ok(header) => header,
         Err(error) => return vec![format!("its header cannot be used: {error}")],
     };
-    let redo = redo_page(&file, &header, geometry);
     let mut wrong = Vec::new();
     let block_bytes = u64::from(geometry.block_bytes);
     for block in 0..header.len.div_ceil(block_bytes) {
@@ -309,12 +312,10 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
             wrong.push(format!("block {block} cannot be read: {error}"));
             continue;
         }
-        if let Some((at, page)) = &redo
-            && let Some(from) = at.checked_sub(block * block_bytes)
-            && let Ok(from) = usize::try_from(from)
-            && let Some(place) = bytes.get_mut(from..from + page.len())
+        if let Some((from, run)) = redo_run(&file, &header, nth)
+            && let Some(place) = bytes.get_mut(from..from + run.len())
         {
-            place.copy_from_slice(page);
+            place.copy_from_slice(&run);
         }
         let found = padded_sum(&bytes, geometry.block_bytes);
         if found == sum {
@@ -331,7 +332,7 @@ fn replica(path: &Path, name: ChunkName, verified: &mut impl FnMut(u64)) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kfs_core::chunk::header::RedoPage;
+    use kfs_core::chunk::header::RedoRun;
     use kfs_core::ids::{ChunkId, ClusterId, FileId, Incarnation, Version, WriteSeq};
     use std::os::unix::fs::FileExt;
 
@@ -355,10 +356,11 @@ mod tests {
             cluster: ClusterId(1),
             wseq: WriteSeq(4),
             pieces: Vec::new(),
-            redo: Some(RedoPage {
+            redo: vec![RedoRun {
                 page: 1,
+                pages: 1,
                 crc: crc(&data[PAGE..]),
-            }),
+            }],
         };
         let file = File::create(path).unwrap();
         let slot = Slot::of(header.generation);
@@ -367,7 +369,8 @@ mod tests {
         file.write_all_at(&data[..PAGE], HEADER_BYTES).unwrap();
         file.write_all_at(place, HEADER_BYTES + PAGE as u64)
             .unwrap();
-        file.write_all_at(redo, slot.redo_offset(geometry)).unwrap();
+        file.write_all_at(redo, slot.redo_offset(0, geometry))
+            .unwrap();
         name
     }
 

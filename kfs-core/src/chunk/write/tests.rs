@@ -1,5 +1,5 @@
-//! Whatever is written in which order, what a header covers is on the disk, and no write may tear it.
-use super::super::tail::Tail;
+//! Whatever is written in which order, over whatever is there, what a header covers is on the disk, and no write may
+//! tear it.
 use super::*;
 use crate::block::padded_sum;
 use crate::chunk::table::Expected;
@@ -46,12 +46,12 @@ fn assert_apart(geometry: Geometry, header: &Header, range: Range<u64>, when: &s
 }
 
 #[test]
-fn whatever_an_earlier_chain_left_a_header_says_what_is_on_the_disk_and_nothing_before_it_is_torn()
-{
+fn whatever_is_written_over_and_an_earlier_chain_left_a_header_says_what_is_on_the_disk_and_nothing_is_torn()
+ {
     // A page is less than a block, or a block.
     let geometries = [(8_192, 6), (65_536, 2), (256, 8)];
-    let mut cleared = 0;
-    for seed in 0..99 {
+    let (mut cleared, mut over) = (0, 0);
+    for seed in 0..60 {
         let mut rng = Rng::new(seed);
         let (block_bytes, chunk_blocks) = geometries[usize::try_from(seed % 3).unwrap()];
         let geometry = Geometry {
@@ -70,46 +70,61 @@ fn whatever_an_earlier_chain_left_a_header_says_what_is_on_the_disk_and_nothing_
         let mut committed = vec![0; chunk_bytes];
         for session in 0..4 {
             let when = |what: &str| format!("seed {seed}, session {session}, {what}");
-            let begin = header.len - header.len % u64::from(block_bytes);
-            let block = usize::try_from(begin).unwrap()..usize::try_from(header.len).unwrap();
             let chain = (Vec::new(), 0);
             let before = (&header, Elsewhere::Leftovers);
             let mut writing =
                 Writing::begun(name, before, geometry, chain, SESSION, Instant::default());
-            writing.tail = Tail::of(geometry, &header, &disk[block]).unwrap();
             let mut whole = committed.clone();
             for nth in 0..12 {
                 let at = rng.below(chunk_bytes);
                 let len = 1 + rng.below((chunk_bytes - at).min(block_bytes as usize));
                 let from = at as u64;
-                if writing.table.may_write(from, len as u64).is_ok() {
-                    let mut body = vec![0; len];
-                    body.fill_with(|| 1 + rng.u64().to_le_bytes()[0] % 200);
-                    whole[at..at + len].copy_from_slice(&body);
-                    let body = Bytes::from(body);
-                    let sums = Sums::of(geometry, from, &body);
-                    let (zeros, waits) = writing.lay(from, &body, &sums);
-                    writing.applied = writing.applied.next();
-                    cleared += zeros;
-                    let zeros = usize::try_from(zeros).unwrap();
-                    if waits < len {
-                        let range = (at + waits - zeros) as u64..(at + len) as u64;
-                        assert_apart(geometry, &header, range, &when("a write"));
-                        disk[at + waits - zeros..at + waits].fill(0);
-                        disk[at + waits..at + len].copy_from_slice(&body[waits..]);
-                    }
+                let mut body = vec![0; len];
+                body.fill_with(|| 1 + rng.u64().to_le_bytes()[0] % 200);
+                whole[at..at + len].copy_from_slice(&body);
+                let body = Bytes::from(body);
+                let sums = Sums::of(geometry, from, &body);
+                let (places, zeros) = writing.table.write(from, &body, &sums.blocks);
+                writing.applied = writing.applied.next();
+                cleared += zeros;
+                let mut before = usize::try_from(zeros).unwrap();
+                for place in places {
+                    let begin = at + place.start - core::mem::take(&mut before);
+                    let range = begin..at + place.end;
+                    let pages = range.start as u64..range.end as u64;
+                    assert_apart(geometry, &header, pages, &when("a write"));
+                    disk[range.start..at + place.start].fill(0);
+                    disk[at + place.start..at + place.end].copy_from_slice(&body[place]);
+                }
+                for block in 0..chunk_blocks as usize {
+                    // Readers see a block as it is on the disk, whatever waits.
+                    let Expected { filled, sum } = writing.table.expected(block);
+                    let begin = block * block_bytes as usize;
+                    let there = &disk[begin..begin + filled as usize];
+                    let is = sum.is_none_or(|sum| padded_sum(there, block_bytes) == sum);
+                    assert!(is, "{}, block {block}", when("read"));
                 }
                 assert_holds(geometry, &header, &disk, &committed, &when("written"));
                 if rng.below(4) > 0 || nth == 11 {
                     continue;
                 }
-                let (next, anew) = writing.next_header(ClusterId(1));
-                for range in anew.zeros {
+                let (mut next, zeros, changes) = writing.next_header(ClusterId(1));
+                for range in zeros {
                     cleared += range.end - range.start;
                     assert_apart(geometry, &header, range.clone(), &when("zeros"));
                     disk[usize::try_from(range.start).unwrap()
                         ..usize::try_from(range.end).unwrap()]
                         .fill(0);
+                }
+                let mut redo = Vec::new();
+                for change in changes {
+                    let was = writing.table.expected(change.block);
+                    let begin = change.block * block_bytes as usize;
+                    let old = &disk[begin..begin + was.filled as usize];
+                    let made = change.make(geometry, was, old).unwrap();
+                    next.sums[made.block] = made.is.sum;
+                    writing.table.made_anew(made.block, made.is, true);
+                    redo.push(made);
                 }
                 assert_holds(
                     geometry,
@@ -120,15 +135,19 @@ fn whatever_an_earlier_chain_left_a_header_says_what_is_on_the_disk_and_nothing_
                 );
                 header = next;
                 committed.clone_from(&whole);
-                if let Some(redo) = anew.redo {
-                    let at = usize::try_from(redo.page.at(geometry)).unwrap();
+                over += redo.len();
+                for redo in redo {
+                    let at = usize::try_from(redo.run.at(geometry)).unwrap();
+                    assert_eq!(redo.run.len(header.len, geometry), redo.bytes.len());
                     disk[at..at + redo.bytes.len()].copy_from_slice(&redo.bytes);
+                    writing.table.placed(redo.block, redo.is, true);
                 }
                 assert_holds(geometry, &header, &disk, &committed, &when("synced"));
             }
         }
     }
     assert!(cleared > 0, "something was left behind");
+    assert!(over > 150, "something was written over: {over}");
 }
 
 const SESSION: SessionId = SessionId(1);

@@ -79,8 +79,8 @@ impl Serving {
         namespace::writes(&self.state, asker.by.session, file)?;
         let target = (file, index);
         let Some(owned) = self.state.chunks.get(&target) else {
-            let what = format!("file {file} has no chunk {index} that could be written further");
-            return Err(Refusal::new(Status::BadRequest, what));
+            // There is nothing to be taken over: a file may have holes as large as a chunk.
+            return self.allocate(io, asker, file, index);
         };
         let Some(synced) = owned.synced else {
             let what = format!("chunk {index} of file {file} is this session's own");

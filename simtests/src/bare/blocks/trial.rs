@@ -466,7 +466,9 @@ impl Trial<'_> {
             &self.case.block.file,
         );
         let is_hurt = |server: &str, path: &str| server == whose && path == hurt;
-        equal::check(&logged, &shelves, self.sim.schedule.geometry, how, is_hurt)?;
+        let over = |file| self.sim.record.contents.is_written_over(file);
+        let geometry = self.sim.schedule.geometry;
+        equal::check(&logged, &shelves, geometry, how, over, is_hurt)?;
         run::judge(&mut self.sim, &mut Totals::default());
         self.sim.record.violation.take().map_or(Ok(()), Err)
     }

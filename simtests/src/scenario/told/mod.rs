@@ -75,6 +75,11 @@
 //! | an append tears the page of synced bytes | `log-loses-power` | `covered-page-torn`, `redo-page-ignored` |
 //! | a sync fails that was to save a page in its place | `place-is-not-saved` | `failed-place-believed` |
 //! | a page of synced bytes is read while more is appended to it | `log-read-while-written` | `waiting-page-expected` |
+//! | blocks are written over, and power fails in the middle of the sync | `written-over-loses-power` | `runs-in-place-first`, `one-run-recalled` |
+//! | bytes of a chunk that others have written are written over, before its end is known | `others-write-over` | `sought-chunk-filled-out` |
+//! | a client is cut off from the meta server, and writes over its file on and on when its session is over | `cut-off-and-written-over` | `writes-without-lease` |
+//! | a block has rotted, and a part of it is written over | `rotten-block-is-written-over` | `old-block-unverified` |
+//! | a block is read while it is written over | `written-over-while-read` | `waiting-page-expected` |
 //! | a bit rots, and its replica is made anew | `block-rots-and-is-copied` | `damage-left` |
 //! | a block rots that nobody reads, on one replica after another | `block-rots-and-nobody-reads` | `scrub-skips` |
 //! | a server is drained, and power fails meanwhile | `server-is-drained` | `drain-drops-first`, `drain-forgotten`, `drain-takes-new` |
@@ -100,6 +105,7 @@ mod log;
 mod mirror;
 mod names;
 mod offline;
+mod overs;
 mod places;
 mod rare;
 mod rechains;
@@ -137,6 +143,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(copies::ALL)
         .chain(evening::ALL)
         .chain(holes::ALL)
+        .chain(overs::ALL)
         .chain(places::ALL)
         .chain(rare::ALL)
         .chain(rechains::ALL)
