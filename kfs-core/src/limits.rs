@@ -91,7 +91,7 @@ impl Geometry {
     #[must_use]
     pub const fn fits(&self) -> bool {
         self.block_bytes > 0
-            && self.block_bytes as u64 % self.page_bytes() == 0
+            && (self.block_bytes as u64).is_multiple_of(self.page_bytes())
             && self.chunk_blocks > 0
             && self.chunk_blocks as usize <= HEADER_BLOCKS
             && self.piece_bytes >= self.block_bytes

@@ -5,6 +5,7 @@ mod chunk_rig;
 
 use bytes::Bytes;
 use chunk_rig::*;
+use kfs_core::chunk::over;
 use kfs_core::ids::*;
 use kfs_core::limits::HEADER_BYTES;
 use kfs_core::rng::Rng;
@@ -354,6 +355,59 @@ fn a_block_that_rotted_is_not_made_good_by_a_write_over_a_part_of_it() {
         over.whole[..100].fill(1);
         over.synced = over.whole[..350].to_vec();
     }
+}
+
+#[test]
+fn what_waits_for_syncs_that_do_not_end_is_bounded_and_all_of_it_is_there_when_they_do() {
+    let geometry = kfs_core::limits::Geometry {
+        block_bytes: 256,
+        chunk_blocks: 64,
+        piece_bytes: 1_024,
+    };
+    let mut world = World::up_with(1, geometry);
+    let chunks: Vec<_> = (1..=24).map(ChunkId).collect();
+    let link = world.client(0);
+    let body = |piece: u64| bytes(1_024, u8::try_from(piece * 7 % 250).unwrap());
+    for chunk in &chunks {
+        world.create(&[0], *chunk);
+        for piece in 1..=16 {
+            world.write(0, link, *chunk, piece, (piece - 1) * 1_024, &body(piece));
+        }
+        world.sync(0, link, *chunk, 16);
+        world.run();
+    }
+    world.inbox.clear();
+    world.rules.hold_disk.push((0, "sync chunks".into()));
+    let mut refused = Vec::new();
+    for chunk in &chunks {
+        for piece in 17..=32 {
+            world.inbox.clear();
+            world.write(0, link, *chunk, piece, (piece - 17) * 1_024, &body(piece));
+            world.run();
+            match world.piece_done(piece).expect("it is answered") {
+                Ok(()) => {}
+                Err(refusal) => {
+                    assert_eq!(refusal.status, Status::Busy);
+                    refused.push(*chunk);
+                    break;
+                }
+            }
+            assert!(world.servers[0].machine.bounds().waiting <= over::WAITING_OF_ALL_MAX);
+        }
+    }
+    assert!(refused.len() > 4, "some have no room: {refused:?}");
+    world.let_go("sync chunks");
+    for chunk in &chunks {
+        for piece in 17..=32 {
+            world.write(0, link, *chunk, piece, (piece - 17) * 1_024, &body(piece));
+            world.run();
+        }
+        world.sync(0, link, *chunk, 32);
+        world.run();
+        assert_eq!(world.header(0, *chunk).wseq, WriteSeq(32));
+    }
+    assert_eq!(world.servers[0].machine.bounds().waiting, 0);
+    assert_eq!(world.damage(), []);
 }
 
 #[test]

@@ -382,7 +382,7 @@ impl Chunk {
                 copy.table
                     .write(offset + from as u64, &bytes, &sums.blocks[first..at]);
             assert!(
-                places == [0..bytes.len()] && zeros == 0,
+                places.len() == 1 && places[0].len() == bytes.len() && zeros == 0,
                 "nothing of a copy is written over"
             );
             writes.push((offset + from as u64, bytes));

@@ -11,7 +11,7 @@ mod inventory;
 mod link;
 mod meta_on_chunk;
 pub mod name;
-mod over;
+pub mod over;
 mod parked;
 mod read;
 mod recovery;
@@ -193,6 +193,8 @@ pub struct Bounds {
     pub reads_of_scrub: usize,
     /// Replicas being written, with their tables.
     pub writing: usize,
+    /// Blocks of them that are written over in memory, until a sync has made them anew.
+    pub waiting: usize,
     /// Replicas that may be written and gave their tables back.
     pub parked: usize,
     /// Replicas that the disk is making, those included that were given up meanwhile.
@@ -398,6 +400,7 @@ impl Chunk {
             reads_of_scrub: self.reads.beside(),
             writing: self.writing.len(),
             parked: self.parked.len(),
+            waiting: self.waiting(),
             makes: self.makes(),
             seals: self.seals(),
             moving: self.trash.moving(),

@@ -22,6 +22,8 @@ use core::ops::Range;
 pub(super) const WAITING_MAX: usize = super::header::REDO_RUNS_MAX - 1;
 /// As many as make the head take one, though nobody has asked for it.
 pub(super) const WAITING_MANY: usize = WAITING_MAX / 2;
+/// Blocks of all chunks of a server together that may wait when it is the head of a chain: 64 MiB of real ones.
+pub const WAITING_OF_ALL_MAX: usize = 1_024;
 
 /// What is written to a block, the later over the earlier.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

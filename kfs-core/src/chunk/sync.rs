@@ -118,6 +118,10 @@ impl Cut {
             stage: Stage::Writes,
         }
     }
+    /// Blocks that it has in memory.
+    pub(super) fn blocks(&self) -> usize {
+        self.changes.len() + self.redo.len()
+    }
     /// The sum of a block that was not known when it was taken.
     pub(super) fn sum_is(&mut self, block: usize, sum: Option<u32>) {
         self.header.sums[block] = sum;
@@ -253,7 +257,7 @@ impl Chunk {
     }
 
     /// Takes a cut now, and sends the sync down before the work here begins.
-    fn cut(&mut self, id: ReplicaId) {
+    pub(super) fn cut(&mut self, id: ReplicaId) {
         let downstream = self.downstream(id);
         let cluster = self.identity.cluster;
         let writing = self

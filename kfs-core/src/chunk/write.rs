@@ -6,7 +6,7 @@ use super::header::{FIRST_GENERATION, Header, PieceEntry, Slot};
 use super::inventory::{Replica, Standing};
 use super::link::HoldId;
 use super::name::{ChunkName, ReplicaId};
-use super::over::WAITING_MAX;
+use super::over::{WAITING_MAX, WAITING_OF_ALL_MAX};
 use super::read::ReadId;
 use super::sync::{Cut, SyncAsk};
 use super::table::{Change, Covers, Elsewhere, Expected, Table};
@@ -557,7 +557,11 @@ impl Chunk {
                     probe::hit(Probe::PieceCorrupt);
                     self.counts.pieces_bad += 1;
                 }
+                let is_full = self.waiting() > WAITING_OF_ALL_MAX / 2;
                 self.send(link, piece_done(request, piece, Err(refusal)));
+                if is_full {
+                    self.sync_most();
+                }
             }
         }
     }
@@ -626,7 +630,34 @@ impl Chunk {
             let why = format!("{who}: as many blocks of {id} are written over as a sync covers");
             return refuse(Status::Busy, why);
         }
+        let more = writing.table.would_wait(head.offset, len);
+        if !had && more > 0 && writing.may_sync() && self.waiting() + more > WAITING_OF_ALL_MAX {
+            let why = format!("{who} has no room in memory for more blocks that are written over");
+            return refuse(Status::Busy, why);
+        }
         Ok(Write::New)
+    }
+
+    /// Blocks of all chunks that are written over in memory: that wait for a sync, or for one that is at work.
+    pub(super) fn waiting(&self) -> usize {
+        let of = |writing: &Writing| {
+            let at_work: usize = writing.syncs.iter().map(Cut::blocks).sum();
+            writing.table.waiting() + at_work
+        };
+        self.writing.values().map(of).sum()
+    }
+
+    /// Of the chunks that this server is the head of, begins a sync of the one with the most blocks that wait for one.
+    fn sync_most(&mut self) {
+        let may = |writing: &&Writing| {
+            let idle = writing.syncs.is_empty() && writing.may_sync();
+            writing.position == 0 && idle && writing.table.waiting() > 0
+        };
+        let chunks = self.writing.values().filter(may);
+        let most = chunks.max_by_key(|writing| writing.table.waiting());
+        if let Some(id) = most.map(Writing::id) {
+            self.cut(id);
+        }
     }
 
     /// The chunk, if this is the head of its chain and the session may write to it.

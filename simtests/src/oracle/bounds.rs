@@ -8,6 +8,7 @@ use super::Violation;
 use kfs_core::chunk;
 use kfs_core::chunk::MAKES_MAX;
 use kfs_core::chunk::copy::{COPIES_MAX, RANGES_MAX};
+use kfs_core::chunk::header::REDO_RUNS_MAX;
 use kfs_core::chunk::seal::SEALS_MAX;
 use kfs_core::client::{self, PIECE_COST};
 use kfs_core::limits::{Geometry, Limits, SESSION_WINDOW_MAX, USAGE_SCANS_MAX};
@@ -129,6 +130,9 @@ pub fn chunk(
         bounds.copies * runs,
     )?;
     judge.most("replicas being made", bounds.makes, MAKES_MAX)?;
+    // Those that wait for a sync, and those of syncs at work: members may have several.
+    let waiting = 2 * REDO_RUNS_MAX * bounds.writing;
+    judge.most("blocks written over", bounds.waiting, waiting)?;
     judge.most("replicas being sealed", bounds.seals, SEALS_MAX)?;
     // One write each piece; one sync and one page in its place each replica; one header each parked one.
     let most = bounds.pieces
@@ -251,6 +255,7 @@ mod tests {
             reads_of_scrub: 1,
             writing: 1,
             parked: 0,
+            waiting: 3,
             makes: 2,
             seals: 1,
             moving: 0,
@@ -266,7 +271,7 @@ mod tests {
             |bounds: &chunk::Bounds| chunk("server 1", bounds, &LIMITS, GEOMETRY, OnTheirWay(1));
         judge(&full()).unwrap();
         type More = (&'static str, fn(&mut chunk::Bounds));
-        let more: [More; 11] = [
+        let more: [More; 12] = [
             ("position 0", |bounds| bounds.rooms[0].bytes += 1),
             ("reads of one link", |bounds| bounds.links[0].reads += 1),
             ("on their way out", |bounds| bounds.links[0].bytes += 10_000),
@@ -276,6 +281,7 @@ mod tests {
             ("nobody waits", |bounds| bounds.reads_abandoned = 8),
             ("reads of the scrub", |bounds| bounds.reads_of_scrub += 1),
             ("replicas being made", |bounds| bounds.makes = 65),
+            ("blocks written over", |bounds| bounds.waiting = 1_000_000),
             ("replicas being sealed", |bounds| bounds.seals = 65),
             ("disk operations", |bounds| bounds.jobs += 1),
         ];
