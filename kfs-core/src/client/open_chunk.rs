@@ -215,7 +215,6 @@ impl OpenChunk {
     /// As [`Self::taken_over`], of one that pieces wait for already: they come behind what was there.
     pub(super) fn found(
         &mut self,
-        least: u64,
         now: Instant,
         had: (Grant, u64),
         who: &Identity,
@@ -223,7 +222,7 @@ impl OpenChunk {
         if self.grant.is_some() {
             return Err(self.confused(who, "the meta server granted a chunk twice"));
         }
-        let before = Self::taken_over((self.index, least), now, had, who)?;
+        let before = Self::taken_over((self.index, 0), now, had, who)?;
         let by = before.next.0 - self.first().0;
         for piece in &mut self.pieces {
             piece.number.0 += by;

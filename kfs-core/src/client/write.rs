@@ -235,12 +235,11 @@ impl Writer {
         let Some(chunk) = self.open.get_mut(&index) else {
             return Fate::Stays;
         };
-        let chunk_bytes = self.who.geometry.chunk_bytes();
         let granted = match outcome {
             Ok(Done::Granted(grant)) => chunk.granted(now, grant, &self.who),
             Ok(Done::TakenOver { grant, len }) => {
-                let least = self.reported.saturating_sub(index * chunk_bytes);
-                chunk.found(least.min(chunk_bytes), now, (grant, len), &self.who)
+                // It may be shorter than its share of the file: then what is missing is zeros.
+                chunk.found(now, (grant, len), &self.who)
             }
             Ok(other) => Err(Failure {
                 status: Status::Protocol,

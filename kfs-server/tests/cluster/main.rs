@@ -17,6 +17,7 @@ mod frozen;
 mod garbage;
 mod killed;
 mod mirrored;
+mod overs;
 mod pages;
 mod recorded;
 mod refused;
