@@ -89,7 +89,15 @@ impl Table {
                 }
             }
         };
-        let blocks = header.sums.iter().enumerate().map(block).collect();
+        let mut blocks: Vec<Block> = header.sums.iter().enumerate().map(block).collect();
+        // It may end in a hole, if its file was cut there: what is before the end is not written any more.
+        let last = usize::try_from(header.len / u64::from(geometry.block_bytes));
+        let last = last.expect("a chunk has few blocks");
+        let covered = committed_share(geometry, header.len, last);
+        if covered > 0 && blocks.len() <= last {
+            blocks.resize(last, HOLE);
+            blocks.push(Block { covered, ..HOLE });
+        }
         Self {
             geometry,
             blocks,
@@ -191,7 +199,11 @@ impl Table {
             (block.filled > 0)
                 .then(|| block::pad_to_block(block.plain, u64::from(block.filled), block_bytes))
         };
-        (self.blocks.iter().map(sum).collect(), rests)
+        let mut sums: Vec<Option<u32>> = self.blocks.iter().map(sum).collect();
+        while sums.last().is_some_and(Option::is_none) {
+            sums.pop();
+        }
+        (sums, rests)
     }
     /// How a block must look now.
     pub(super) fn expected(&self, block: usize) -> Expected {

@@ -160,6 +160,13 @@ impl Tail {
             return Ok(tail);
         };
         let nth = usize::try_from(start / u64::from(geometry.block_bytes)).expect("few blocks");
+        if header.sum(nth).is_none() {
+            // A hole: a write in its place can tear nothing.
+            let zeros = usize::try_from(header.len - at).expect("a page is small");
+            tail.last.bytes.resize(zeros, 0);
+            return Ok(tail);
+        }
+        let block = block.get(..len).unwrap_or(block);
         if block.len() != len || header.sum(nth) != Some(padded_sum(block, geometry.block_bytes)) {
             let why = "the last block cannot be read, or does not match its sum".into();
             return Err(BadBlock { block: nth, why });
@@ -171,7 +178,7 @@ impl Tail {
     }
 
     /// Which bytes of the data, from where and how many, are read for [`Tail::of`]: the block in which it ends, below
-    /// the end. `None`: none are, as no page has bytes that are covered and room for more.
+    /// the end. `None`: none are, as no page has bytes that are covered and room for more. More of that block may be given.
     fn block_of(geometry: Geometry, header: &Header) -> Option<(u64, usize)> {
         let within = header.len % u64::from(geometry.block_bytes);
         let held = !header.len.is_multiple_of(geometry.page_bytes());
@@ -255,7 +262,11 @@ impl Tail {
                 then: table.expected(block),
             }
         });
-        self.hold(end);
+        let last = end.saturating_sub(1) / u64::from(self.geometry.block_bytes);
+        let last = usize::try_from(last).expect("a chunk has few blocks");
+        if table.expected(last).sum.is_some() {
+            self.hold(end);
+        }
         redo
     }
 

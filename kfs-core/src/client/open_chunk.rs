@@ -20,6 +20,7 @@ use crate::wire::client_chunk::{Durable, PieceDone, SyncChunk, SyncDone, WritePi
 use crate::wire::client_meta::{Grant, HeadSeen, MutateOp, SyncedChunk};
 use crate::wire::{Refusal, Status};
 use bytes::Bytes;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -53,6 +54,8 @@ pub(super) struct OpenChunk {
     done: usize,
     sent: usize,
     next: PieceNumber,
+    /// Pieces up to it were written before this session took it over.
+    before: PieceNumber,
     sync: Option<Sync>,
     /// Bytes sent since the last sync was begun.
     since_sync: usize,
@@ -136,6 +139,7 @@ impl OpenChunk {
             done: 0,
             sent: 0,
             next: PieceNumber(1),
+            before: PieceNumber(0),
             sync: None,
             since_sync: 0,
             counted_to: PieceNumber(0),
@@ -153,10 +157,10 @@ impl OpenChunk {
         }
     }
 
-    /// One that earlier sessions have written up to `len`, as the file's size says up to `least` at least: the next
-    /// piece comes after those that the grant names.
+    /// One that was written up to `len`, which is to be one of `ends`, before this session took it over: the next piece
+    /// comes after those that the grant names.
     pub(super) fn taken_over(
-        (index, least): (u64, u64),
+        (index, ends): (u64, RangeInclusive<u64>),
         now: Instant,
         (grant, len): (Grant, u64),
         who: &Identity,
@@ -166,7 +170,7 @@ impl OpenChunk {
             && !grant.chain.is_empty()
             && grant.from == grant.to
             && (1..ID_LIMIT).contains(&grant.from.0)
-            && (least..=geometry.chunk_bytes()).contains(&len);
+            && ends.contains(&len);
         if !fits {
             let what = format!(
                 "the meta server granted a chunk that was not asked for: {len} bytes, {grant:?} of {}",
@@ -188,6 +192,7 @@ impl OpenChunk {
         }
         Ok(Self {
             next: grant.from.next(),
+            before: grant.from,
             counted_to: grant.from,
             resend_to: grant.from,
             partial,
@@ -206,6 +211,14 @@ impl OpenChunk {
     }
     pub(super) const fn is_untouched(&self) -> bool {
         self.next.0 == 1
+    }
+    /// Whether it was taken over, and this session has not written to it.
+    pub(super) fn is_as_taken(&self) -> bool {
+        self.before.0 > 0 && self.next == self.before.next()
+    }
+    /// Whether the meta server has answered for it.
+    pub(super) const fn has_grant(&self) -> bool {
+        self.grant.is_some()
     }
     pub(super) const fn is_syncing(&self) -> bool {
         self.sync.is_some()
