@@ -188,7 +188,11 @@ impl Kfs {
     /// [`Status::BadRequest`] (this client has it open for writing), or that the meta server or chunkservers cannot be
     /// had.
     pub async fn append(&self, path: &[u8]) -> Result<Writer> {
-        match self.0.call_at(path, Call::Append(at(path)?)).await? {
+        self.opened_to_write(path, Call::Append(at(path)?)).await
+    }
+
+    async fn opened_to_write(&self, path: &[u8], call: Call) -> Result<Writer> {
+        match self.0.call_at(path, call).await? {
             Event::Appending {
                 handle,
                 file,
@@ -200,6 +204,18 @@ impl Kfs {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Opens a file that is there and gives it another length, as [`Writer::set_len`] does: to write it anew from its
+    /// beginning with a length of 0, or only to cut it, or to make it longer. It stays the same file to whoever has it
+    /// open. Else as [`Self::append`].
+    ///
+    /// # Errors
+    /// As [`Self::append`], and [`Status::BadRequest`] if a file cannot have so many bytes. If it failed because
+    /// chunkservers or the meta server could not be had, it is not known which of the two lengths the file has.
+    pub async fn truncate(&self, path: &[u8], len: u64) -> Result<Writer> {
+        let at = at(path)?;
+        self.opened_to_write(path, Call::Truncate { at, len }).await
     }
 
     /// Opens a file to read what was synced or closed before. While it is open it can be read, also when it is removed

@@ -123,6 +123,23 @@ impl Writer {
         )
     }
 
+    /// Makes all that was written durable, as [`Writer::sync`] does, and gives the file this length in bytes. What is
+    /// behind it is gone. If the file is made longer, what is behind where it ended is zeros until it is written.
+    ///
+    /// Writing goes on at the new end. Bytes before that can only be written if they are behind where the file ended
+    /// before. Who has the file open to read sees the new length when it asks for something that was cut off, or opens
+    /// the file again.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; then it is not known which of the two lengths the file has.
+    pub async fn set_len(&mut self, len: u64) -> Result<()> {
+        let handle = self.open.handle;
+        let set = Call::SetLen { handle, len };
+        done(self.open.connection.call(set).await?)?;
+        self.position = len;
+        Ok(())
+    }
+
     /// Syncs and closes.
     ///
     /// # Errors
@@ -238,11 +255,12 @@ pub struct ReadStream {
     reader: Reader,
     next: u64,
     end: u64,
-    ahead: VecDeque<Pending<Event>>,
+    /// Each with how many bytes it is to give.
+    ahead: VecDeque<(usize, Pending<Event>)>,
 }
 
 impl ReadStream {
-    /// The next bytes; `None` at the end, or after an error.
+    /// The next bytes; `None` at the end, or after an error. A file that is cut meanwhile may end earlier.
     pub async fn next(&mut self) -> Option<Result<Chunked>> {
         let reads_max =
             (self.reader.open.connection.limits.read_ahead_bytes / FRAME_BODY_MAX).max(1);
@@ -252,11 +270,13 @@ impl ReadStream {
             let share = edge.min(self.end) - self.next;
             let len = usize::try_from(share).expect("a piece fits in memory");
             let pending = self.reader.begin(self.next, len).await;
-            self.ahead.push_back(pending);
+            self.ahead.push_back((len, pending));
             self.next += share;
         }
-        let outcome = data(self.ahead.pop_front()?).await;
-        if outcome.is_err() {
+        let (due, pending) = self.ahead.pop_front()?;
+        let outcome = data(pending).await;
+        // The file may have been cut since it was opened: it ends there.
+        if outcome.as_ref().map_or(0, Chunked::len) < due {
             self.ahead.clear();
             self.next = self.end;
         }

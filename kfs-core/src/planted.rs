@@ -120,6 +120,21 @@ bugs! {
     /// Each member is there durably before the log says so.
     RaiseUnsynced, "raise-unsynced", "D2",
         "a member says that it is raised before its header is durable";
+    /// Where a file was cut, the replicas of its chunk are too, before it is written further.
+    CutForgotten, "cut-forgotten", "D7",
+        "a file is cut in the log, and nobody notes that the chunk is to be cut";
+    /// A block that was cut has another sum.
+    CutBlockUnsummed, "cut-block-unsummed", "D7",
+        "the header of a replica that was cut has the sum of the whole block in which that was";
+    /// What a longer file has behind its old end is zeros, whatever its replicas have there.
+    ExtendedUncut, "extended-uncut", "D7",
+        "a file that is made longer is not cut where it ended";
+    /// A cut that its session has not made is made without one.
+    CutNotFinished, "cut-not-finished", "L",
+        "a chunk that is to be cut waits for a session that writes it";
+    /// What is to be cut is in checkpoints.
+    CheckpointForgetsCuts, "checkpoint-forgets-cuts", "D7",
+        "a checkpoint does not say which chunks are still to be cut";
     /// Only who holds the same goes on.
     TakeoverTakesAll, "takeover-takes-all", "D1",
         "a chunk is taken over with all members that have what was synced, though they differ";

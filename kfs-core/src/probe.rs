@@ -155,6 +155,22 @@ probes! {
     TakeoverAsked, "takeover-asked";
     /// It was logged that it does.
     ChunkTakenOver, "takeover-done";
+    /// A file was cut.
+    FileCut, "file-cut";
+    /// A file was made longer than what is in it.
+    FileExtended, "file-extended";
+    /// A file was opened to be written, or cut, where there is no chunk.
+    EndsInHole, "ends-in-hole";
+    /// A reader learned that a file is shorter.
+    SizeShrunk, "size-shrunk";
+    /// A file was cut that had more chunks behind that than one record reclaims.
+    CutManyChunks, "cut-many-chunks";
+    /// A chunk was cut whose session had ended before.
+    CutAtRest, "cut-at-rest";
+    /// A replica was cut in the middle of a block that has a sum.
+    ReplicaCutInBlock, "replica-cut-in-block";
+    /// A replica was cut where it had nothing written, or at the edge of a block.
+    ReplicaCutAtEdge, "replica-cut-at-edge";
     /// A file is to be written further that another session writes.
     AppendWaits, "append-waits";
     /// A header went whose sync had failed.

@@ -51,6 +51,7 @@ variants! {
         AcceptRollback MutateOp::AcceptRollback, RemoveTree MutateOp::RemoveTree { .. },
         Rechain MutateOp::Rechain { .. }, Append MutateOp::Append { .. }, TakeOver MutateOp::TakeOver { .. },
         Drain MutateOp::Drain { .. }, SetReplication MutateOp::SetReplication { .. },
+        Truncate MutateOp::Truncate { .. },
     }
     drain DRAIN Drain { Begin Drain::Begin, End Drain::End }
     drained DRAINED DrainStatus {
@@ -108,6 +109,7 @@ fn shows(head: &Head) -> Vec<String> {
                 | MutateOp::RemoveTree { .. }
                 | MutateOp::Append { .. }
                 | MutateOp::TakeOver { .. }
+                | MutateOp::Truncate { .. }
                 | MutateOp::SetReplication { .. }
                 | MutateOp::AcceptRollback => {}
             }
@@ -370,6 +372,13 @@ fn samples() -> Vec<(String, Msg)> {
             MutateOp::SetReplication {
                 at: At::root(*b"a/f"),
                 replication: 5,
+            },
+        ),
+        (
+            "truncate",
+            MutateOp::Truncate {
+                file: FILE,
+                len: 70_000,
             },
         ),
         (
@@ -862,14 +871,20 @@ fn chunk_meta(add: &mut impl FnMut(&str, Head, Bytes)) {
         from: WriteSeq(3),
         to: WriteSeq(5),
         raised: None,
+        cut: None,
     };
     let raised = ResumeChunk {
         to: WriteSeq(3),
         raised: Some(WriteSeq(1 << COUNTER_BITS)),
         ..resume.clone()
     };
+    let cut = ResumeChunk {
+        cut: Some(70_000),
+        ..raised.clone()
+    };
     add("", resume.into(), none());
     add("raised", raised.into(), none());
+    add("cut", cut.into(), none());
     let resumed = |outcome| ChunkResumed {
         term,
         chunk,

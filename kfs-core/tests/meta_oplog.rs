@@ -172,6 +172,18 @@ fn records() -> Vec<Logged> {
             version: Version(id(8)),
         }
         .into(),
+        Truncated {
+            file: FileId(id(4)),
+            size: (64 << 20) + 60_000,
+            behind: Fate::Kept,
+            time,
+        }
+        .into(),
+        BehindReclaimed {
+            file: FileId(id(4)),
+            below: None,
+        }
+        .into(),
         TakeoverBegun {
             chunk: ChunkId(id(7)),
             version: Version(id(8)),
@@ -183,7 +195,7 @@ fn records() -> Vec<Logged> {
             version: Version(id(8)),
             members: vec![ServerIndex(1)],
             synced: Durable {
-                len: 70_000,
+                len: 60_000,
                 wseq: WriteSeq(1 << COUNTER_BITS),
             },
         }
@@ -280,6 +292,7 @@ fn records() -> Vec<Logged> {
                 | Record::OrphanAdopted(_)
                 | Record::TreeReclaimed(_)
                 | Record::FilesReclaimed(_)
+                | Record::BehindReclaimed(_)
                 | Record::MembersChanged(_)
                 | Record::Sealed(_)
                 | Record::Unsealed(_)
@@ -367,11 +380,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(30), false)
+        (2, LogSeq(32), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(29));
+    assert_eq!(state.seq(), LogSeq(31));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -444,11 +457,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (29, 1, 0)
+        (31, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 30, 29)
+        (0, 32, 31)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

@@ -181,6 +181,7 @@ impl Broken {
                 from: WriteSeq(from),
                 to: WriteSeq(to),
                 raised: None,
+                cut: None,
             };
             assert_eq!(order, expected);
             orders.push(order);

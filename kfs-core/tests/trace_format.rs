@@ -287,6 +287,14 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
             },
         ),
         (
+            "client_truncate",
+            Call::Truncate {
+                at: At::root(*b"a/f"),
+                len: 5_000,
+            },
+        ),
+        ("client_set_len", Call::SetLen { handle, len: 0 }),
+        (
             "client_locate",
             Call::Locate {
                 file: FileId(7),

@@ -8,12 +8,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 120] = [
+pub const SHOWN: [(&str, Bug); 128] = [
     ("replication-is-changed", Bug::ReplicationUncounted),
     ("server-is-drained", Bug::DrainDropsFirst),
     ("server-is-drained", Bug::DrainForgotten),
     ("server-is-drained", Bug::DrainTakesNew),
     ("drained-server-is-stopped", Bug::DrainDropsFirst),
+    ("cut-and-written-at-a-distance", Bug::CutBlockUnsummed),
+    ("cut-and-written-at-a-distance", Bug::CutForgotten),
+    ("cut-and-written-at-a-distance", Bug::LeftoversKept),
+    ("power-fails-while-a-file-is-cut", Bug::CutBlockUnsummed),
+    ("server-is-away-while-a-file-is-cut", Bug::TakeoverNotRaised),
+    ("made-longer-over-what-was-left", Bug::ExtendedUncut),
+    ("client-dies-while-it-cuts", Bug::CutNotFinished),
+    ("client-dies-while-it-cuts", Bug::CheckpointForgetsCuts),
     ("others-go-on-in-turn", Bug::TakeoverNotRaised),
     ("member-comes-back-with-more", Bug::TakeoverNotRaised),
     ("writer-dies-in-a-sync", Bug::TakeoverTakesAll),

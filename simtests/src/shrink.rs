@@ -241,7 +241,10 @@ fn retain<T>(list: &mut Vec<T>, keep: &dyn Fn(usize) -> bool) {
 
 fn fill_of(job: &mut Job) -> Option<&mut Vec<Fill>> {
     match job {
-        Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } => Some(fill),
+        Job::Put { fill, .. }
+        | Job::Write { fill, .. }
+        | Job::Append { fill, .. }
+        | Job::Truncate { fill, .. } => Some(fill),
         _ => None,
     }
 }

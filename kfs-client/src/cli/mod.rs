@@ -294,6 +294,16 @@ enum Verb {
         #[arg(value_name = "PATH", value_parser = remote(), required = true)]
         paths: Vec<RemotePath>,
     },
+    /// Cut files, or make them longer: what is added reads as zeros
+    ///
+    /// The files must be there; who has one open to read sees its new length when it opens it again.
+    Truncate {
+        /// Their new length: 4096, 64KiB, 1.5GiB
+        #[arg(short, long, value_parser = units::parse_size)]
+        size: u64,
+        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
+        paths: Vec<RemotePath>,
+    },
     /// Show the state of the cluster on one screen
     Status,
     /// Show the chunkservers: where they are, how they are, what they have, and when they were last heard of
@@ -397,6 +407,7 @@ impl Verb {
             | Self::Rm { paths, .. }
             | Self::Mkdir { paths, .. }
             | Self::Setrep { paths, .. }
+            | Self::Truncate { paths, .. }
             | Self::Rmdir { paths, .. } => paths.iter().collect(),
             Self::Cat { path, .. }
             | Self::Put { path, .. }
@@ -817,6 +828,7 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
             };
             tree::setrep(reach, screen, &paths, replication, depth).await
         }
+        Verb::Truncate { size, paths } => tree::truncate(reach, screen, &paths, size).await,
         Verb::Status => status::status(reach, screen).await,
         Verb::Servers => servers::servers(reach, screen).await,
         Verb::Explain(

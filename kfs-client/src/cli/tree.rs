@@ -1,4 +1,4 @@
-//! `rm`, `mkdir`, `rmdir`, `mv`, `touch` and `setrep`.
+//! `rm`, `mkdir`, `rmdir`, `mv`, `touch`, `setrep` and `truncate`.
 use super::failure::{Exit, Failure};
 use super::list::note_failure;
 use super::path::RemotePath;
@@ -159,6 +159,29 @@ async fn setrep_one(
         }
     }
     Ok(())
+}
+
+/// Gives each file another length.
+pub(crate) async fn truncate(
+    reach: &Reach,
+    screen: &Screen,
+    paths: &[RemotePath],
+    size: u64,
+) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for path in paths {
+        let cut = async {
+            reach
+                .kfs
+                .truncate(path.bytes(), size)
+                .await?
+                .close()
+                .await?;
+            screen.json(&Did::new("truncated", path))
+        };
+        exit = note_failure(screen, cut.await, exit)?;
+    }
+    Ok(exit)
 }
 
 /// Removes a file, or a directory with everything in it. What somebody else removes meanwhile is not missed.

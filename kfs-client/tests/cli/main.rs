@@ -24,4 +24,5 @@ mod interrupted;
 mod local;
 mod offline;
 mod transfer;
+mod truncate;
 mod verbs;

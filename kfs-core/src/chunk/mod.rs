@@ -6,6 +6,7 @@
 //! rid of), `seal` and [`copy`] (replicas at rest, made equal and made anew), `scrub` (how rot is found that nobody reads). It never decides what a chunk is for: the meta server's word is carried out or refused.
 mod chain;
 pub mod copy;
+mod cut;
 pub mod header;
 mod inventory;
 mod link;

@@ -423,6 +423,17 @@ impl Chunk {
                         Some(header)
                     }
                 }
+                Ok(header) if header.wseq > wseq && self.is_at_work_on(id) => {
+                    // It is being cut, and that is not heard of yet.
+                    let why = format!("{id} is being cut on {}", self.who());
+                    let refusal = Refusal::new(Status::NotServed, why);
+                    for read in self.inventory.tables.loaded(id, None) {
+                        if self.reads.waits(read) {
+                            self.read_ends(read, Err(refusal.clone()));
+                        }
+                    }
+                    return;
+                }
                 Ok(header) => {
                     let why = format!(
                         "{}: the newest header is gone: {} bytes committed at write {}, {len} at write {wseq} before",

@@ -11,7 +11,9 @@
 //!
 //! When another session goes on with a chunk, all members hold the same, and each is *raised* first: its newest header
 //! says a write then that is above all that a session of before can have numbered. That header is durable before the
-//! order is answered; the file is synced before it is written, as the slot beside it may not be durable.
+//! order is answered; the file is synced before it is written, as the slot beside it may not be durable. If the file was
+//! cut in the chunk, that header ends there ([`super::cut`]).
+use super::cut::cut;
 use super::header::{Header, Slot};
 use super::inventory::Standing;
 use super::name::{ChunkName, ReplicaId};
@@ -50,7 +52,7 @@ pub(super) struct Resume {
 enum Step {
     Sync,
     Header,
-    /// The block in which it ends is read, by this header.
+    /// The block in which it ends, or is to end, is read, by this header.
     Block(Arc<Header>),
     /// This header is written, durably.
     Raise(Arc<Header>),
@@ -92,6 +94,13 @@ impl Chunk {
             return self.say_resumed(&Resume::new(from, order), Err(refusal));
         }
         let name = id.of(self.inventory.replicas[&id].file);
+        let other_cut = |before: &Resume| before.order.cut != order.cut;
+        if self.resumes.get(&id).is_some_and(other_cut) {
+            // Another block is being read than this one needs.
+            let why = format!("{} is still at work on {id}", self.who());
+            let refusal = Refusal::new(Status::Busy, why);
+            return self.say_resumed(&Resume::new(from, order), Err(refusal));
+        }
         if let Some(before) = self.resumes.get_mut(&id) {
             // The header is being read for another order; it goes on for this one.
             (before.from, before.order) = (from, order);
@@ -136,6 +145,11 @@ impl Chunk {
         };
         if order.raised.is_some_and(|raised| raised <= order.to) {
             let why = format!("{id} is at write {} already", order.to);
+            return refuse(Status::BadRequest, why);
+        }
+        let ends = 1..=self.config.geometry.chunk_bytes();
+        if order.cut.is_some_and(|cut| !ends.contains(&cut)) {
+            let why = format!("{id} cannot be cut at {:?}", order.cut);
             return refuse(Status::BadRequest, why);
         }
         if self.stopping != Stopping::No {
@@ -224,14 +238,28 @@ impl Chunk {
             self.report_damage(id, None, why.clone());
             return self.say_resumed(&resume, Err(Refusal::new(Status::NotServed, why)));
         }
-        if let (Some(op), None) = (self.last_block(name, &header), &block) {
+        let is_raised = resume.raises();
+        let shorter = resume.order.cut.filter(|at| *at < header.len && is_raised);
+        let needed = match shorter {
+            Some(at) => self.cut_block(name, &header, at),
+            None => self.last_block(name, &header),
+        };
+        if let (Some(op), None) = (needed, &block) {
             let step = Step::Block(header);
             return self.resume_step(id, Resume { step, ..resume }, op);
         }
-        if let Err(bad) = check_last(geometry, &header, &block.unwrap_or_default()) {
-            let refusal = Refusal::new(Status::Corrupt, self.block_is_bad(name, &bad));
-            return self.say_resumed(&resume, Err(refusal));
-        }
+        let block = block.unwrap_or_default();
+        let checked = match shorter {
+            Some(at) => cut(geometry, &header, at, &block).map(Arc::new),
+            None => check_last(geometry, &header, &block).map(|()| header),
+        };
+        let header = match checked {
+            Ok(header) => header,
+            Err(bad) => {
+                let refusal = Refusal::new(Status::Corrupt, self.block_is_bad(name, &bad));
+                return self.say_resumed(&resume, Err(refusal));
+            }
+        };
         match resume.order.raised {
             None => self.resumed(id, resume, &header),
             Some(_) if !resume.synced => {
@@ -279,7 +307,7 @@ impl Chunk {
         }
         let digest = header.digest(self.config.geometry);
         if let Some(replica) = self.inventory.replicas.get_mut(&id) {
-            (replica.wseq, replica.digest) = (header.wseq, digest);
+            (replica.wseq, replica.len, replica.digest) = (header.wseq, header.len, digest);
             self.placed.remove(&id);
         }
         let at = header.wseq;

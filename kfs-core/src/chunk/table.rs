@@ -122,7 +122,15 @@ impl Table {
                 }
             }
         };
-        let blocks = header.sums.iter().enumerate().map(block).collect();
+        let mut blocks: Vec<Block> = header.sums.iter().enumerate().map(block).collect();
+        // It may end in a hole, if its file was cut there: what is before the end is not written any more.
+        let last = usize::try_from(header.len / u64::from(geometry.block_bytes));
+        let last = last.expect("a chunk has few blocks");
+        let covered = committed_share(geometry, header.len, last);
+        if covered > 0 && blocks.len() <= last {
+            blocks.resize(last, HOLE);
+            blocks.push(Block { covered, ..HOLE });
+        }
         Self {
             blocks,
             end: header.len,

@@ -1,6 +1,6 @@
-//! Opening a file that is there, to write it further from where it ends.
+//! Opening a file that is there, to write it further from where it ends, or from where it is to end.
 use super::meta_on_client::{Ask, Reply};
-use super::write::{FILE_BYTES_MAX, Identity, Writer};
+use super::write::{FILE_BYTES_MAX, Identity, Says, Writer};
 use super::{Asker, Client, Event, Failure, Handle, confused};
 use crate::ids::CallId;
 use crate::time::Instant;
@@ -8,12 +8,13 @@ use crate::wire::Status;
 use crate::wire::client_meta::{Done, MutateOp};
 
 impl Client {
-    /// The file may be written further; its last chunk is taken over first, unless it ends with a whole one.
+    /// The file may be written further; its last chunk is taken over first, unless it ends with a whole one. If it is to
+    /// have another length, that is said first, and the chunk in which it ends then is taken over.
     pub(super) fn appending(
         &mut self,
         now: Instant,
         id: CallId,
-        name: String,
+        (name, len): (String, Option<u64>),
         outcome: Result<Reply, Failure>,
     ) {
         let geometry = self.reach.meta.geometry();
@@ -57,6 +58,12 @@ impl Client {
         let (index, within) = who.geometry.chunk_at(size);
         let mut writer = Writer::new(who, &self.reach);
         writer.reopened(size, replication);
+        if let Some(len) = len {
+            self.writers.insert(handle, writer);
+            return self.with_writer(id, handle, |writer, reach| {
+                writer.set_len(now, id, (len, Says::Opened), reach)
+            });
+        }
         if within == 0 {
             self.writers.insert(handle, writer);
             self.reach.outbox.event(

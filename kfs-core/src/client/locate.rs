@@ -19,7 +19,7 @@ pub(super) struct Places {
     pub(super) file: FileId,
     /// Its path, for people.
     pub(super) name: String,
-    /// As the log last said; it never falls while the file is open.
+    /// As the log last said.
     pub(super) size: u64,
     /// Known once a location was asked for.
     pub(super) geometry: Option<Geometry>,
@@ -135,6 +135,12 @@ impl Places {
                 Place::At(_) if planted::is(Bug::GrownPlacesKept) => true,
                 Place::At(spot) => spot.log.len == geometry.chunk_len(size, *index),
             });
+        }
+        if located.size < self.size {
+            probe::hit(Probe::SizeShrunk);
+            self.size = located.size;
+            // It was cut: what is known of its chunks is of before.
+            self.known.clear();
         }
         // Whether `count` counts indexes or chunks, every chunk below this end is in the answer.
         let asked = u64::from(page.count) + u64::from(planted::is(Bug::HolePastPage));

@@ -902,6 +902,7 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::TakeOver { .. } => "taking over a chunk",
             MutateOp::SetSize { .. } => "reporting the size",
             MutateOp::EndSession => "ending the session",
+            MutateOp::Truncate { .. } => "setting the size of a file",
             MutateOp::SetReplication { .. } => "changing how many replicas are wanted",
             MutateOp::Drain { .. } => "draining a chunkserver",
             MutateOp::AcceptRollback => "accepting the rollback",

@@ -18,7 +18,7 @@ use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
 pub use self::write::PIECE_COST;
-use self::write::{Fate, Identity, Writer};
+use self::write::{FILE_BYTES_MAX, Fate, Identity, Says, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, NodeId, PieceNumber};
 use crate::limits::{
@@ -115,6 +115,13 @@ pub enum Call {
     /// Opens a file that is there, to write it further from where it ends; answered by [`Event::Appending`]. While
     /// another client writes it, that is waited for.
     Append(At),
+    /// As [`Call::Append`], and gives it another length first: see [`Call::SetLen`]. Answered by [`Event::Appending`].
+    Truncate {
+        /// Which.
+        at: At,
+        /// In bytes.
+        len: u64,
+    },
     /// Opens a file to read; answered by [`Event::Opened`].
     Open(At),
     /// Writes; answered by [`Event::Done`] when the window has room for more, not when it is on disk.
@@ -129,6 +136,15 @@ pub enum Call {
     },
     /// Makes all earlier writes durable on every replica, and the size; answered by [`Event::Done`].
     Sync(Handle),
+    /// Makes all earlier writes durable, as [`Call::Sync`], and gives the file this length: what is behind it is gone, and
+    /// what is behind where it ended before is zeros until it is written.
+    /// Answered by [`Event::Done`].
+    SetLen {
+        /// Of `Created` or `Appending`.
+        handle: Handle,
+        /// In bytes.
+        len: u64,
+    },
     /// Syncs and closes a written file, or closes a read one; answered by [`Event::Done`].
     /// The handle is gone afterwards, whatever the answer.
     Close(Handle),
@@ -198,6 +214,7 @@ impl Call {
             | Self::Rmdir(at)
             | Self::Open(at)
             | Self::Append(at)
+            | Self::Truncate { at, .. }
             | Self::Usage { at, .. }
             | Self::SetReplication { at, .. }
             | Self::Mkdir { at, .. }
@@ -206,6 +223,7 @@ impl Call {
             Self::Rename { from, to, .. } => [&from.path, &to.path],
             Self::Write { .. }
             | Self::Sync(_)
+            | Self::SetLen { .. }
             | Self::Close(_)
             | Self::Abandon(_)
             | Self::Read { .. }
@@ -380,6 +398,8 @@ enum Asker {
     Append {
         id: CallId,
         name: String,
+        /// If it is to have another length first.
+        len: Option<u64>,
     },
     TakeOver {
         id: CallId,
@@ -396,6 +416,14 @@ enum Asker {
     },
     SetSize {
         handle: Handle,
+    },
+    Truncate {
+        handle: Handle,
+    },
+    /// The chunk in which a file was cut.
+    TakeCut {
+        handle: Handle,
+        index: u64,
     },
     /// See [`MetaOnClient::stop_writing`].
     LetGo(FileId),
@@ -555,7 +583,31 @@ impl Client {
             Call::Append(at) => {
                 let name = name_of(&at);
                 let op = MutateOp::Append { at };
-                meta.ask(now, Asker::Append { id, name }, Ask::Mutate(op));
+                let asker = Asker::Append {
+                    id,
+                    name,
+                    len: None,
+                };
+                meta.ask(now, asker, Ask::Mutate(op));
+            }
+            Call::Truncate { len, .. } | Call::SetLen { len, .. } if len > FILE_BYTES_MAX => {
+                let what = format!("a file has at most {FILE_BYTES_MAX} bytes, not {len}");
+                self.reach.fail(id, Status::BadRequest, &what);
+            }
+            Call::Truncate { at, len } => {
+                let name = name_of(&at);
+                let op = MutateOp::Append { at };
+                let asker = Asker::Append {
+                    id,
+                    name,
+                    len: Some(len),
+                };
+                meta.ask(now, asker, Ask::Mutate(op));
+            }
+            Call::SetLen { handle, len } => {
+                self.with_writer(id, handle, |writer, reach| {
+                    writer.set_len(now, id, (len, Says::Done), reach)
+                });
             }
             Call::Open(at) => {
                 let name = name_of(&at);
@@ -768,7 +820,7 @@ impl Client {
             }),
             Asker::Open { id, name } => self.opened(now, id, name, outcome),
             Asker::Create { id, name } => self.created(id, name, outcome),
-            Asker::Append { id, name } => self.appending(now, id, name, outcome),
+            Asker::Append { id, name, len } => self.appending(now, id, (name, len), outcome),
             Asker::TakeOver { id, handle, index } => {
                 self.taken_over(now, id, (handle, index), outcome.and_then(done));
             }
@@ -790,6 +842,18 @@ impl Client {
                 let outcome = outcome.and_then(done);
                 self.with_writer(CallId::NONE, handle, |writer, reach| {
                     writer.reported(now, outcome, reach)
+                });
+            }
+            Asker::Truncate { handle } => {
+                let outcome = outcome.and_then(done);
+                self.with_writer(CallId::NONE, handle, |writer, reach| {
+                    writer.truncated(now, outcome, reach)
+                });
+            }
+            Asker::TakeCut { handle, index } => {
+                let outcome = outcome.and_then(done);
+                self.with_writer(CallId::NONE, handle, |writer, reach| {
+                    writer.cut_taken(now, index, outcome, reach)
                 });
             }
             Asker::LetGo(file) => self.reach.meta.stopped_writing(file, &outcome),

@@ -21,6 +21,7 @@ use crate::wire::client_chunk::{Durable, PieceDone, SyncChunk, SyncDone, WritePi
 use crate::wire::client_meta::{Grant, HeadSeen, MutateOp, SyncedChunk};
 use crate::wire::{Refusal, Status};
 use bytes::Bytes;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -56,6 +57,8 @@ pub(super) struct OpenChunk {
     done: usize,
     sent: usize,
     next: PieceNumber,
+    /// Pieces up to it were written before this session took it over.
+    before: PieceNumber,
     sync: Option<Sync>,
     /// Bytes sent since the last sync was begun.
     since_sync: usize,
@@ -140,6 +143,7 @@ impl OpenChunk {
             done: 0,
             sent: 0,
             next: PieceNumber(1),
+            before: PieceNumber(0),
             sync: None,
             since_sync: 0,
             counted_to: PieceNumber(0),
@@ -164,10 +168,10 @@ impl OpenChunk {
         chunk
     }
 
-    /// One that earlier sessions have written up to `len`, as the file's size says up to `least` at least: the next
-    /// piece comes after those that the grant names.
+    /// One that was written up to `len`, which is to be one of `ends`, before this session took it over: the next piece
+    /// comes after those that the grant names.
     pub(super) fn taken_over(
-        (index, least): (u64, u64),
+        (index, ends): (u64, RangeInclusive<u64>),
         now: Instant,
         (grant, len): (Grant, u64),
         who: &Identity,
@@ -177,7 +181,7 @@ impl OpenChunk {
             && !grant.chain.is_empty()
             && grant.from == grant.to
             && (1..ID_LIMIT).contains(&grant.from.0)
-            && (least..=geometry.chunk_bytes()).contains(&len);
+            && ends.contains(&len);
         if !fits {
             let what = format!(
                 "the meta server granted a chunk that was not asked for: {len} bytes, {grant:?} of {}",
@@ -199,6 +203,7 @@ impl OpenChunk {
         }
         Ok(Self {
             next: grant.from.next(),
+            before: grant.from,
             counted_to: grant.from,
             resend_to: grant.from,
             partial,
@@ -222,7 +227,8 @@ impl OpenChunk {
         if self.grant.is_some() {
             return Err(self.confused(who, "the meta server granted a chunk twice"));
         }
-        let before = Self::taken_over((self.index, 0), now, had, who)?;
+        let ends = 0..=who.geometry.chunk_bytes();
+        let before = Self::taken_over((self.index, ends), now, had, who)?;
         let by = before.next.0 - self.first().0;
         for piece in &mut self.pieces {
             piece.number.0 += by;
@@ -241,12 +247,25 @@ impl OpenChunk {
         Ok(())
     }
 
+    /// Nobody has written it.
+    pub(super) const fn is_new(&mut self) {
+        self.is_sought = false;
+    }
+
     /// Whether it certainly ends before this.
     pub(super) fn ends_before(&self, end: u64) -> bool {
         (!self.is_sought || planted::is(Bug::SoughtChunkFilledOut)) && self.end < end
     }
     pub(super) const fn is_untouched(&self) -> bool {
         self.next.0 == 1
+    }
+    /// Whether it was taken over, and this session has not written to it.
+    pub(super) fn is_as_taken(&self) -> bool {
+        self.before.0 > 0 && self.next == self.before.next()
+    }
+    /// Whether the meta server has answered for it.
+    pub(super) const fn has_grant(&self) -> bool {
+        self.grant.is_some()
     }
     pub(super) const fn is_syncing(&self) -> bool {
         self.sync.is_some()

@@ -440,6 +440,9 @@ impl Reads {
 
     fn finish(&mut self, read: u64, reach: &mut Reach) {
         let mut call = self.calls.remove(&read).expect("the caller has it");
+        // The file may have been cut meanwhile: it ends there.
+        let size = self.files.get(&call.handle).map_or(0, |file| file.size);
+        let rest = usize::try_from(size.saturating_sub(call.offset)).unwrap_or(usize::MAX);
         call.pieces
             .retain(|piece| !matches!(piece.step, Step::Split));
         call.pieces.sort_by_key(|piece| (piece.index, piece.offset));
@@ -454,6 +457,11 @@ impl Reads {
                 piece.len as usize,
                 "a piece gives what was asked for"
             );
+            let left = rest - parts.iter().map(Bytes::len).sum::<usize>();
+            let bytes = bytes.slice(..bytes.len().min(left));
+            if bytes.is_empty() {
+                continue;
+            }
             parts.push(bytes);
             if let Some(addr) = addr
                 && !from.contains(&(piece.index, addr))
@@ -463,7 +471,7 @@ impl Reads {
         }
         assert_eq!(
             parts.iter().map(Bytes::len).sum::<usize>(),
-            call.len,
+            call.len.min(rest),
             "the parts are the whole"
         );
         reach.outbox.event(call.id, Event::Data { parts, from });

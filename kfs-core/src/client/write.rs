@@ -5,7 +5,9 @@
 //! 2. At most a window of bytes is held that no sync covers yet; a further write waits.
 //! 3. A chunk's own progress (grant, pieces, syncs, lost links) is in [`super::open_chunk`].
 //! 4. A sync or close waits until every chunk is synced, then reports the size with all chunks it rests on.
-//! 5. What fails for good fails the file: every later call on it fails the same way.
+//! 5. A new length is told to the meta server when all that was written before is synced and reported. Then the chunk in
+//!    which the file is cut is taken over, and what was known of its chunks is forgotten.
+//! 6. What fails for good fails the file: every later call on it fails the same way.
 use super::cut::Cutter;
 use super::links::Reached;
 use super::meta_on_client::Ask;
@@ -56,8 +58,12 @@ pub(super) struct Writer {
     end: u64,
     /// The size that the meta server knows.
     reported: u64,
-    /// What was there when it was opened ends here: a chunk before it is taken over when it is first written to.
+    /// What was there when it was opened, or cut, ends here: a chunk before it is taken over when it is first written to.
     begin: u64,
+    /// Where the file ended then.
+    given: u64,
+    /// The chunk in which that is, if there is none.
+    absent: Option<u64>,
     /// Replicas of each chunk, if it was opened to be written further.
     replication: u8,
 }
@@ -67,7 +73,17 @@ enum Stage {
     Writing,
     /// A size report is on its way.
     Reporting(Report),
+    /// The meta server is asked to cut the file, or the chunk in which that is.
+    Cutting(Cutting),
     Failed(Failure),
+}
+
+/// A new length on its way.
+#[derive(Clone, Copy, Debug)]
+struct Cutting {
+    len: u64,
+    /// Where what is there of the file ends then: it is no longer than it was.
+    end: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +99,16 @@ struct Report {
 enum Todo {
     Write { offset: u64, data: Bytes },
     Sync,
+    SetLen { len: u64, says: Says },
     Close,
+}
+
+/// How who asked for a new length hears that the file has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Says {
+    Done,
+    /// The file was opened for it: its handle is told, and until then nobody knows it.
+    Opened,
 }
 
 /// Whether the file is still there after an input.
@@ -111,6 +136,8 @@ impl Writer {
             end: 0,
             reported: 0,
             begin: 0,
+            given: 0,
+            absent: None,
             replication: 0,
         }
     }
@@ -118,6 +145,7 @@ impl Writer {
     /// It is a file of this size that others have written.
     pub(super) const fn reopened(&mut self, size: u64, replication: u8) {
         (self.begin, self.end, self.reported) = (size, size, size);
+        self.given = size;
         self.replication = replication;
     }
 
@@ -128,26 +156,43 @@ impl Writer {
         index: u64,
         outcome: Result<Done, Failure>,
     ) -> Result<(FileId, u8, u64), Failure> {
-        let (grant, len) = match outcome {
-            Ok(Done::TakenOver { grant, len }) => (grant, len),
-            Ok(other) => {
+        let chunk_bytes = self.who.geometry.chunk_bytes();
+        let taken = self.take_chunk(now, (index, chunk_bytes), outcome);
+        let len = taken.map_err(|Failure { status, what }| {
+            let what = format!("{} cannot be written further: {what}", self.who.name);
+            Failure { status, what }
+        })?;
+        // Who wrote it before may have synced more than it reported: the next report covers that too.
+        let end = self.reported.max(index * chunk_bytes + len);
+        (self.begin, self.end, self.given) = (end, end, end);
+        Ok((self.who.file, self.replication, end))
+    }
+
+    /// Takes up a chunk that may be written further, or is not there: gives how long it is, at most `most`.
+    fn take_chunk(
+        &mut self,
+        now: Instant,
+        (index, most): (u64, u64),
+        outcome: Result<Done, Failure>,
+    ) -> Result<u64, Failure> {
+        match outcome? {
+            Done::TakenOver { grant, len } => {
+                let chunk = OpenChunk::taken_over((index, 1..=most), now, (grant, len), &self.who)?;
+                self.open.insert(index, chunk);
+                Ok(len)
+            }
+            Done::Ok => {
+                probe::hit(Probe::EndsInHole);
+                self.absent = Some(index);
+                Ok(0)
+            }
+            other => {
                 let what =
                     format!("the meta server answered {other:?} where a chunk was asked for");
                 let status = Status::Protocol;
-                return Err(Failure { status, what });
+                Err(Failure { status, what })
             }
-            Err(Failure { status, what }) => {
-                let what = format!("{} cannot be written further: {what}", self.who.name);
-                return Err(Failure { status, what });
-            }
-        };
-        let begins = index * self.who.geometry.chunk_bytes();
-        let least = self.reported - begins;
-        let chunk = OpenChunk::taken_over((index, least), now, (grant, len), &self.who)?;
-        self.open.insert(index, chunk);
-        // Who wrote it before may have synced more than it reported: the next report covers that too.
-        (self.begin, self.end) = (begins + len, begins + len);
-        Ok((self.who.file, self.replication, self.begin))
+        }
     }
 
     pub(super) const fn file(&self) -> FileId {
@@ -188,6 +233,15 @@ impl Writer {
     }
     pub(super) fn sync(&mut self, now: Instant, id: CallId, reach: &mut Reach) -> Fate {
         self.take_up(now, id, Todo::Sync, reach)
+    }
+    pub(super) fn set_len(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        (len, says): (u64, Says),
+        reach: &mut Reach,
+    ) -> Fate {
+        self.take_up(now, id, Todo::SetLen { len, says }, reach)
     }
     pub(super) fn close(&mut self, now: Instant, id: CallId, reach: &mut Reach) -> Fate {
         if let Stage::Failed(failure) = &self.stage {
@@ -237,6 +291,20 @@ impl Writer {
         };
         let granted = match outcome {
             Ok(Done::Granted(grant)) => chunk.granted(now, grant, &self.who),
+            Ok(Done::Ok) => {
+                // It is not there, as the file has a hole as large as a chunk, or ends in one.
+                chunk.is_new();
+                let asker = Asker::Allocate {
+                    handle: self.who.handle,
+                    index,
+                };
+                let file = self.who.file;
+                let op = MutateOp::Allocate { file, index };
+                reach
+                    .meta
+                    .ask(now, asker, Ask::MutateIn(self.who.session, op));
+                return Fate::Stays;
+            }
             Ok(Done::TakenOver { grant, len }) => {
                 // It may be shorter than its share of the file: then what is missing is zeros.
                 chunk.found(now, (grant, len), &self.who)
@@ -250,7 +318,10 @@ impl Writer {
                 probe::hit(Probe::ChunkAheadRefused);
                 // Asked for ahead and not needed yet: it is asked for again when it is.
                 self.open.remove(&index);
-                return Fate::Stays;
+                return match self.calls.front() {
+                    Some((_, Todo::SetLen { .. })) => self.advance(now, reach),
+                    _ => Fate::Stays,
+                };
             }
             Err(Failure { status, what }) => Err(Failure {
                 status,
@@ -359,6 +430,99 @@ impl Writer {
         }
     }
 
+    /// The meta server has cut the file, or not.
+    pub(super) fn truncated(
+        &mut self,
+        now: Instant,
+        outcome: Result<Done, Failure>,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Stage::Cutting(Cutting { len, end }) = self.stage else {
+            return Fate::Stays;
+        };
+        if let Err(failure) = outcome {
+            return self.not_cut(now, len, failure, reach);
+        }
+        // All of it is synced and named; what is left of it is written no more, but for the chunk that is taken over.
+        self.open.clear();
+        self.full.clear();
+        self.absent = None;
+        (self.begin, self.end, self.given) = (end, len, len);
+        self.reported = len;
+        let (index, within) = self.who.geometry.chunk_at(end);
+        if within == 0 {
+            return self.has_len(now, reach);
+        }
+        let file = self.who.file;
+        let op = MutateOp::TakeOver { file, index };
+        let handle = self.who.handle;
+        let asker = Asker::TakeCut { handle, index };
+        reach
+            .meta
+            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        Fate::Stays
+    }
+
+    /// The chunk in which the file was cut may be written further, or not.
+    pub(super) fn cut_taken(
+        &mut self,
+        now: Instant,
+        index: u64,
+        outcome: Result<Done, Failure>,
+        reach: &mut Reach,
+    ) -> Fate {
+        let Stage::Cutting(Cutting { len, end }) = self.stage else {
+            return Fate::Stays;
+        };
+        let (_, within) = self.who.geometry.chunk_at(end);
+        match self.take_chunk(now, (index, within), outcome) {
+            Ok(_) => self.has_len(now, reach),
+            Err(failure) => self.not_cut(now, len, failure, reach),
+        }
+    }
+
+    fn not_cut(&mut self, now: Instant, len: u64, failure: Failure, reach: &mut Reach) -> Fate {
+        let Failure { status, what } = failure;
+        let what = format!("{} may not have {len} bytes now: {what}", self.who.name);
+        self.go_on(now, Err(Failure { status, what }), reach)
+    }
+
+    /// The file has its new length, and may be written from where what is there of it ends.
+    fn has_len(&mut self, now: Instant, reach: &mut Reach) -> Fate {
+        self.stage = Stage::Writing;
+        let Some((id, Todo::SetLen { says, .. })) = self.calls.pop_front() else {
+            unreachable!("the call in front has asked for it");
+        };
+        let event = match says {
+            Says::Done => Event::Done,
+            Says::Opened => Event::Appending {
+                handle: self.who.handle,
+                file: self.who.file,
+                replication: self.replication,
+                end: self.end,
+            },
+        };
+        reach.outbox.event(id, event);
+        self.advance(now, reach)
+    }
+
+    /// Asks the meta server to give the file another length.
+    fn truncate(&mut self, now: Instant, len: u64, reach: &mut Reach) {
+        let end = len.min(self.reported);
+        // Whatever comes of it, nobody is told the size of before.
+        self.reported = end;
+        let op = MutateOp::Truncate {
+            file: self.who.file,
+            len,
+        };
+        let handle = self.who.handle;
+        let asker = Asker::Truncate { handle };
+        reach
+            .meta
+            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        self.stage = Stage::Cutting(Cutting { len, end });
+    }
+
     /// Gives up on heads that are silent too long, and tries again where that is due.
     pub(super) fn tick(&mut self, now: Instant, reach: &mut Reach) -> Fate {
         let mut due = false;
@@ -409,12 +573,14 @@ impl Writer {
         match outcome {
             Ok(()) => self.advance(now, reach),
             Err(failure) => {
-                let closing = self
-                    .calls
-                    .iter()
-                    .any(|(_, todo)| matches!(todo, Todo::Close));
+                let ends = |todo: &Todo| match todo {
+                    Todo::Close => true,
+                    Todo::SetLen { says, .. } => *says == Says::Opened,
+                    Todo::Write { .. } | Todo::Sync => false,
+                };
+                let ends = self.calls.iter().any(|(_, todo)| ends(todo));
                 self.fail(failure, reach);
-                if closing {
+                if ends {
                     self.let_go(reach);
                     return Fate::Closed;
                 }
@@ -435,6 +601,9 @@ impl Writer {
     /// Does all that can be done now: cuts, sends, syncs, reports.
     fn advance(&mut self, now: Instant, reach: &mut Reach) -> Fate {
         loop {
+            if matches!(self.stage, Stage::Cutting(_)) {
+                return Fate::Stays;
+            }
             self.held -= self
                 .open
                 .values_mut()
@@ -448,6 +617,14 @@ impl Writer {
             if rule != Rule::Covered || self.settle(now, reach) == Turn::Waits {
                 return Fate::Stays;
             }
+            if let Some((_, Todo::SetLen { len, .. })) = self.calls.front() {
+                let len = *len;
+                // A chunk that was asked for ahead must not come when nobody knows of it any more.
+                if self.open.values().all(OpenChunk::has_grant) {
+                    self.truncate(now, len, reach);
+                }
+                return Fate::Stays;
+            }
             let (id, _) = self.calls.pop_front().expect("a sync was covered");
             reach.outbox.event(id, Event::Done);
         }
@@ -459,7 +636,7 @@ impl Writer {
         loop {
             match self.calls.front_mut() {
                 None => return Ok(Rule::AtBlockEdges),
-                Some((_, Todo::Sync | Todo::Close)) => {
+                Some((_, Todo::Sync | Todo::SetLen { .. } | Todo::Close)) => {
                     if matches!(self.stage, Stage::Writing) {
                         self.cut_tail(now, reach)?;
                         self.fill_out(now, reach)?;
@@ -509,8 +686,9 @@ impl Writer {
         }
     }
 
-    /// Gives every chunk before the last its full length, as the file's size will say: a replica whose
-    /// length is shorter serves nothing. Only files with holes have such chunks.
+    /// Gives every chunk before the last its full length, as the file's size will say: a replica whose length is shorter
+    /// serves nothing. Only files with holes have such chunks. One that was taken over and is left as it is, as the file
+    /// was made longer since, stays so: the log knows where it ends.
     fn fill_out(&mut self, now: Instant, reach: &mut Reach) -> Result<(), Failure> {
         let Some(last) = self.last_index() else {
             return Ok(());
@@ -519,7 +697,7 @@ impl Writer {
         let short: Vec<u64> = self
             .open
             .range(..last)
-            .filter(|(_, chunk)| chunk.ends_before(chunk_bytes))
+            .filter(|(_, chunk)| chunk.ends_before(chunk_bytes) && !chunk.is_as_taken())
             .map(|(index, _)| *index)
             .collect();
         for index in short {
@@ -570,7 +748,8 @@ impl Writer {
     fn want(&mut self, now: Instant, index: u64, reach: &mut Reach) {
         if !self.full.contains_key(&index) && !self.open.contains_key(&index) {
             let file = self.who.file;
-            let (chunk, op) = if index * self.who.geometry.chunk_bytes() < self.begin {
+            let is_there = index * self.who.geometry.chunk_bytes() < self.begin;
+            let (chunk, op) = if is_there && self.absent != Some(index) {
                 probe::hit(Probe::ChunkTakenOverLate);
                 let op = MutateOp::TakeOver { file, index };
                 (OpenChunk::sought(index, now), op)
@@ -633,7 +812,10 @@ impl Writer {
         assert_eq!(self.held, 0, "nothing is held when every chunk is synced");
         let closing = matches!(self.calls.front(), Some((_, Todo::Close)));
         let mut fresh = self.unreported(last);
-        if fresh.is_empty() && self.end == self.reported && !closing {
+        let cutting = matches!(self.calls.front(), Some((_, Todo::SetLen { .. })));
+        // What others wrote and did not report is not reported only to be cut off.
+        let all_known = self.end == self.reported || (cutting && self.end == self.given);
+        if fresh.is_empty() && all_known && !closing {
             return Turn::Done;
         }
         // The last chunk is named in every last report, because the size ends in it.
@@ -642,8 +824,8 @@ impl Writer {
         {
             let synced = self.synced(last);
             assert!(
-                synced.is_some() || self.end == self.begin,
-                "every chunk up to the last is synced, unless others wrote it and nothing came behind"
+                synced.is_some() || self.end == self.given,
+                "every chunk up to the last is synced, unless the file ended there before and nothing came behind"
             );
             fresh.extend(synced);
         }

@@ -170,6 +170,9 @@ impl Serving {
             return Err(Refusal::new(Status::BadRequest, what));
         }
         let target = (file, index);
+        if self.state.is_behind(target) {
+            self.grows(file)?;
+        }
         if self.allocations.join(target, asker) {
             return Ok(None);
         }

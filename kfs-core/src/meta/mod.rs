@@ -35,6 +35,7 @@ mod session;
 pub mod snapshot;
 pub mod state;
 mod tree;
+mod truncation;
 mod usage;
 
 use self::allocate::Allocations;

@@ -344,6 +344,11 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
                 "it rests on chunk {chunk} version {version}, which is not its chunk {index}"
             )));
         }
+        if state.cut(chunk).is_some() {
+            return Err(bad(format!(
+                "it rests on chunk {chunk}, in which the file was cut since"
+            )));
+        }
         let Durable { len, wseq } = synced;
         if len > geometry.chunk_bytes() || (len > 0) != (wseq > WriteSeq(0)) {
             return Err(bad(format!(
@@ -359,6 +364,11 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
         return Err(bad(
             "all files together would be past what can be counted".into()
         ));
+    }
+    if size > current && state.behind.contains_key(&file) {
+        let what =
+            format!("what file {file} had behind the place where it was cut is being reclaimed");
+        return Err(Refusal::new(Status::Busy, what));
     }
     if size > current {
         let (last, _) = geometry.chunk_at(size - 1);

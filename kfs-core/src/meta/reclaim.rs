@@ -1,4 +1,5 @@
-//! Takes apart what was removed: files without names that nobody has open any more, and trees that stand nowhere.
+//! Takes apart what was removed: files without names that nobody has open any more, trees that stand nowhere, and what
+//! files had behind the place where they were cut ([`super::truncation`]).
 //!
 //! What there is to do is in the state, and so in the log and in checkpoints; a restart goes on where it was. A record
 //! does bounded work, and there are so many of them in a second, so requests of clients are not held up.
@@ -16,9 +17,9 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 
 /// Between two batches.
-const EVERY: Duration = Duration::from_millis(5);
+pub(super) const EVERY: Duration = Duration::from_millis(5);
 /// It is tried again after this if the log had no room, or a session was not taken up and has not ended.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Files that are looked at for one batch: some may be held still.
 const LOOKS_MAX: usize = 1_024;
 /// The most bytes of a record.
@@ -35,6 +36,8 @@ pub(super) struct Reclaim {
     next: Instant,
     /// Not before this: clients that hold files since before the start may not have said so yet.
     knows_at: Instant,
+    /// Not before this: chunks behind the end of files that were cut.
+    pub(super) behind_at: Instant,
     done: u64,
 }
 
@@ -51,6 +54,7 @@ impl Reclaim {
             ready: state.unlinked.iter().copied().collect(),
             next: now,
             knows_at,
+            behind_at: now,
             done: 0,
         }
     }
@@ -75,16 +79,22 @@ impl Reclaim {
             done: self.done,
         }
     }
+    fn removed_due(&self, state: &State) -> Option<Instant> {
+        let idle = self.ready.is_empty() && state.detached.is_empty();
+        (!idle).then(|| self.next.max(self.knows_at))
+    }
     /// When there is something to do next.
     pub(super) fn due(&self, state: &State) -> Option<Instant> {
-        let idle = self.ready.is_empty() && state.detached.is_empty();
+        let removed = self.removed_due(state);
+        let behind = (!state.behind.is_empty()).then_some(self.behind_at);
         let deletes = state.tail_lost.is_none();
-        (deletes && !idle).then(|| self.next.max(self.knows_at))
+        let due = [removed, behind].into_iter().flatten().min();
+        due.filter(|_| deletes)
     }
 }
 
 /// Names and chunks of one batch.
-fn batch() -> usize {
+pub(super) fn batch() -> usize {
     if buggify::is(Site::ReclaimBatchOfTwo) {
         2
     } else {
@@ -97,6 +107,14 @@ impl Serving {
     pub(super) fn reclaim(&mut self, io: &mut Io) {
         let now = io.now.mono;
         if self.reclaim.due(&self.state).is_none_or(|due| due > now) {
+            return;
+        }
+        self.reclaim_behind(io);
+        if self
+            .reclaim
+            .removed_due(&self.state)
+            .is_none_or(|due| due > now)
+        {
             return;
         }
         if !self.sessions.are_resumed() {

@@ -134,13 +134,13 @@ pub struct Renamed {
     pub time: UnixNanos,
 }
 
-/// What becomes of a file whose name is gone.
+/// What becomes of a file whose name is gone, and of the chunks behind the place where one was cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Fate {
-    /// Nobody has it open: it goes with its name.
+    /// Nobody has it open: it goes with its name. Chunks go at once.
     Dropped,
     /// It stays, without a name, until a record reclaims it: somebody has it open, or may have, or it has more chunks
-    /// than one record reclaims.
+    /// than one record reclaims. Chunks stay, unseen, as they are more than that.
     Kept,
 }
 
@@ -383,6 +383,29 @@ pub struct ReplicationSet {
     pub time: UnixNanos,
 }
 
+/// A file has another size. What it had behind the smaller one of the two is gone: whole chunks, and the rest of the
+/// chunk in which that one falls, which its replicas still have; none of it is ever read again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Truncated {
+    /// Which.
+    pub file: FileId,
+    /// From now on.
+    pub size: u64,
+    /// Of the chunks behind it.
+    pub behind: Fate,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
+/// Chunks behind the place where a file was cut are gone: those below an index, or all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BehindReclaimed {
+    /// Which file.
+    pub file: FileId,
+    /// The index; `None`: there are no more, and the file may grow again.
+    pub below: Option<u64>,
+}
+
 /// Why the bytes of a record cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -468,6 +491,8 @@ records! {
     24 1 TakeoverBegun,
     25 1 ServerDrains,
     26 1 ReplicationSet,
+    27 1 Truncated,
+    28 1 BehindReclaimed,
 }
 
 impl Logged {

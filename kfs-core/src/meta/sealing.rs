@@ -17,6 +17,7 @@ use super::record::{By, Sealed};
 use super::state::ChunkState;
 use super::{Io, LOG_RESERVE, Serving};
 use crate::ids::{ChunkId, FileId, ServerIndex, Term, Version};
+use crate::planted::{self, Bug};
 use crate::probe::{self, Probe};
 use crate::time::Instant;
 use crate::wire::Status;
@@ -247,6 +248,13 @@ impl Serving {
         {
             return Asking::Later;
         }
+        if self.state.cut(chunk.chunk).is_some() {
+            return if !planted::is(Bug::CutNotFinished) && self.cut_at_rest(io, at, chunk) {
+                Asking::Asked
+            } else {
+                Asking::Later
+            };
+        }
         let mut answers = BTreeMap::new();
         for server in good {
             let which = (chunk.chunk, chunk.version);
@@ -314,6 +322,10 @@ impl Serving {
         });
         let good: BTreeSet<ServerIndex> = self.good(&owned).into_iter().collect();
         let all = good.iter().eq(asked.answers.keys());
+        if self.state.cut(chunk).is_some() {
+            self.sealing.missed = true;
+            return;
+        }
         if owned.version != asked.version || owned.sealed.is_some() || !same_terms || !all {
             self.sealing.missed = true;
             return;

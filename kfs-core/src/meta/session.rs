@@ -358,6 +358,7 @@ impl Serving {
                     Err(refusal) => Err(refusal),
                 }
             }
+            (Ok(()), MutateOp::Truncate { file, len }) => self.truncate(io, session, (file, len)),
             (Ok(()), MutateOp::Append { at }) => namespace::append(state, session, &at),
             (Ok(()), MutateOp::Mkdir { at, parents, owner }) => {
                 namespace::mkdir(state, &at, parents, owner, time)
@@ -563,6 +564,7 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::Rechain { .. }
         | MutateOp::Append { .. }
         | MutateOp::TakeOver { .. }
+        | MutateOp::Truncate { .. }
         | MutateOp::EndSession
         | MutateOp::Drain { .. }
         | MutateOp::SetReplication { .. }

@@ -69,6 +69,12 @@ pub struct State {
     /// The highest write that members of a chunk were to be raised to, where a takeover has begun and not ended: one
     /// that is not heard of may be at it.
     pub(crate) raising: OrdMap<ChunkId, WriteSeq>,
+    /// Chunks whose file was cut in them: their replicas may have more than is said to be synced, which counts no more and
+    /// must not come to. Until all of them have been raised and cut there.
+    pub(crate) cuts: OrdSet<ChunkId>,
+    /// Files that were cut and have chunks behind that, from this index on, which are being reclaimed. Until then
+    /// nothing is put there.
+    pub(crate) behind: OrdMap<FileId, u64>,
     /// Files without names, which wait until nobody has them open.
     pub(crate) unlinked: OrdSet<FileId>,
     /// Directories that stand nowhere: removed with what is in them, which is being reclaimed.
@@ -241,6 +247,8 @@ impl Default for State {
             accepted: Epoch(0),
             adopted: OrdMap::new(),
             raising: OrdMap::new(),
+            cuts: OrdSet::new(),
+            behind: OrdMap::new(),
             unlinked: OrdSet::new(),
             detached: OrdSet::new(),
             detached_entries: 0,
@@ -423,6 +431,20 @@ impl State {
         for chunk in self.raising.keys() {
             holds(self.owners.get(chunk).is_some(), || {
                 format!("chunk {chunk} is being raised, and no file owns it")
+            })?;
+        }
+        for chunk in &self.cuts {
+            let at = self.owners.get(chunk);
+            let owned = at.and_then(|at| self.chunks.get(&at));
+            let fits = owned.is_some_and(|owned| owned.synced.is_some() && owned.sealed.is_none());
+            holds(fits, || {
+                format!("chunk {chunk} is to be cut, and no report has named it, or it is sealed")
+            })?;
+        }
+        for file in self.behind.keys() {
+            let node = self.inodes.get(file).map(|inode| inode.node);
+            holds(matches!(node, Some(Node::File { .. })), || {
+                format!("chunks behind the end of {file} are reclaimed, and it is no file")
             })?;
         }
         for at in &self.unnamed {
@@ -634,6 +656,8 @@ impl State {
             accepted,
             adopted,
             raising,
+            cuts,
+            behind,
             unlinked,
             detached,
             detached_entries,
@@ -670,6 +694,8 @@ impl State {
             .or_else(|| value("accepted", accepted, &other.accepted))
             .or_else(|| maps("adopted", adopted.iter(), other.adopted.iter()))
             .or_else(|| maps("raising", raising.iter(), other.raising.iter()))
+            .or_else(|| maps("cuts", keys(cuts), keys(&other.cuts)))
+            .or_else(|| maps("behind", behind.iter(), other.behind.iter()))
             .or_else(|| maps("unlinked", keys(unlinked), keys(&other.unlinked)))
             .or_else(|| maps("detached", keys(detached), keys(&other.detached)))
             .or_else(|| {
@@ -786,10 +812,29 @@ impl State {
             Some(Node::Directory { .. }) | None => 0,
         };
         let synced = chunk.synced.unwrap_or_default();
+        let size = if self.is_behind((file, index)) {
+            0
+        } else {
+            size
+        };
         Durable {
             len: self.geometry().chunk_len(size, index).min(synced.len),
             ..synced
         }
+    }
+    /// Whether a chunk is behind the place where its file was cut, or would be, and those are still to go.
+    pub(crate) fn is_behind(&self, (file, index): (FileId, u64)) -> bool {
+        self.behind.get(&file).is_some_and(|first| index >= *first)
+    }
+    /// Where the replicas of a chunk are to be cut, if they still are.
+    #[must_use]
+    pub fn cut(&self, chunk: ChunkId) -> Option<u64> {
+        let at = self.owners.get(self.cuts.get(&chunk)?)?;
+        Some(self.chunks.get(&at)?.synced?.len)
+    }
+    /// Files that were cut, with chunks behind that which are still to go.
+    pub fn behind(&self) -> impl Iterator<Item = FileId> {
+        self.behind.keys().copied()
     }
     /// How many replicas a file asks for.
     pub(crate) fn replication(&self, file: FileId) -> u8 {

@@ -448,6 +448,8 @@ enum ClientCall<'a> {
     Locate(u64, u64),
     Drain(NodeId, Drain),
     SetReplication(Cow<'a, At>, u8),
+    Truncate(Cow<'a, At>, u64),
+    SetLen(u64, u64),
 }
 
 impl TracedCall for client::Call {
@@ -473,6 +475,8 @@ impl TracedCall for client::Call {
             } => ClientCall::Create(at(place), *owner, *replication, *keep),
             Self::Open(place) => ClientCall::Open(at(place)),
             Self::Append(place) => ClientCall::Append(at(place)),
+            Self::Truncate { at: place, len } => ClientCall::Truncate(at(place), *len),
+            Self::SetLen { handle, len } => ClientCall::SetLen(handle.0, *len),
             Self::Write {
                 handle,
                 offset,
@@ -536,6 +540,14 @@ impl TracedCall for client::Call {
             },
             ClientCall::Open(at) => Self::Open(at.into_owned()),
             ClientCall::Append(at) => Self::Append(at.into_owned()),
+            ClientCall::Truncate(at, len) => Self::Truncate {
+                at: at.into_owned(),
+                len,
+            },
+            ClientCall::SetLen(handle, len) => Self::SetLen {
+                handle: Handle(handle),
+                len,
+            },
             ClientCall::Write(handle, offset) => Self::Write {
                 handle: Handle(handle),
                 offset,

@@ -314,6 +314,9 @@ pub struct ResumeChunk {
     /// If another session writes it from now on: the write that it is at then, in a header that is durable before this
     /// is answered. All members are at the same one before.
     pub raised: Option<WriteSeq>,
+    /// If its file was cut in it: that header ends here at most, in bytes, and what the disk has behind it counts no
+    /// more. Only with `raised`.
+    pub cut: Option<u64>,
 }
 
 /// Answers [`ResumeChunk`].

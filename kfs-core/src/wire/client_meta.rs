@@ -202,8 +202,8 @@ pub enum MutateOp {
         /// Its place.
         at: At,
     },
-    /// Takes over a chunk that earlier sessions have written, to write it further from where it ends. Answered when
-    /// its members take pieces of this session.
+    /// Takes over a chunk that earlier sessions have written, or in which the file was cut, to write it further from
+    /// where it ends. Answered when its members take pieces of this session; with `Ok` if there is no such chunk.
     TakeOver {
         /// Written by this session.
         file: FileId,
@@ -223,6 +223,14 @@ pub enum MutateOp {
         at: At,
         /// Replicas of each chunk, from 1 to [`crate::limits::REPLICATION_MAX`].
         replication: u8,
+    },
+    /// Sets the size of a file, whatever it was. What was behind it is gone, and what is behind it later reads as zeros
+    /// until it is written. The chunk in which it is cut is to be taken over before it is written further.
+    Truncate {
+        /// Written by this session.
+        file: FileId,
+        /// Its size from then on, in bytes.
+        len: u64,
     },
 }
 

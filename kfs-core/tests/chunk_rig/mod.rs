@@ -1273,6 +1273,7 @@ impl World {
             from: WriteSeq(from),
             to: WriteSeq(to),
             raised: None,
+            cut: None,
         }
     }
     /// What a server answered to orders to resume, as far as it was not forgotten.

@@ -12,23 +12,23 @@ use kfs_core::wire::client_meta::{
 use kfs_core::wire::{Head, Refusal, Status};
 use std::time::Duration;
 
-const FILE: FileId = FileId(9);
-const CHUNK: u64 = 5_000;
+pub(crate) const FILE: FileId = FileId(9);
+pub(crate) const CHUNK: u64 = 5_000;
 /// The write that the members of a chunk are raised to which is taken over for the first time.
-const RAISED: u64 = 1 << 40;
+pub(crate) const RAISED: u64 = 1 << 40;
 
-fn append() -> MutateOp {
+pub(crate) fn append() -> MutateOp {
     MutateOp::Append { at: At::root("f") }
 }
 /// The answer to it: the file has this size.
-fn may_append(size: u64) -> Done {
+pub(crate) fn may_append(size: u64) -> Done {
     Done::Appending {
         file: FILE,
         replication: 3,
         size,
     }
 }
-fn grant(index: u64, from: u64) -> Grant {
+pub(crate) fn grant(index: u64, from: u64) -> Grant {
     Grant {
         index,
         chunk: chunk(index),
@@ -38,16 +38,16 @@ fn grant(index: u64, from: u64) -> Grant {
         to: PieceNumber(from),
     }
 }
-fn taken(index: u64, len: u64) -> Done {
+pub(crate) fn taken(index: u64, len: u64) -> Done {
     let grant = grant(index, RAISED);
     Done::TakenOver { grant, len }
 }
 /// What is durable of a chunk that was taken over, after so many writes more.
-fn durable(len: u64, writes: u64) -> Durable {
+pub(crate) fn durable(len: u64, writes: u64) -> Durable {
     let wseq = WriteSeq(RAISED + writes);
     Durable { len, wseq }
 }
-fn basis(index: u64, synced: Durable) -> SyncedChunk {
+pub(crate) fn basis(index: u64, synced: Durable) -> SyncedChunk {
     SyncedChunk {
         index,
         chunk: chunk(index),
@@ -58,18 +58,18 @@ fn basis(index: u64, synced: Durable) -> SyncedChunk {
 
 /// The next request of the client, which must be this; gives its id and number.
 #[track_caller]
-fn asked(rig: &mut Rig, meta: LinkId, op: &MutateOp) -> (u64, u64) {
+pub(crate) fn asked(rig: &mut Rig, meta: LinkId, op: &MutateOp) -> (u64, u64) {
     let (request, mutate) = rig.sent_mutation(meta);
     assert_eq!(&mutate.op, op);
     assert_eq!(mutate.session, SESSION);
     (request, mutate.number.0)
 }
 #[track_caller]
-fn asked_to_take_over(rig: &mut Rig, meta: LinkId, index: u64) -> (u64, u64) {
+pub(crate) fn asked_to_take_over(rig: &mut Rig, meta: LinkId, index: u64) -> (u64, u64) {
     asked(rig, meta, &MutateOp::TakeOver { file: FILE, index })
 }
 #[track_caller]
-fn opened(rig: &mut Rig, id: CallId) -> (Handle, u64) {
+pub(crate) fn opened(rig: &mut Rig, id: CallId) -> (Handle, u64) {
     let (of, event) = rig.event();
     let Event::Appending {
         handle,
@@ -93,7 +93,7 @@ fn reopened(rig: &mut Rig, meta: LinkId, size: u64) -> CallId {
 }
 /// A file of this size whose last chunk was taken over and has `len` bytes.
 #[track_caller]
-fn taken_over(size: u64, len: u64) -> (Rig, LinkId, Handle) {
+pub(crate) fn taken_over(size: u64, len: u64) -> (Rig, LinkId, Handle) {
     let (mut rig, meta) = Rig::in_session_with(wide());
     let id = reopened(&mut rig, meta, size);
     let index = size / CHUNK;
@@ -105,7 +105,7 @@ fn taken_over(size: u64, len: u64) -> (Rig, LinkId, Handle) {
     (rig, meta, handle)
 }
 /// Acknowledges pieces, and syncs with what is said of the chunk.
-fn ack(rig: &mut Rig, sent: &[ToHead], says: &[(u64, Durable)]) {
+pub(crate) fn ack(rig: &mut Rig, sent: &[ToHead], says: &[(u64, Durable)]) {
     for one in sent {
         match one {
             ToHead::Piece(link, request, piece, _) => rig.piece_done(*link, *request, piece),
@@ -120,7 +120,7 @@ fn ack(rig: &mut Rig, sent: &[ToHead], says: &[(u64, Durable)]) {
 }
 /// The file was let go of as it was: another client may write it.
 #[track_caller]
-fn let_go(rig: &mut Rig, meta: LinkId, size: u64) {
+pub(crate) fn let_go(rig: &mut Rig, meta: LinkId, size: u64) {
     let (request, said, basis, writer) = size_report(rig, meta);
     assert_eq!((said, basis, writer), (size, vec![], WriterStays::Closed));
     rig.mutated(meta, request, Ok(Done::Ok));
@@ -128,7 +128,7 @@ fn let_go(rig: &mut Rig, meta: LinkId, size: u64) {
 }
 /// The client knows nothing of it any more: no deadline of a writer, and the next call is taken as the first one was.
 #[track_caller]
-fn nothing_is_left(rig: &mut Rig, meta: LinkId) {
+pub(crate) fn nothing_is_left(rig: &mut Rig, meta: LinkId) {
     let bounds = rig.bounds();
     assert!(bounds.writers.is_empty(), "{bounds:?}");
     let id = reopened(rig, meta, 0);
@@ -406,6 +406,12 @@ fn a_hole_as_large_as_a_chunk_is_filled_by_a_new_one() {
     rig.events.clear();
     let sync = rig.call(Call::Sync(handle));
     let (request, _) = asked_to_take_over(&mut rig, meta, 0);
+    rig.mutated(meta, request, Ok(Done::Ok));
+    let allocate = MutateOp::Allocate {
+        file: FILE,
+        index: 0,
+    };
+    let (request, _) = asked(&mut rig, meta, &allocate);
     rig.mutated(meta, request, Ok(Done::Granted(grant(0, 0))));
     rig.chunkserver_up(1);
     let sent = rig.sent_to_heads();
@@ -598,17 +604,54 @@ fn a_grant_that_makes_no_sense_is_not_used_and_the_file_is_let_go_of() {
             ),
         ),
         ("of nothing", over(|_| {}, 0)),
-        ("of less than the size says", over(|_| {}, 2_299)),
         ("of more than a chunk has", over(|_| {}, 5_001)),
         ("of far more than a chunk has", over(|_| {}, u64::MAX)),
         ("as one that is made anew", Done::Granted(grant(1, 0))),
-        ("as a word", Done::Ok),
         ("as a file", may_append(7_300)),
     ];
     for (what, done) in bent {
         let failure = refused(Ok(done));
         assert_eq!(failure.status, Status::Protocol, "{what}: {failure}");
     }
+}
+
+#[test]
+fn a_file_that_ends_where_there_is_no_chunk_goes_on_there_in_a_new_one() {
+    let (mut rig, meta) = Rig::in_session_with(wide());
+    let id = reopened(&mut rig, meta, 7_300);
+    let (request, _) = asked_to_take_over(&mut rig, meta, 1);
+    rig.mutated(meta, request, Ok(Done::Ok));
+    let (handle, end) = opened(&mut rig, id);
+    assert_eq!(end, 7_300);
+    let written = write(&mut rig, handle, end, 100);
+    rig.done(written);
+    let close = rig.call(Call::Close(handle));
+    rig.grant(meta, 1);
+    rig.chunkserver_up(1);
+    let sent = rig.sent_to_heads();
+    assert_eq!(briefs(&sent), [(1, 1, 2_300, 100), (1, 1, 0, 0)]);
+    let said = Durable {
+        len: 2_400,
+        wseq: WriteSeq(1),
+    };
+    ack(&mut rig, &sent, &[(1, said)]);
+    let_go_by_close(&mut rig, meta, close, (7_400, vec![basis(1, said)]));
+}
+
+#[test]
+fn a_chunk_that_ends_before_the_file_does_is_written_from_where_the_file_ends() {
+    let (mut rig, meta) = Rig::in_session_with(wide());
+    let id = reopened(&mut rig, meta, 7_300);
+    let (request, _) = asked_to_take_over(&mut rig, meta, 1);
+    rig.mutated(meta, request, Ok(taken(1, 500)));
+    let (handle, end) = opened(&mut rig, id);
+    assert_eq!(end, 7_300, "what is between is zeros");
+    let before = write(&mut rig, handle, 7_299, 10);
+    rig.done(before);
+    rig.call(Call::Sync(handle));
+    rig.chunkserver_up(1);
+    let sent = briefs(&rig.sent_to_heads());
+    assert_eq!(sent, [(1, RAISED + 1, 2_299, 10), (1, RAISED + 1, 0, 0)]);
 }
 
 #[test]

@@ -81,7 +81,8 @@ enum Stage {
     Ending(Option<Status>),
     Moving,
     Cleaning(Status),
-    Opening,
+    /// Since then.
+    Opening(Tick),
     Reading(Reading),
     Closing,
     Listing(Vec<u8>),
@@ -98,6 +99,7 @@ struct Reading {
     handle: Handle,
     file: FileId,
     size: u64,
+    opened: Tick,
     asked: Tick,
     /// The range that is being read.
     range: (u64, u64),
@@ -199,7 +201,7 @@ impl Actor {
                 self.read(record, reading, |stage| Doing::Job(job, stage))
             }
             Doing::Resting(..) => self.next_job(schedule, record),
-            Doing::Looking(times) => self.look(times, event),
+            Doing::Looking(times) => self.look(record, times, event),
             Doing::Auditing(stage) => match event {
                 Some(event) => self.audit(record, stage, event),
                 None => Next::Done,
@@ -235,7 +237,11 @@ impl Actor {
                 (create(name, Keep::Always), Stage::Creating)
             }
             Job::Append { name, .. } => (Call::Append(at(name)), Stage::Creating),
-            Job::Read { name, .. } => (Call::Open(at(name)), Stage::Opening),
+            Job::Truncate { name, len, .. } => {
+                let (at, len) = (at(name), *len);
+                (Call::Truncate { at, len }, Stage::Creating)
+            }
+            Job::Read { name, .. } => (Call::Open(at(name)), Stage::Opening(record.tick())),
             Job::List(name) => (
                 list(name.as_bytes(), Vec::new()),
                 Stage::Listing(name.clone().into()),
@@ -440,11 +446,11 @@ impl Actor {
                 self.wants(number, stage, Call::Remove(at(temp)))
             }
             (Stage::Cleaning(status), _) => self.ends(schedule, record, Some(status)),
-            (Stage::Opening, Event::Opened { handle, attrs }) => {
+            (Stage::Opening(opened), Event::Opened { handle, attrs }) => {
                 let Job::Read { how, .. } = job else {
                     return self.ends(schedule, record, None);
                 };
-                let reading = Reading::of(handle, attrs, how);
+                let reading = Reading::of(handle, (attrs, opened), how);
                 self.read(record, reading, |stage| Doing::Job(number, stage))
             }
             (Stage::Reading(reading), Event::Data { parts, .. }) => {
@@ -488,7 +494,10 @@ impl Actor {
             job: u32::try_from(number).expect("an actor has few jobs"),
         };
         let job = &self.jobs(schedule)[number];
-        if let Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } = job
+        if let Job::Put { fill, .. }
+        | Job::Write { fill, .. }
+        | Job::Append { fill, .. }
+        | Job::Truncate { fill, .. } = job
             && let (Some(Fill::Idle { ms }), None) = (fill.get(step), failed)
         {
             self.doing = Doing::Resting(number, Stage::Filling(handle, step + 1));
@@ -501,17 +510,19 @@ impl Actor {
         };
         let call = match job {
             _ if failed.is_some() => None,
-            Job::Put { fill, .. } | Job::Write { fill, .. } | Job::Append { fill, .. } => {
-                fill.get(step).map(|done| match *done {
-                    // Nothing is there that could be written over: then nothing is written.
-                    Fill::Bytes { .. } | Fill::Over { .. } | Fill::Idle { .. } => {
-                        let what = Fill::write(self.begin, fill, step, author);
-                        let (at, bytes) = what.unwrap_or_default();
-                        write(at, bytes)
-                    }
-                    Fill::Sync => Call::Sync(handle),
-                })
-            }
+            Job::Put { fill, .. }
+            | Job::Write { fill, .. }
+            | Job::Append { fill, .. }
+            | Job::Truncate { fill, .. } => fill.get(step).map(|done| match *done {
+                Fill::SetLen { len } => Call::SetLen { handle, len },
+                // Nothing is there that could be written over: then nothing is written.
+                Fill::Bytes { .. } | Fill::Over { .. } | Fill::Idle { .. } => {
+                    let what = Fill::write(self.begin, fill, step, author);
+                    let (at, bytes) = what.unwrap_or_default();
+                    write(at, bytes)
+                }
+                Fill::Sync => Call::Sync(handle),
+            }),
             Job::Overwrite { synced, from, .. } => match (step, synced) {
                 (0, _) => Some(write(0, author.bytes(0, 100))),
                 (1, true) => Some(Call::Sync(handle)),
@@ -524,9 +535,12 @@ impl Actor {
             return self.wants(number, Stage::Filling(handle, step + 1), call);
         }
         let end = match (job, failed) {
-            (Job::Put { .. } | Job::Append { .. }, Some(_)) => End::Abandon,
+            (Job::Put { .. } | Job::Append { .. } | Job::Truncate { .. }, Some(_)) => End::Abandon,
             (Job::Write { failed: end, .. }, Some(_))
-            | (Job::Write { end, .. } | Job::Append { end, .. }, None) => *end,
+            | (
+                Job::Write { end, .. } | Job::Append { end, .. } | Job::Truncate { end, .. },
+                None,
+            ) => *end,
             _ => End::Close,
         };
         let call = match end {
@@ -569,14 +583,14 @@ impl Actor {
         })
     }
 
-    fn look(&mut self, times: u32, event: Option<Event>) -> Next {
+    fn look(&mut self, record: &mut Record, times: u32, event: Option<Event>) -> Next {
         if let Some(Event::Status(status)) = &event {
             let up = |server: &&kfs_core::wire::client_meta::ServerStatus| {
                 server.state == ServerState::Up
             };
             if status.servers.iter().filter(up).count() >= self.servers_up {
                 self.audit.dirs.push(b"/".to_vec());
-                return self.look_on();
+                return self.look_on(record);
             }
         }
         if let Some(Event::Failed(failure)) = &event {
@@ -599,9 +613,9 @@ impl Actor {
     }
 
     /// The next file, or the next directory.
-    fn look_on(&mut self) -> Next {
+    fn look_on(&mut self, record: &mut Record) -> Next {
         if let Some(path) = self.audit.files.last() {
-            self.doing = Doing::Auditing(Stage::Opening);
+            self.doing = Doing::Auditing(Stage::Opening(record.tick()));
             return Next::Call(Call::Open(At::root(path.clone())));
         }
         let Some(dir) = self.audit.dirs.pop() else {
@@ -636,12 +650,12 @@ impl Actor {
                         self.doing = Doing::Auditing(Stage::Listing(dir));
                         Next::Call(call)
                     }
-                    None => self.look_on(),
+                    None => self.look_on(record),
                 }
             }
-            (Stage::Opening, Event::Opened { handle, attrs }) => {
+            (Stage::Opening(opened), Event::Opened { handle, attrs }) => {
                 let step = attrs.size / 2 + 1;
-                let reading = Reading::of(handle, attrs, &ReadHow::Steps(step));
+                let reading = Reading::of(handle, (attrs, opened), &ReadHow::Steps(step));
                 self.read(record, reading, Doing::Auditing)
             }
             (Stage::Reading(reading), Event::Data { parts, .. }) => {
@@ -656,43 +670,43 @@ impl Actor {
                 Next::Call(Call::Close(reading.handle))
             }
             // A temporary file whose session ended meanwhile: the oracle of names judges the answer.
-            (Stage::Opening, Event::Failed(failure)) if failure.status == Status::NotFound => {
+            (Stage::Opening(_), Event::Failed(failure)) if failure.status == Status::NotFound => {
                 self.doing = Doing::Auditing(Stage::Missing(failure.what));
                 Next::Call(Call::Stat(At::root(path)))
             }
             (Stage::Missing(_), Event::Failed(failure)) if failure.status == Status::NotFound => {
                 self.audit.files.pop();
-                self.look_on()
+                self.look_on(record)
             }
             (Stage::Missing(what), _) => {
                 self.audit.failures.push(format!("{name}: {what}"));
                 self.audit.files.pop();
-                self.look_on()
+                self.look_on(record)
             }
-            (Stage::Opening, Event::Failed(failure)) => {
+            (Stage::Opening(_), Event::Failed(failure)) => {
                 self.audit
                     .failures
                     .push(format!("{name}: {}", failure.what));
                 self.audit.files.pop();
-                self.look_on()
+                self.look_on(record)
             }
             (Stage::Listing(dir), Event::Failed(failure)) => {
                 let dir = String::from_utf8_lossy(&dir).into_owned();
                 self.audit
                     .failures
                     .push(format!("list {dir}: {}", failure.what));
-                self.look_on()
+                self.look_on(record)
             }
             _ => {
                 self.audit.files.pop();
-                self.look_on()
+                self.look_on(record)
             }
         }
     }
 }
 
 impl Reading {
-    fn of(handle: Handle, attrs: Attrs, how: &ReadHow) -> Self {
+    fn of(handle: Handle, (attrs, opened): (Attrs, Tick), how: &ReadHow) -> Self {
         let then = match how {
             ReadHow::Stream => Then::Steps(0, attrs.size + 1),
             ReadHow::Steps(step) => Then::Steps(0, *step),
@@ -708,6 +722,7 @@ impl Reading {
             handle,
             file: attrs.file,
             size: attrs.size,
+            opened,
             asked: 0,
             range: (0, 0),
             then,
@@ -723,14 +738,19 @@ impl Reading {
             offset: self.range.0,
             len: usize::try_from(self.range.1).expect("reads fit in memory"),
             bytes,
+            opened: self.opened,
             asked: self.asked,
             came,
         };
         let result = record.contents.check(&seen);
         record.check(result);
         if let Then::Steps(at, _) = &mut self.then {
-            // A read that gives nothing would never end.
-            *at += (bytes.len() as u64).max(1);
+            // A read that gives nothing would never end: the file may have been cut.
+            *at += if bytes.is_empty() {
+                self.size
+            } else {
+                bytes.len() as u64
+            };
         }
         self
     }

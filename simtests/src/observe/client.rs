@@ -4,14 +4,16 @@
 //! observed, and the observer never asks it for anything.
 use super::record::{Record, Replicas};
 use crate::model::Change;
-use crate::oracle::Tick;
-use crate::oracle::contents::{Last, Tenure};
+use crate::oracle::contents::{CutId, Last, Tenure};
 use crate::oracle::order::{Asked, Outcome};
 use crate::oracle::replicas::Located;
+use crate::oracle::{Tick, Violation};
 use kfs_core::client::{Call, Event, Handle};
-use kfs_core::ids::{CallId, FileId, LinkId, LogSeq};
+use kfs_core::ids::{CallId, FileId, LinkId, LogSeq, RequestNumber};
 use kfs_core::machine::{Input, Output};
-use kfs_core::wire::client_meta::{Answer, ChunkPlaces, Done, Keep, Kind, QueryOp, UsageRow};
+use kfs_core::wire::client_meta::{
+    Answer, ChunkPlaces, Done, Keep, Kind, Mutate, MutateOp, Mutated, QueryOp, UsageRow,
+};
 use kfs_core::wire::{Head, Msg, Status};
 use std::collections::BTreeMap;
 
@@ -24,6 +26,16 @@ pub struct ClientObserver {
     locates: BTreeMap<(LinkId, u64), FileId>,
     /// Scans of what trees take that have more pages, and their operations.
     scans: BTreeMap<u64, usize>,
+    /// Sizes that it knows of files that it writes: those that it was told, and has reported.
+    sizes: BTreeMap<FileId, u64>,
+    /// Sizes that it has reported, and that are not answered.
+    reports: BTreeMap<(LinkId, u64), (FileId, u64)>,
+    /// Who it is among those that write a file, where it has asked for another length.
+    setting: BTreeMap<FileId, Tenure>,
+    /// The last cut of each file that it has asked the meta server for, and the request.
+    cuts: BTreeMap<FileId, (RequestNumber, Tenure, CutId)>,
+    /// Cuts that are not answered.
+    cutting: BTreeMap<(LinkId, u64), FileId>,
     /// Of the reply that is being handled.
     seq: Option<LogSeq>,
     made: Option<FileId>,
@@ -39,6 +51,7 @@ enum Called {
     Write,
     Append(usize),
     Sync((FileId, Tenure), Tick, Last),
+    SetLen(FileId),
     Read,
     /// The first page of what a tree takes, or a later one.
     Usage(usize),
@@ -55,6 +68,11 @@ impl ClientObserver {
             handles: BTreeMap::new(),
             locates: BTreeMap::new(),
             scans: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            setting: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            cutting: BTreeMap::new(),
             seq: None,
             made: None,
         }
@@ -98,7 +116,16 @@ impl ClientObserver {
                 Called::Open(operation, record.tick())
             }
             // What it says of the path, if it refuses that, is what it would say of it to who looks.
-            Call::Append(at) => Called::Append(record.called(client, Asked::Stat(at.path.clone()))),
+            Call::Append(at) | Call::Truncate { at, .. } => {
+                Called::Append(record.called(client, Asked::Stat(at.path.clone())))
+            }
+            Call::SetLen { handle, .. } => match self.handles.get(handle) {
+                Some((file, tenure)) => {
+                    self.setting.insert(*file, *tenure);
+                    Called::SetLen(*file)
+                }
+                None => Called::Other,
+            },
             Call::List { at, after } => {
                 let asked = Asked::List(at.path.clone(), after.clone());
                 Called::Name(record.called(client, asked))
@@ -155,6 +182,10 @@ impl ClientObserver {
             if matches!(failure.status, Status::SessionExpired | Status::Unknown) {
                 record.session_ended(self.client);
             }
+            if failure.status == Status::Protocol && !record.contents.log_hurt {
+                let what = format!("an answer that cannot be: {}", failure.what);
+                record.check::<()>(Err(Violation::new("O11", "F", what)));
+            }
             if seq.is_some() {
                 record.counts.refused += 1;
             } else {
@@ -189,6 +220,7 @@ impl ClientObserver {
             }
             (Called::Create(operation), Event::Created { handle, file, .. }) => {
                 self.handles.insert(*handle, (*file, 0));
+                self.sizes.insert(*file, 0);
                 record.contents.created(*file);
                 record.told(operation, seq, Outcome::Changed(Some(*file)));
             }
@@ -198,13 +230,28 @@ impl ClientObserver {
                     handle, file, end, ..
                 },
             ) => {
-                match record.contents.appending(*file, *end) {
+                // It was opened with another length, or to go on where it ends.
+                let cut = self.cuts.remove(file);
+                let tenure = match cut {
+                    Some((_, tenure, cut)) => {
+                        record.cut(*file, cut);
+                        Ok(tenure)
+                    }
+                    None => record.contents.appending(*file, *end),
+                };
+                match tenure {
                     Ok(tenure) => {
                         self.handles.insert(*handle, (*file, tenure));
                     }
                     Err(violation) => record.check::<()>(Err(violation)),
                 }
                 record.counts.answered += 1;
+            }
+            (Called::SetLen(file), Event::Done) => {
+                self.setting.remove(&file);
+                if let Some((_, _, cut)) = self.cuts.remove(&file) {
+                    record.cut(file, cut);
+                }
             }
             (
                 Called::Stat(operation, asked) | Called::Open(operation, asked),
@@ -235,11 +282,58 @@ impl ClientObserver {
         }
     }
 
+    /// It asks the meta server for something, perhaps once more.
+    fn mutates(&mut self, record: &mut Record, (link, request): (LinkId, u64), asked: &Mutate) {
+        match asked.op {
+            MutateOp::SetSize { file, size, .. } => {
+                self.reports.insert((link, request), (file, size));
+            }
+            MutateOp::Truncate { file, len } => {
+                self.cutting.insert((link, request), file);
+                let known = self.cuts.get(&file);
+                if known.is_some_and(|(number, ..)| *number == asked.number) {
+                    return;
+                }
+                record.cut_begins(file);
+                let size = self.sizes.get(&file).copied().unwrap_or(0);
+                let (tenure, tick) = (self.setting.get(&file).copied(), record.tick());
+                match record.contents.cuts(file, tenure, (size, len), tick) {
+                    Ok((tenure, cut)) => {
+                        self.cuts.insert(file, (asked.number, tenure, cut));
+                    }
+                    Err(violation) => record.check::<()>(Err(violation)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The meta server answers that.
+    fn mutated(&mut self, record: &mut Record, at: (LinkId, u64), mutated: &Mutated) {
+        let report = self.reports.remove(&at);
+        if let (Some((file, size)), Ok(_)) = (report, &mutated.outcome) {
+            self.sizes.insert(file, size);
+        }
+        if let Ok(Done::Appending { file, size, .. }) = mutated.outcome {
+            self.sizes.insert(file, size);
+            self.setting.remove(&file);
+            self.cuts.remove(&file);
+        }
+        if let (Some(file), Ok(_)) = (self.cutting.remove(&at), &mutated.outcome) {
+            record.cut_ends(file, mutated.seq);
+            if let Some((_, _, cut)) = self.cuts.get(&file) {
+                let len = record.contents.cut_len(file, *cut);
+                self.sizes.insert(file, len);
+            }
+        }
+    }
+
     fn located(&mut self, record: &mut Record, link: LinkId, msg: &Msg) {
         let Some(file) = self.locates.remove(&(link, msg.request)) else {
             return;
         };
         if let Head::Answered(answered) = &msg.head
+            && record.is_uncut(file, answered.seq)
             && let Ok(Answer::Located(located)) = &answered.outcome
         {
             for chunk in &located.chunks {
@@ -279,6 +373,7 @@ impl ClientObserver {
                 match &msg.head {
                     Head::Mutated(mutated) => {
                         self.seq = Some(mutated.seq);
+                        self.mutated(record, (*link, msg.request), mutated);
                         if let Ok(Done::Made { file, .. }) = mutated.outcome {
                             self.made = Some(file);
                         }
@@ -304,6 +399,9 @@ impl ClientObserver {
                 }
             }
             Output::Send { link, msg } => {
+                if let Head::Mutate(mutate) = &msg.head {
+                    self.mutates(record, (*link, msg.request), mutate);
+                }
                 if let Head::Query(query) = &msg.head
                     && let QueryOp::Locate { file, .. } = query.op
                 {

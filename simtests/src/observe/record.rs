@@ -5,7 +5,7 @@ use super::overseer::{Overseen, Overseer, Whose};
 use super::telling::Telling;
 use crate::disk::DiskModel;
 use crate::fault::Fault;
-use crate::oracle::contents::{Contents, Last, Tenure};
+use crate::oracle::contents::{Contents, CutId, Last, Tenure};
 use crate::oracle::order::{Answer, Asked, Operation, Outcome};
 use crate::oracle::replicas::Located;
 use crate::oracle::{Tick, Violation};
@@ -45,6 +45,9 @@ pub struct Record {
     pub sessions_lost: BTreeMap<u32, LogSeq>,
     /// Where chunks are, as clients were last told.
     pub located: BTreeMap<(FileId, u64), (Located, Replicas)>,
+    /// Files that were cut, and since which state: what is said of their chunks in an older one says nothing of now.
+    /// `None`: they may have been, and nobody knows since when.
+    cut: BTreeMap<FileId, Option<LogSeq>>,
     watches: Vec<(Watch, WatchId)>,
     fired: Vec<WatchId>,
     /// The first broken promise.
@@ -155,6 +158,7 @@ impl Record {
             contents: Contents::new(salt),
             sessions_lost: BTreeMap::new(),
             located: BTreeMap::new(),
+            cut: BTreeMap::new(),
             watches: Vec::new(),
             fired: Vec::new(),
             violation: None,
@@ -319,6 +323,32 @@ impl Record {
         let acked = self.tick();
         let result = self.contents.acked(file, called, acked, last);
         self.check(result);
+        self.acked();
+    }
+
+    /// A client asks for a file to be cut.
+    pub fn cut_begins(&mut self, file: FileId) {
+        self.located.retain(|(of, _), _| *of != file);
+        self.cut.insert(file, None);
+    }
+
+    /// The meta server says since when it is.
+    pub fn cut_ends(&mut self, file: FileId, seq: LogSeq) {
+        self.cut.insert(file, Some(seq));
+    }
+
+    /// Whether what is said of a file's chunks in this state was not cut off since.
+    #[must_use]
+    pub fn is_uncut(&self, file: FileId, seq: LogSeq) -> bool {
+        self.cut
+            .get(&file)
+            .is_none_or(|since| since.is_some_and(|since| seq >= since))
+    }
+
+    /// A cut is acked.
+    pub fn cut(&mut self, file: FileId, cut: CutId) {
+        let acked = self.tick();
+        self.contents.cut_acked(file, cut, acked);
         self.acked();
     }
 

@@ -1,5 +1,9 @@
-//! O2 and O3 on what clients read: every byte names its writer; what a sync or a close covered is there for
-//! good; what was not written reads as zeros; and a size is never below one that was acked.
+//! O2 and O3 on what clients read: every byte names its writer; what a sync or a close covered is there until it is cut
+//! off; what was not written, or was cut off since, reads as zeros; and a size is never below one that was acked, unless
+//! the file was cut.
+//!
+//! A file is cut where its length and its new one both end. A cut that was asked for and never acked may have been made,
+//! or not. Who has had a file open since before a cut was acked may be told of either: opening shows what others did.
 use super::{Tick, Violation};
 use crate::workload::bytes::Cell;
 use bytes::Bytes;
@@ -22,8 +26,9 @@ pub struct Contents {
 #[derive(Clone, Debug, Default)]
 pub struct Written {
     writes: Vec<Write>,
-    /// Sizes that were acked, rising.
-    acked: Vec<(Tick, u64)>,
+    cuts: Vec<Cut>,
+    /// Sizes that were acked, and how many cuts were called for before.
+    acked: Vec<(Tick, u64, usize)>,
     /// When it was closed for good.
     closed: Option<Tick>,
     /// Which of those who wrote it one after another writes it now.
@@ -45,7 +50,26 @@ struct Write {
     refused: bool,
     /// Nothing of it is there from here on: another has gone on writing the file there.
     limit: u64,
+    /// Nor from here on, since a cut was acked.
+    left: u64,
 }
+
+/// What is there of a file ends, and its length is another one.
+#[derive(Clone, Debug)]
+struct Cut {
+    tenure: Tenure,
+    /// So many writes were called for before.
+    writes: usize,
+    /// Where what is there ends then.
+    end: u64,
+    len: u64,
+    /// When the meta server was asked.
+    asked: Tick,
+    acked: Option<Tick>,
+}
+
+/// How many cuts of a file there were when one was asked for: names it.
+pub type CutId = usize;
 
 /// What a client read.
 #[derive(Debug)]
@@ -60,6 +84,8 @@ pub struct Seen<'a> {
     pub len: usize,
     /// What came.
     pub bytes: &'a [u8],
+    /// When the file was opened.
+    pub opened: Tick,
     /// When it was asked for.
     pub asked: Tick,
     /// When it came.
@@ -92,8 +118,7 @@ impl Contents {
     /// If it ends before what was acked, or past all that was written.
     pub fn appending(&mut self, file: FileId, end: u64) -> Result<Tenure, Violation> {
         let written = self.files.entry(file).or_default();
-        let acked = written.acked.iter().map(|(_, size)| *size).max();
-        let (least, most) = (acked.unwrap_or(0), written.end_before(Tick::MAX));
+        let (least, most) = written.sizes(Tick::MAX, Tick::MAX);
         if !self.log_hurt && !(least..=most).contains(&end) {
             let what = format!(
                 "file {file} is written further from {end} on; acked were {least}, written {most}"
@@ -106,6 +131,68 @@ impl Contents {
         written.tenure += 1;
         written.closed = None;
         Ok(written.tenure)
+    }
+
+    /// A client that has opened a file asks the meta server to cut it: it has this size, as the client knows, and is to
+    /// have `len` bytes. Gives who it is among those that write it, if it is not known yet, and which cut it is.
+    ///
+    /// # Errors
+    /// If the file cannot have had that size.
+    pub fn cuts(
+        &mut self,
+        file: FileId,
+        tenure: Option<Tenure>,
+        (size, len): (u64, u64),
+        asked: Tick,
+    ) -> Result<(Tenure, CutId), Violation> {
+        if tenure.is_none() {
+            self.check_size(file, size, asked, asked)?;
+        }
+        let written = self.files.entry(file).or_default();
+        let tenure = tenure.unwrap_or_else(|| {
+            written.tenure += 1;
+            written.tenure
+        });
+        let end = size.min(len);
+        if tenure == written.tenure {
+            written.closed = None;
+        }
+        written.cuts.push(Cut {
+            tenure,
+            writes: written.writes.len(),
+            end,
+            len,
+            asked,
+            acked: None,
+        });
+        Ok((tenure, written.cuts.len() - 1))
+    }
+
+    /// The length that a file has after a cut.
+    #[must_use]
+    pub fn cut_len(&self, file: FileId, cut: CutId) -> u64 {
+        let written = self.files.get(&file);
+        let cut = written.and_then(|written| written.cuts.get(cut));
+        cut.map_or(0, |cut| cut.len)
+    }
+
+    /// A cut was acked.
+    pub fn cut_acked(&mut self, file: FileId, cut: CutId, acked: Tick) {
+        let written = self.files.entry(file).or_default();
+        let Cut {
+            tenure,
+            writes,
+            end,
+            ..
+        } = written.cuts[cut];
+        written.cuts[cut].acked = Some(acked);
+        for write in &mut written.writes[..writes] {
+            write.left = write.left.min(end);
+            // What was written before by the same client was synced first.
+            if write.tenure == tenure && !write.refused {
+                write.synced.get_or_insert(acked);
+            }
+        }
     }
 
     /// A client calls for a write.
@@ -127,6 +214,7 @@ impl Contents {
             synced: None,
             refused,
             limit: u64::MAX,
+            left: u64::MAX,
         });
     }
 
@@ -167,14 +255,26 @@ impl Contents {
             }
             write.synced.get_or_insert(acked);
         }
-        let own = |write: &&Write| write.tenure <= tenure && write.called < called;
-        let ends = written
-            .writes
+        let own = |write: &Write| {
+            let before = write.tenure <= tenure && write.called < called;
+            before && !write.refused
+        };
+        let cuts = written.cuts.iter().filter(|cut| cut.asked < called).count();
+        let mut end = 0;
+        let mut from = 0;
+        let ends = |writes: &[Write]| {
+            let own = writes.iter().filter(|write| own(write));
+            own.map(Write::end).max().unwrap_or(0)
+        };
+        // Who syncs after a cut has heard of it, or it is not known whether it was made.
+        for cut in written.cuts[..cuts]
             .iter()
-            .filter(own)
-            .filter(|write| !write.refused);
-        let end = ends.map(Write::end).max().unwrap_or(0);
-        written.acked.push((acked, end));
+            .filter(|cut| cut.acked.is_some())
+        {
+            (end, from) = (cut.len, cut.writes);
+        }
+        let end = ends(&written.writes[from..]).max(end);
+        written.acked.push((acked, end, cuts));
         if last == Last::Closed && tenure == written.tenure {
             written.closed = Some(acked);
         }
@@ -195,14 +295,7 @@ impl Contents {
         // Who made a file and did not hear of it never wrote to it.
         let nothing = Written::default();
         let written = self.files.get(&file).unwrap_or(&nothing);
-        let least = written
-            .acked
-            .iter()
-            .filter(|(acked, _)| *acked < asked)
-            .map(|(_, size)| *size)
-            .max()
-            .unwrap_or(0);
-        let most = written.end_before(told);
+        let (least, most) = written.sizes(asked, told);
         if self.log_hurt || (least..=most).contains(&size) {
             return Ok(());
         }
@@ -218,12 +311,12 @@ impl Contents {
     /// # Errors
     /// At the first byte that is not what was written there.
     pub fn check(&mut self, seen: &Seen<'_>) -> Result<(), Violation> {
-        // The file may have grown since it was opened.
+        // The file may have grown, or have been cut, since it was opened.
         let written = self.files.get(&seen.file);
-        let most = written.map_or(0, |written| written.end_before(seen.came));
+        let (least, most) = written.map_or((0, 0), |written| written.sizes_since(seen));
         let due = |size: u64| size.saturating_sub(seen.offset).min(seen.len as u64);
         let got = seen.bytes.len() as u64;
-        let fits = (due(seen.size)..=due(most.max(seen.size))).contains(&got);
+        let fits = (due(least.min(seen.size))..=due(most.max(seen.size))).contains(&got);
         if !fits && !self.log_hurt {
             return Err(Violation::new(
                 "O2",
@@ -247,18 +340,40 @@ impl Contents {
         }
         let nothing = Written::default();
         let written = self.files.get(&seen.file).unwrap_or(&nothing);
-        // What a sync covered last, and what was written after that: one of these is there.
+        // What a sync covered last, and what was written, or cut off, after that: one of these is there.
         let mut certain = vec![0_u8; seen.bytes.len()];
         let mut unsure: Vec<Vec<u8>> = vec![Vec::new(); seen.bytes.len()];
-        for write in &written.writes {
+        let end = seen.offset + seen.bytes.len() as u64;
+        let mut cuts = written.cuts.iter().peekable();
+        for nth in 0..=written.writes.len() {
+            while let Some(cut) = cuts.next_if(|cut| cut.writes <= nth) {
+                for at in cut.end.max(seen.offset)..end {
+                    let here = at_usize(at - seen.offset);
+                    if cut.acked.is_some_and(|acked| acked < seen.opened) {
+                        certain[here] = 0;
+                        unsure[here].clear();
+                    } else if cut.asked < seen.came {
+                        unsure[here].push(0);
+                    }
+                }
+            }
+            let Some(write) = written.writes.get(nth) else {
+                break;
+            };
             if write.refused || write.called > seen.came {
                 continue;
             }
+            // In a file that was made longer a reader may know of a hole that was written since.
+            let since = if written.cuts.is_empty() {
+                seen.asked
+            } else {
+                seen.opened
+            };
             let from = write.offset.max(seen.offset);
-            let to = write.end().min(seen.offset + seen.bytes.len() as u64);
+            let to = write.end().min(end);
             for at in from..to {
                 let (here, there) = (at_usize(at - seen.offset), at_usize(at - write.offset));
-                if write.synced.is_some_and(|synced| synced < seen.asked) {
+                if write.synced.is_some_and(|synced| synced < since) {
                     certain[here] = write.data[there];
                     unsure[here].clear();
                 } else {
@@ -333,13 +448,63 @@ impl Written {
         byte == 0 || covering.any(|write| write.data[at_usize(at - write.offset)] == byte)
     }
     fn end_before(&self, tick: Tick) -> u64 {
-        self.writes
-            .iter()
-            .filter(|write| write.called < tick && !write.refused)
-            .map(Write::end)
-            .max()
-            .unwrap_or(0)
+        end_of(&self.writes, tick)
     }
+    /// The least and the most that its size may be which somebody asks for and is told of at these moments.
+    fn sizes(&self, asked: Tick, told: Tick) -> (u64, u64) {
+        let (mut least, mut most) = (0, 0);
+        let mut from = 0;
+        for nth in 0..=self.cuts.len() {
+            let acked = self
+                .acked
+                .iter()
+                .filter(|(at, _, cuts)| *cuts == nth && *at < asked);
+            least = acked
+                .map(|(_, size, _)| *size)
+                .max()
+                .unwrap_or(0)
+                .max(least);
+            let to = self
+                .cuts
+                .get(nth)
+                .map_or(self.writes.len(), |cut| cut.writes);
+            most = most.max(end_of(&self.writes[from..to], told));
+            from = to;
+            match self.cuts.get(nth) {
+                Some(cut) if cut.acked.is_some_and(|acked| acked < asked) => {
+                    (least, most) = (cut.len, cut.len);
+                }
+                Some(cut) if cut.asked < told => {
+                    (least, most) = (least.min(cut.len), most.max(cut.len));
+                }
+                Some(_) | None => {}
+            }
+        }
+        (least, most)
+    }
+    /// As [`Self::sizes`], of who opened it some time before, and may know of any size that it had since.
+    fn sizes_since(&self, seen: &Seen<'_>) -> (u64, u64) {
+        let since = |cut: &&Cut| {
+            let before = cut.acked.is_some_and(|acked| acked < seen.opened);
+            cut.asked < seen.came && !before
+        };
+        let lens = || self.cuts.iter().filter(since).map(|cut| cut.len);
+        let (_, most) = self.sizes(seen.opened, seen.came);
+        match lens().min() {
+            None => (seen.size, most),
+            Some(least) => {
+                let ever = self.end_before(seen.came).max(lens().max().unwrap_or(0));
+                (least, most.max(ever))
+            }
+        }
+    }
+}
+
+fn end_of(writes: &[Write], tick: Tick) -> u64 {
+    let called = writes
+        .iter()
+        .filter(|write| write.called < tick && !write.refused);
+    called.map(Write::end).max().unwrap_or(0)
 }
 
 impl Write {
@@ -390,6 +555,7 @@ mod tests {
             offset: 0,
             len: bytes.len(),
             bytes,
+            opened: asked,
             asked,
             came: asked + 1,
         }

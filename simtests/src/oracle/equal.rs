@@ -11,7 +11,8 @@
 //! - *Closed files are equal.* Once a close was acked, all members of a chunk that readers see say the same
 //!   wseq: the close synced all of it, and nobody writes it any more. Somebody may have begun to take the chunk
 //!   over, and it never came into the log: then some are raised, and committed length and sums must be the same
-//!   ([`raised_only`]). Of a file whose session ended without a
+//!   ([`raised_only`]). Where a file was cut and its replicas are still to be, some have more than others, and only what
+//!   the log has of the chunk must be the same. Of a file whose session ended without a
 //!   close, or that is still open ([`Closed::Abandoned`]), syncs in the background may have come further on one
 //!   member than on another; what size reports named is the same by the rule before.
 //! - *Everybody is there.* If readers may see bytes of the chunk, every member that is listed has a file whose
@@ -262,7 +263,11 @@ fn everybody_is_there(
             };
             let acked = state.writer(owned.file).is_none() && closed(owned.file) == Closed::Acked;
             let first = *first.get_or_insert(copy);
-            if acked && first.slot.wseq != copy.slot.wseq && !raised_only(first, copy, block_bytes)
+            let is_cut = state.cut(owned.chunk).is_some();
+            if acked
+                && !is_cut
+                && first.slot.wseq != copy.slot.wseq
+                && !raised_only(first, copy, block_bytes)
             {
                 let (one, other) = (first.slot.wseq, copy.slot.wseq);
                 let what = format!(

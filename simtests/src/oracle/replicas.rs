@@ -100,6 +100,7 @@ pub fn check(
         offset: located.index * geometry.chunk_bytes(),
         len: seen_len,
         bytes: &data[..seen_len],
+        opened: now,
         asked: now,
         came: now,
     };

@@ -40,7 +40,7 @@ const SHORT: Work = Work {
 };
 
 /// All of them.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 8] = [
     Scenario {
         name: "files",
         about: "files written, read, replaced and removed, while everything that can fails",
@@ -65,6 +65,11 @@ pub const ALL: [Scenario; 7] = [
         name: "disks",
         about: "files written and read, while the disk of one chunkserver is sick and the meta server's falters",
         draw: |seed| draw(DISKS, seed),
+    },
+    Scenario {
+        name: "lengths",
+        about: "files cut, made longer, written on and read, while everything that can fails",
+        draw: |seed| draw(LENGTHS, seed),
     },
     Scenario {
         name: "anything",
@@ -103,6 +108,7 @@ const FILES: Odds = Odds {
         read: 5,
         names: 5,
         overwrite: 1,
+        cut: 0,
     },
     work: SHORT,
 };
@@ -137,6 +143,7 @@ const NAMES: Odds = Odds {
         read: 1,
         names: 16,
         overwrite: 0,
+        cut: 0,
     },
     work: SHORT,
 };
@@ -157,6 +164,7 @@ const POWER: Odds = Odds {
         read: 3,
         names: 2,
         overwrite: 0,
+        cut: 0,
     },
     work: SHORT,
 };
@@ -180,6 +188,36 @@ const DISKS: Odds = Odds {
         read: 6,
         names: 2,
         overwrite: 0,
+        cut: 0,
+    },
+    work: SHORT,
+};
+
+const LENGTHS: Odds = Odds {
+    class: Class::Live,
+    faults_max: 7,
+    weights: Weights {
+        kill_chunk: 5,
+        kill_meta: 4,
+        power_one: 5,
+        power_some: 5,
+        power_desk: 3,
+        partition: 4,
+        pause: 2,
+        slow_disk: 3,
+        kill_client: 4,
+        split: 3,
+        links: 4,
+        clock: 2,
+        ..Weights::NONE
+    },
+    mix: Mix {
+        put: 3,
+        write: 4,
+        read: 6,
+        names: 2,
+        overwrite: 0,
+        cut: 9,
     },
     work: SHORT,
 };
@@ -213,6 +251,7 @@ const ANYTHING: Odds = Odds {
         read: 6,
         names: 4,
         overwrite: 1,
+        cut: 0,
     },
     work: SHORT,
 };
@@ -227,6 +266,7 @@ const CLEAN: Odds = Odds {
         read: 4,
         names: 4,
         overwrite: 1,
+        cut: 0,
     },
     work: SHORT,
 };
@@ -332,6 +372,8 @@ fn draw_mix(mix: Mix, draws: &mut Keyed) -> Mix {
         read: keep(mix.read),
         names: keep(mix.names),
         overwrite: keep(mix.overwrite),
+        // It is what a scenario is about, or not.
+        cut: mix.cut,
     };
     if drawn.put + drawn.write + drawn.names == 0 {
         return mix;

@@ -27,6 +27,9 @@ pub struct Actor {
 /// What came of one step of an actor.
 type Step = Result<(), Error>;
 
+/// A file that is open to be read, and when it was to be opened.
+type Opened<'a> = (&'a Reader, Tick);
+
 impl Actor {
     /// An actor that has done nothing yet.
     #[must_use]
@@ -127,8 +130,14 @@ impl Actor {
                 }
                 written
             }
-            Job::Append { name, fill, end } => {
-                let mut writer = kfs.append(name.as_bytes()).await?;
+            Job::Append { name, fill, end }
+            | Job::Truncate {
+                name, fill, end, ..
+            } => {
+                let mut writer = match job {
+                    Job::Truncate { len, .. } => kfs.truncate(name.as_bytes(), *len).await?,
+                    _ => kfs.append(name.as_bytes()).await?,
+                };
                 let begin = writer.written();
                 let written = self.judged(fill_in(&mut writer, author, begin, fill).await);
                 let ended = match end {
@@ -149,8 +158,9 @@ impl Actor {
                 wrote.and(closed)
             }
             Job::Read { name, how } => {
+                let opened = self.record.lock().tick();
                 let reader = kfs.open(name.as_bytes()).await?;
-                let read = self.read(&reader, how).await;
+                let read = self.read((&reader, opened), how).await;
                 self.judged(read)
             }
             Job::Stat(name) => kfs.stat(name.as_bytes()).await.map(drop),
@@ -231,8 +241,8 @@ impl Actor {
         self.kfs.create(path.as_bytes(), options).await
     }
 
-    async fn read(&self, reader: &Reader, how: &ReadHow) -> Step {
-        let size = reader.attrs().size;
+    async fn read(&self, reader: Opened<'_>, how: &ReadHow) -> Step {
+        let size = reader.0.attrs().size;
         match how {
             ReadHow::Stream => read_stream(&self.record, reader).await?,
             ReadHow::Steps(step) => read_steps(&self.record, reader, *step).await?,
@@ -266,6 +276,9 @@ async fn fill_in(writer: &mut Writer, author: Author, begin: u64, fill: &[Fill])
                 }
             }
             Fill::Sync => writer.sync().await?,
+            Fill::SetLen { len } => {
+                writer.set_len(len).await?;
+            }
             Fill::Idle { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
     }
@@ -289,18 +302,18 @@ pub async fn list(kfs: &Kfs, path: &[u8]) -> Result<Vec<Entry>, Error> {
 ///
 /// # Errors
 /// If a read fails. Wrong bytes are a violation in the record.
-pub async fn read_all(record: &Shared, reader: &Reader, draws: &mut Keyed) -> Step {
+pub async fn read_all(record: &Shared, reader: Opened<'_>, draws: &mut Keyed) -> Step {
     if draws.percent(50) {
         return read_stream(record, reader).await;
     }
-    let step = 1 + draws.below(reader.attrs().size.max(1));
+    let step = 1 + draws.below(reader.0.attrs().size.max(1));
     read_steps(record, reader, step).await
 }
 
-async fn read_stream(record: &Shared, reader: &Reader) -> Step {
+async fn read_stream(record: &Shared, reader: Opened<'_>) -> Step {
     let mut at = 0;
     let asked = record.lock().tick();
-    let mut stream = reader.stream(0, reader.attrs().size);
+    let mut stream = reader.0.stream(0, reader.0.attrs().size);
     while let Some(next) = stream.next().await {
         let bytes = next?.parts.concat();
         check(record, reader, asked, (at, bytes.len()), &bytes);
@@ -311,29 +324,38 @@ async fn read_stream(record: &Shared, reader: &Reader) -> Step {
     Ok(())
 }
 
-async fn read_steps(record: &Shared, reader: &Reader, step: u64) -> Step {
+async fn read_steps(record: &Shared, reader: Opened<'_>, step: u64) -> Step {
     let mut at = 0;
-    while at < reader.attrs().size {
-        at += read_checked(record, reader, at, step).await?;
+    while at < reader.0.attrs().size {
+        match read_checked(record, reader, at, step).await? {
+            // It was cut.
+            0 => break,
+            read => at += read,
+        }
     }
     Ok(())
 }
 
 async fn read_checked(
     record: &Shared,
-    reader: &Reader,
+    reader: Opened<'_>,
     offset: u64,
     len: u64,
 ) -> Result<u64, Error> {
     let len = usize::try_from(len).expect("reads fit in memory");
     let asked = record.lock().tick();
-    let bytes = reader.read_at(offset, len).await?.parts.concat();
+    let bytes = reader.0.read_at(offset, len).await?.parts.concat();
     check(record, reader, asked, (offset, len), &bytes);
-    // A read that gives nothing would never end.
-    Ok((bytes.len() as u64).max(1))
+    Ok(bytes.len() as u64)
 }
 
-fn check(record: &Shared, reader: &Reader, asked: Tick, range: (u64, usize), bytes: &[u8]) {
+fn check(
+    record: &Shared,
+    (reader, opened): Opened<'_>,
+    asked: Tick,
+    range: (u64, usize),
+    bytes: &[u8],
+) {
     let mut record = record.lock();
     let came = record.tick();
     let attrs = reader.attrs();
@@ -343,6 +365,7 @@ fn check(record: &Shared, reader: &Reader, asked: Tick, range: (u64, usize), byt
         offset: range.0,
         len: range.1,
         bytes,
+        opened,
         asked,
         came,
     };

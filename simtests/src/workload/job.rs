@@ -53,6 +53,17 @@ pub enum Job {
         /// What is done then.
         end: End,
     },
+    /// A file that is there is opened with another length.
+    Truncate {
+        /// Its name.
+        name: String,
+        /// In bytes.
+        len: u64,
+        /// What is written, from its new end on.
+        fill: Vec<Fill>,
+        /// What is done then.
+        end: End,
+    },
     /// Bytes that were written are written over.
     Overwrite {
         /// Of a new file.
@@ -160,6 +171,11 @@ pub enum Fill {
     },
     /// All that was written is synced.
     Sync,
+    /// The file gets this length; what is written then counts from there.
+    SetLen {
+        /// In bytes.
+        len: u64,
+    },
     /// The file stays open, and nothing is done for so many milliseconds.
     Idle {
         /// How long.
@@ -168,32 +184,36 @@ pub enum Fill {
 }
 
 impl Fill {
-    /// Where a file ends that ended at `begin`, after these steps, which count from there.
-    #[must_use]
-    pub fn end(begin: u64, done: &[Self]) -> u64 {
-        let ends = done.iter().map(|step| match step {
-            Self::Bytes { at, len } => begin + at + len,
-            Self::Over { .. } | Self::Sync | Self::Idle { .. } => begin,
-        });
-        ends.max().unwrap_or(begin)
+    /// From where steps count after these, in a file that ended at `begin` before them, and where it ends.
+    fn after(begin: u64, done: &[Self]) -> (u64, u64) {
+        let mut now = (begin, begin);
+        for step in done {
+            let (from, end) = now;
+            now = match *step {
+                Self::Bytes { at, len } => (from, end.max(from + at + len)),
+                Self::SetLen { len } => (len, len),
+                Self::Over { .. } | Self::Sync | Self::Idle { .. } => now,
+            };
+        }
+        now
     }
     /// What a step writes, if it does, and where, in a file that ended at `begin` before the first one.
     #[must_use]
     pub fn write(begin: u64, steps: &[Self], nth: usize, author: Author) -> Option<(u64, Bytes)> {
+        let (from, end) = Self::after(begin, &steps[..nth]);
         match steps[nth] {
-            Self::Bytes { at, len } => Some((begin + at, author.bytes(begin + at, len))),
+            Self::Bytes { at, len } => Some((from + at, author.bytes(from + at, len))),
             Self::Over {
                 permille,
                 len,
                 round,
             } => {
-                let end = Self::end(begin, &steps[..nth]);
                 let at = end * permille / 1_000;
                 let len = len.min(end - at);
                 let len = usize::try_from(len).expect("simulated files fit in memory");
                 (len > 0).then(|| (at, author.over_stamp(round).fill(at, len)))
             }
-            Self::Sync | Self::Idle { .. } => None,
+            Self::Sync | Self::SetLen { .. } | Self::Idle { .. } => None,
         }
     }
 }
@@ -252,6 +272,8 @@ pub struct Mix {
     pub names: u64,
     /// Bytes that were written are written over.
     pub overwrite: u64,
+    /// Files are cut, or made longer, and written on.
+    pub cut: u64,
 }
 
 /// Of which run and actor a job is: what names its bytes.
@@ -325,8 +347,11 @@ impl Drawing {
             read,
             names,
             overwrite,
+            cut,
         } = mix;
-        let mut left = self.draws.below(put + write + read + names + overwrite);
+        let mut left = self
+            .draws
+            .below(put + write + read + names + overwrite + cut);
         let mut is = |weight: u64| {
             let hit = left < weight;
             left = left.wrapping_sub(weight);
@@ -343,6 +368,9 @@ impl Drawing {
             jobs.push(self.read());
         } else if is(names) {
             self.names(jobs);
+        } else if is(cut) {
+            let cut = self.cut();
+            jobs.push(cut);
         } else {
             jobs.push(Job::Overwrite {
                 name: self.own_name("o"),
@@ -445,6 +473,63 @@ impl Drawing {
         }
         self.write_over(&mut fill);
         Job::Append { name, fill, end }
+    }
+
+    /// A length near those that files have, at an edge of something or not.
+    fn len(&mut self) -> u64 {
+        let block = u64::from(self.geometry.block_bytes);
+        let chunk = self.geometry.chunk_bytes();
+        match self.draws.below(8) {
+            0 => 0,
+            1 => block * self.draws.below(12),
+            2 => chunk * self.draws.below(3),
+            3 => chunk + self.draws.below(2 * block),
+            4 => self.draws.below(3 * chunk),
+            _ => self.draws.below(chunk),
+        }
+    }
+
+    /// A file is cut or made longer, when it is opened or later, and written on.
+    fn cut(&mut self) -> Job {
+        let block = u64::from(self.geometry.block_bytes);
+        let mut fill = Vec::new();
+        let mut at = 0;
+        for _ in 0..self.draws.below(6) {
+            let gap = if self.draws.percent(30) {
+                self.draws.below(3 * block)
+            } else {
+                0
+            };
+            let len = 1 + self.draws.below(2 * block);
+            fill.push(Fill::Bytes { at: at + gap, len });
+            at += gap + len;
+            if self.draws.percent(30) {
+                fill.push(Fill::Sync);
+            }
+            if self.draws.percent(25) {
+                fill.push(Fill::SetLen { len: self.len() });
+                at = 0;
+            }
+        }
+        let end = if self.draws.percent(80) {
+            End::Close
+        } else {
+            End::Abandon
+        };
+        let name = self.shared_name();
+        self.write_over(&mut fill);
+        if self.draws.percent(30) {
+            let len = self.len();
+            fill.insert(0, Fill::SetLen { len });
+            return Job::Append { name, fill, end };
+        }
+        let len = self.len();
+        Job::Truncate {
+            name,
+            len,
+            fill,
+            end,
+        }
     }
 
     /// A file of some size, written in some way.

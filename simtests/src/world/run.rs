@@ -242,8 +242,9 @@ async fn read_back(
             }
             let name = String::from_utf8_lossy(&path).into_owned();
             let read = async {
+                let opened = record.lock().tick();
                 let reader = kfs.open(&path).await?;
-                read_all(record, &reader, &mut draws).await
+                read_all(record, (&reader, opened), &mut draws).await
             };
             match read.await {
                 // A temporary file whose session ended meanwhile: the oracle of names judges the answer.

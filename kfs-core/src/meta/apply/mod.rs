@@ -3,11 +3,13 @@
 //! It decides nothing: every record was decided on exactly the state it is applied to. A record that does not
 //! fit says so instead of being bent; live that is a bug, at a start it means that log and build disagree.
 mod removal;
+mod truncation;
 
 use self::removal::{
     directory_removed, drop_chunk, drop_chunks, drop_directory, file_removed, files_reclaimed,
     lose_name, tree_detached, tree_reclaimed,
 };
+use self::truncation::{behind_reclaimed, truncated};
 use super::key::Key;
 use super::packed::Map;
 use super::record::{
@@ -98,6 +100,8 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::TakeoverBegun(r) => takeover_begun(state, r),
         Record::ServerDrains(r) => server_drains(state, r),
         Record::ReplicationSet(r) => replication_set(state, r),
+        Record::Truncated(r) => truncated(state, r, &mut gone),
+        Record::BehindReclaimed(r) => behind_reclaimed(state, r, &mut gone),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -353,6 +357,10 @@ fn chunk_opened(state: &mut State, request: RequestNumber, r: &ChunkOpened) -> S
         !state.chunks.contains_key(&at),
         "the file has that chunk already",
     )?;
+    ensure(
+        !state.is_behind(at),
+        "chunks behind the end of the file are still there",
+    )?;
     issue(state, r.chunk.epoch(), r.chunk.counter())?;
     issue(state, r.version.epoch(), r.version.counter())?;
     let members: Arc<[ServerIndex]> = r.members.as_slice().into();
@@ -392,6 +400,7 @@ fn members_changed(state: &mut State, r: &MembersChanged) -> Step {
 fn sealed(state: &mut State, r: &Sealed) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
     ensure(!state.is_written(at.0), "its file is being written")?;
+    ensure(!state.cuts.contains(&r.chunk), "its replicas are to be cut")?;
     let Content { durable, digest } = r.content;
     ensure(
         durable.len < ID_LIMIT,
@@ -446,9 +455,15 @@ fn unsealed(state: &mut State, r: &Unsealed) -> Step {
     Ok(Done::Ok)
 }
 
+/// Whether members of a chunk may be raised: for the session that writes its file, or to cut them.
+fn may_be_raised(state: &State, chunk: ChunkId, file: FileId) -> Result<(), &'static str> {
+    let may = state.is_written(file) || state.cuts.contains(&chunk);
+    ensure(may, "nobody writes its file, and it is not to be cut")
+}
+
 fn takeover_begun(state: &mut State, r: &TakeoverBegun) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
-    ensure(state.is_written(at.0), "nobody writes its file")?;
+    may_be_raised(state, r.chunk, at.0)?;
     let chunk = state.chunks.get(&at).ok_or("there is no such chunk")?;
     ensure(chunk.version == r.version, "the chunk has another version")?;
     ensure(chunk.sealed.is_none(), "the chunk is sealed")?;
@@ -464,7 +479,12 @@ fn takeover_begun(state: &mut State, r: &TakeoverBegun) -> Step {
 
 fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
     let at = state.owners.get(&r.chunk).ok_or("there is no such chunk")?;
-    ensure(state.is_written(at.0), "nobody writes its file")?;
+    may_be_raised(state, r.chunk, at.0)?;
+    let cut = state.cut(r.chunk);
+    ensure(
+        cut.is_none_or(|cut| r.synced.len == cut),
+        "it does not end where it was to be cut",
+    )?;
     members_differ(state, &r.members)?;
     ensure(
         r.synced.len < ID_LIMIT,
@@ -487,6 +507,7 @@ fn chunk_taken(state: &mut State, r: &ChunkTaken) -> Step {
     });
     taken.ok_or("there is no such chunk")??;
     state.raising.remove(&r.chunk);
+    state.cuts.remove(&r.chunk);
     Ok(Done::Ok)
 }
 
@@ -495,12 +516,17 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
         state.writers.contains_key(&r.file),
         "nobody writes the file",
     )?;
+    let is_cut = state.behind.contains_key(&r.file);
     let bytes = &mut state.bytes;
     let grows = state.inodes.update(&r.file, |inode| {
         let Node::File { size, .. } = &mut inode.node else {
             return Err("a directory has no size");
         };
-        ensure(r.size >= *size, "a size does not fall")?;
+        ensure(r.size >= *size, "a report makes no file shorter")?;
+        ensure(
+            r.size == *size || !is_cut,
+            "chunks behind its end are still there",
+        )?;
         let grown = bytes.checked_add(r.size - *size);
         *bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
         *size = r.size;
@@ -511,6 +537,9 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
     for (index, synced) in &r.synced {
         let at = (r.file, *index);
         ensure(synced.len < ID_LIMIT, "it syncs more than a chunk can have")?;
+        let cut = state.chunks.get(&at);
+        let cut = cut.is_some_and(|chunk| state.cuts.contains(&chunk.chunk));
+        ensure(!cut, "it rests on a chunk that is to be cut")?;
         let named = state.chunks.update(&at, |chunk| {
             chunk.synced = Some(chunk.synced.unwrap_or_default().max(*synced));
         });
@@ -784,11 +813,15 @@ fn close(state: &mut State, file: FileId, gone: &mut Gone) -> Result<(), &'stati
     } else {
         size.div_ceil(geometry.chunk_bytes())
     };
-    drop_chunks(state, file, first_past_end..=u64::MAX, gone)?;
+    // Those behind a cut are reclaimed bit by bit.
+    if !state.behind.contains_key(&file) {
+        drop_chunks(state, file, first_past_end..=u64::MAX, gone)?;
+    }
     let unnamed: Vec<(FileId, u64)> = state
         .unnamed
         .range((file, 0)..=(file, u64::MAX))
         .copied()
+        .filter(|at| !state.is_behind(*at))
         .collect();
     for at in unnamed {
         drop_chunk(state, at, gone)?;

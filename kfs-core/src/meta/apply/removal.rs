@@ -152,6 +152,7 @@ fn drop_file(state: &mut State, file: FileId, gone: &mut Gone) -> Result<(), &'s
     drop_chunks(state, file, 0..=u64::MAX, gone)?;
     forget_temporary(state, file);
     state.unlinked.remove(&file);
+    state.behind.remove(&file);
     gone.dropped += 1;
     if let Some(session) = state.writers.remove(&file) {
         state.writing.remove(&(session, file));
@@ -219,6 +220,7 @@ pub(super) fn drop_chunk(
     state.unnamed.remove(&at);
     state.adopted.remove(&chunk.chunk);
     state.raising.remove(&chunk.chunk);
+    state.cuts.remove(&chunk.chunk);
     gone.freed.push(Freed {
         at,
         chunk: chunk.chunk,

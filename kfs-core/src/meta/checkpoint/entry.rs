@@ -186,6 +186,22 @@ pub struct RaisingEntry {
     pub to: WriteSeq,
 }
 
+/// A chunk in which its file was cut, and whose replicas may have more.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CutEntry {
+    /// Which.
+    pub chunk: ChunkId,
+}
+
+/// A file that was cut, with chunks behind that which are being reclaimed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct BehindEntry {
+    /// Which.
+    pub file: FileId,
+    /// The first of those chunks.
+    pub first: u64,
+}
+
 /// A file without a name, which waits until nobody has it open.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct UnlinkedEntry {
@@ -279,6 +295,8 @@ sections! {
     12 Detached DetachedEntry,
     13 Raising RaisingEntry,
     14 Draining DrainingEntry,
+    15 Cuts CutEntry,
+    16 Behind BehindEntry,
 }
 
 /// The next entries of a section, at most so many, behind `last`; fewer only where the section ends.
@@ -422,6 +440,26 @@ pub(super) fn entries_after(
                 Entry::Raising(RaisingEntry { chunk, to })
             };
             after(&state.raising, from, most).map(entry).collect()
+        }
+        Section::Cuts if planted::is(Bug::CheckpointForgetsCuts) => Vec::new(),
+        Section::Cuts => {
+            let from = last.map(|last| match last {
+                Entry::Cuts(entry) => entry.chunk,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |chunk: &ChunkId| Entry::Cuts(CutEntry { chunk: *chunk });
+            beyond(&state.cuts, from, most).map(entry).collect()
+        }
+        Section::Behind => {
+            let from = last.map(|last| match last {
+                Entry::Behind(entry) => entry.file,
+                other => panic!("not of this section: {other:?}"),
+            });
+            let entry = |(file, first): (&FileId, &u64)| {
+                let (file, first) = (*file, *first);
+                Entry::Behind(BehindEntry { file, first })
+            };
+            after(&state.behind, from, most).map(entry).collect()
         }
         Section::Draining if planted::is(Bug::DrainForgotten) => Vec::new(),
         Section::Draining => {
@@ -654,6 +692,18 @@ pub(super) fn put(state: &mut State, entry: Entry) -> Result<(), &'static str> {
                 return ORDER;
             }
             state.raising.insert(entry.chunk, entry.to);
+        }
+        Entry::Cuts(entry) => {
+            if state.cuts.get_max() >= Some(&entry.chunk) {
+                return ORDER;
+            }
+            state.cuts.insert(entry.chunk);
+        }
+        Entry::Behind(entry) => {
+            if follows(&state.behind, &entry.file) {
+                return ORDER;
+            }
+            state.behind.insert(entry.file, entry.first);
         }
         Entry::Draining(entry) => {
             if state.draining.get_max() >= Some(&entry.index) {

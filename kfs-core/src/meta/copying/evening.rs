@@ -170,7 +170,8 @@ impl Serving {
         });
         let good: BTreeSet<ServerIndex> = self.good(&owned).into_iter().collect();
         let all = good == uneven.said.iter().map(|(server, ..)| *server).collect();
-        let is_same = owned.version == uneven.version && owned.sealed.is_none();
+        let is_cut = self.state.cut(chunk).is_some();
+        let is_same = owned.version == uneven.version && owned.sealed.is_none() && !is_cut;
         let is_idle = !self.copying.makes(chunk) && !self.sealing.asks(chunk);
         if !is_same || !is_idle || !in_terms || !all || !owned.is_had_by(log, most) {
             return Step::Over;

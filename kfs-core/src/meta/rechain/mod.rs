@@ -24,6 +24,7 @@ use super::copying::strays::Stray;
 use super::placement::{Candidate, Wanted, choose};
 use super::record::{ChunkAbandoned, MembersChanged};
 use super::state::ChunkState;
+use super::truncation::is_nobody;
 use super::{By, Io, LOG_RESERVE, Serving, namespace};
 use crate::ids::{
     ChainId, ChunkId, FileId, PieceNumber, RequestNumber, ServerIndex, SessionId, Version, WriteSeq,
@@ -165,6 +166,10 @@ impl Rechains {
     pub(super) fn len(&self) -> usize {
         self.pending.len()
     }
+    /// Whether a chunk is being given another chain.
+    pub(super) fn has(&self, chunk: ChunkId) -> bool {
+        self.pending.contains_key(&chunk)
+    }
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -224,13 +229,14 @@ impl Serving {
             }
             standing => standing?,
         };
+        self.is_not_cut(wish.chunk)?;
         self.may_rechain(&wish)?;
         probe::hit(Probe::RechainAsked);
         self.begin_rechain(io, asker, wish);
         Ok(None)
     }
 
-    fn may_rechain(&self, wish: &Wish) -> Result<(), Refusal> {
+    pub(super) fn may_rechain(&self, wish: &Wish) -> Result<(), Refusal> {
         if self.rechains.len() >= RECHAINS_MAX && !self.rechains.pending.contains_key(&wish.chunk) {
             let what = format!("{RECHAINS_MAX} chunks are being written elsewhere already");
             return Err(Refusal::new(Status::Busy, what));
@@ -238,7 +244,7 @@ impl Serving {
         Ok(())
     }
 
-    fn begin_rechain(&mut self, io: &mut Io, asker: Asker, wish: Wish) {
+    pub(super) fn begin_rechain(&mut self, io: &mut Io, asker: Asker, wish: Wish) {
         // An earlier request for it was given up by its client.
         self.rechains.take(wish.chunk);
         let (before, failed) = (0, None);
@@ -269,7 +275,11 @@ impl Serving {
     fn is_wanted(&self, round: &Round) -> Result<ChunkState, Refusal> {
         let standing = self.standing(&round.wish)?;
         let (session, (file, _)) = (round.asker.by.session, round.wish.target);
-        namespace::writes(&self.state, session, file)?;
+        if is_nobody(&round.asker) {
+            self.is_cut_by_nobody(file, round.wish.chunk)?;
+        } else {
+            namespace::writes(&self.state, session, file)?;
+        }
         Ok(standing)
     }
 
@@ -671,7 +681,10 @@ impl Serving {
         } else {
             None
         };
+        // In a header that raises nobody there is no cut either.
+        let cut = raised.and_then(|_| self.state.cut(chunk));
         let len = members.iter().map(|(_, has)| has.len).max().unwrap_or(0);
+        let len = cut.map_or(len, |cut| cut.min(len));
         let chain = ChainId(io.rng.u64().max(1));
         for (link, term) in orders {
             let order = ResumeChunk {
@@ -684,6 +697,7 @@ impl Serving {
                 from,
                 to,
                 raised,
+                cut,
             };
             self.reply(io, link, 0, order);
         }
@@ -782,6 +796,9 @@ impl Serving {
     }
 
     fn rechain_ends(&mut self, io: &mut Io, round: Round, outcome: Result<Done, Refusal>) {
+        if is_nobody(&round.asker) {
+            return self.cut_at_rest_ends(io, round.wish.target, &outcome);
+        }
         self.answer(io, &[round.asker], self.state.seq, &outcome);
     }
 

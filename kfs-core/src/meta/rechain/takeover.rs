@@ -13,6 +13,9 @@
 //! only those go on that hold the same: the most that any of them has. The others get copies, as far as they are
 //! needed; else they are strays from now on.
 //!
+//! If its file was cut in it, the header that raises a member ends where it was cut. Who is raised has nothing behind
+//! that any more, and who is not is none of them.
+//!
 //! If the log has a digest of the chunk, it is taken out before anybody is raised: a crash in between would leave
 //! replicas that are not what it says.
 use super::{RECORD_BYTES, Round, Sealed, Why, Wish};
@@ -78,9 +81,12 @@ impl Serving {
     ) -> Result<Option<Done>, Refusal> {
         namespace::writes(&self.state, asker.by.session, file)?;
         let target = (file, index);
+        if self.state.is_behind(target) {
+            self.grows(file)?;
+        }
         let Some(owned) = self.state.chunks.get(&target) else {
-            // There is nothing to be taken over: a file may have holes as large as a chunk.
-            return self.allocate(io, asker, file, index);
+            // The file was made longer than what is in it.
+            return Ok(Some(Done::Ok));
         };
         let Some(synced) = owned.synced else {
             let what = format!("chunk {index} of file {file} is this session's own");

@@ -85,11 +85,16 @@
 //! | a server is drained, and power fails meanwhile | `server-is-drained` | `drain-drops-first`, `drain-forgotten`, `drain-takes-new` |
 //! | a server is drained, and is gone then | `drained-server-is-stopped` | `drain-drops-first` |
 //! | files ask for more replicas, and for fewer | `replication-is-changed` | `replication-uncounted` |
+//! | a file is cut within a block, and written on at a distance | `cut-and-written-at-a-distance` | `cut-block-unsummed`, `cut-forgotten`, `leftovers-kept` |
+//! | power fails while a file is cut | `power-fails-while-a-file-is-cut` | `cut-block-unsummed` |
+//! | a member is away while a file is cut, and comes back with what was cut off | `server-is-away-while-a-file-is-cut` | `takeover-not-raised` |
+//! | a file is made longer over what its writer had not reported | `made-longer-over-what-was-left` | `extended-uncut` |
+//! | a client dies between the two steps of a cut | `client-dies-while-it-cuts` | `cut-not-finished`, `checkpoint-forgets-cuts` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
 //!
 //! A test runs each story with the mistake of its row that it sees ([`crate::planted::SHOWN`]).
 //!
-//! What has no story yet is what is not built yet: version changes, record appends and truncation, two writers of one file at once. A meta server that wakes
+//! What has no story yet is what is not built yet: version changes, record appends, two writers of one file at once. A meta server that wakes
 //! beside a new one has none either: two processes on one disk, and two of them at one address, are nothing that
 //! a run has. The lock of a data directory keeps the first away; that a chunkserver accepts no epoch behind the one
 //! that it knows is judged in all runs (O5), and seen in `meta-set-back`.
@@ -98,6 +103,7 @@ pub mod basics;
 mod chains;
 mod chunks;
 mod copies;
+mod cuts;
 mod disks;
 mod evening;
 mod holes;
@@ -141,6 +147,7 @@ pub fn all() -> Vec<Scenario> {
         .chain(chains::ALL)
         .chain(chunks::ALL)
         .chain(copies::ALL)
+        .chain(cuts::ALL)
         .chain(evening::ALL)
         .chain(holes::ALL)
         .chain(overs::ALL)
