@@ -158,6 +158,13 @@ pub(crate) fn append(state: &State, session: SessionId, at: &At) -> Decided {
         return Err(is_a_directory(at));
     }
     match state.writers.get(&file) {
+        // Nothing would keep what is written to it.
+        None if state.unlinked.contains(&file) => Err(Refusal::new(
+            Status::NotFound,
+            format!(
+                "file {file} was removed: who has it open may read it, and nobody can open it for writing"
+            ),
+        )),
         None => Ok(Decision::Log(FileReopened { file }.into())),
         // The client may have lost the answer of an earlier call; it knows what it has open.
         Some(writer) if writer == session => Ok(Decision::Unchanged(Done::Appending {
