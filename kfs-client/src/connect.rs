@@ -11,8 +11,8 @@ use kfs_core::ids::{FileId, NodeId};
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{
-    At, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Drain, Keep, Located, Ownership,
-    Parents, Place, RenameMode,
+    At, Attributes, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Drain, Keep, Located,
+    Ownership, Parents, Place, RenameMode,
 };
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -127,6 +127,10 @@ impl Kfs {
             limits,
             dropped: Mutex::new(Vec::new()),
         }))
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+        &self.0
     }
 
     /// The attributes of a file or directory.
@@ -342,6 +346,15 @@ impl Kfs {
         let at = at(path)?;
         let call = Call::SetReplication { at, replication };
         done(self.0.call(call).await.map_err(|error| error.at(path))?)
+    }
+
+    /// Changes attributes of a file or directory; those that are `None` stay. When it was changed is now.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], or that the meta server cannot be had.
+    pub async fn set_attributes(&self, path: &[u8], to: Attributes) -> Result<()> {
+        let at = at(path)?;
+        done(self.0.call_at(path, Call::SetAttributes { at, to }).await?)
     }
 
     /// Has a chunkserver give away what it has, so that it may be stopped for good, or ends that. How far it is stands

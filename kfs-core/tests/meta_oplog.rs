@@ -163,6 +163,15 @@ fn records() -> Vec<Logged> {
             time,
         }
         .into(),
+        AttributesSet {
+            file: FileId(id(4)),
+            mode: Some(0o640),
+            uid: Some(1_000),
+            gid: None,
+            mtime: Some(UnixNanos(1_600_000_000_000_000_000)),
+            time,
+        }
+        .into(),
         FileReopened {
             file: FileId(id(4)),
         }
@@ -367,11 +376,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(30), false)
+        (2, LogSeq(31), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(29));
+    assert_eq!(state.seq(), LogSeq(30));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -444,11 +453,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (29, 1, 0)
+        (30, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 30, 29)
+        (0, 31, 30)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

@@ -3,6 +3,7 @@
 //! Read [`reach`] next (the cluster a command talks to), then the verb you came for. Nothing here knows the
 //! protocol: the command uses the library as anybody else would.
 mod admin;
+mod attributes;
 mod bench;
 mod checkpoint;
 mod checksum;
@@ -234,13 +235,12 @@ enum Verb {
     ///
     /// The copy appears under its name when all of it is on disk on every replica, and not before.
     Cp(copy::Cp),
-    /// Make empty files of what is not there
-    ///
-    /// What is there stays as it is, its times too: they cannot be set yet.
-    Touch {
-        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
-        paths: Vec<RemotePath>,
-    },
+    /// Set the time of files and directories to now, and make empty files of what is not there
+    Touch(attributes::Touch),
+    /// Change the permissions of files and directories
+    Chmod(attributes::Chmod),
+    /// Change the owner and the group of files and directories
+    Chown(attributes::Chown),
     /// Remove files
     Rm {
         /// Directories with everything in them as well
@@ -393,7 +393,9 @@ impl Verb {
             | Self::Head(ends::Head { paths, .. })
             | Self::Tail(ends::Tail { paths, .. })
             | Self::Checksum { paths }
-            | Self::Touch { paths }
+            | Self::Touch(attributes::Touch { paths, .. })
+            | Self::Chmod(attributes::Chmod { paths, .. })
+            | Self::Chown(attributes::Chown { paths, .. })
             | Self::Rm { paths, .. }
             | Self::Mkdir { paths, .. }
             | Self::Setrep { paths, .. }
@@ -699,7 +701,9 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         Verb::Tail(asked) => ends::tail(reach, screen, &asked).await,
         Verb::Checksum { paths } => checksum::checksum(reach, screen, &paths).await,
         Verb::Cp(asked) => copy::cp(reach, screen, &asked).await,
-        Verb::Touch { paths } => tree::touch(reach, screen, &paths).await,
+        Verb::Touch(asked) => attributes::touch(reach, screen, &asked).await,
+        Verb::Chmod(asked) => attributes::chmod(reach, screen, &asked).await,
+        Verb::Chown(asked) => attributes::chown(reach, screen, &asked).await,
         Verb::Du {
             summarize,
             human_readable,

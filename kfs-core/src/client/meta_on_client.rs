@@ -873,6 +873,7 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::SetSize { .. } => "reporting the size",
             MutateOp::EndSession => "ending the session",
             MutateOp::SetReplication { .. } => "changing how many replicas are wanted",
+            MutateOp::SetAttributes { .. } => "changing attributes",
             MutateOp::Drain { .. } => "draining a chunkserver",
             MutateOp::AcceptRollback => "accepting the rollback",
             MutateOp::RemoveTree { .. } => "removing the directory with all that is in it",

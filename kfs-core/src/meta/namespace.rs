@@ -4,8 +4,8 @@
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
 use super::key::{Key, Name, components, quoted};
 use super::record::{
-    DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened, Record,
-    Renamed, ReplicationSet, SizeSet, TreeDetached,
+    AttributesSet, DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened,
+    Record, Renamed, ReplicationSet, SizeSet, TreeDetached,
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
@@ -16,7 +16,8 @@ use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{
-    At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
+    At, Attributes, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, TimeOf,
+    WriterStays,
 };
 use crate::wire::{Refusal, Status};
 use std::collections::BTreeMap;
@@ -145,6 +146,35 @@ pub(crate) fn set_replication(state: &State, at: &At, replication: u8, time: Uni
         ReplicationSet {
             file,
             replication,
+            time,
+        }
+        .into(),
+    ))
+}
+
+/// Changes attributes of what stands at a place, or has this id.
+pub(crate) fn set_attributes(state: &State, at: &At, to: Attributes, time: UnixNanos) -> Decided {
+    let file = resolve(state, at)?;
+    let Attributes {
+        mode,
+        uid,
+        gid,
+        mtime,
+    } = to;
+    if to == Attributes::default() {
+        return Ok(Decision::Unchanged(Done::Ok));
+    }
+    let mtime = mtime.map(|mtime| match mtime {
+        TimeOf::Change => time,
+        TimeOf::Given(given) => given,
+    });
+    Ok(Decision::Log(
+        AttributesSet {
+            file,
+            mode: mode.map(|mode| mode & MODE_BITS),
+            uid,
+            gid,
+            mtime,
             time,
         }
         .into(),
@@ -537,9 +567,12 @@ fn is_within(state: &State, dir: FileId, above: FileId) -> bool {
     }
 }
 
+/// Those of a mode that are kept: permissions, and what `chmod` knows beside them.
+const MODE_BITS: u32 = 0o7777;
+
 const fn masked(owner: Ownership) -> Ownership {
     Ownership {
-        mode: owner.mode & 0o7777,
+        mode: owner.mode & MODE_BITS,
         ..owner
     }
 }

@@ -383,6 +383,23 @@ pub struct ReplicationSet {
     pub time: UnixNanos,
 }
 
+/// Attributes of a file or directory were changed; those that are `None` stay.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttributesSet {
+    /// Which.
+    pub file: FileId,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// When its content was changed last.
+    pub mtime: Option<UnixNanos>,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
 /// Why the bytes of a record cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -468,6 +485,7 @@ records! {
     24 1 TakeoverBegun,
     25 1 ServerDrains,
     26 1 ReplicationSet,
+    27 1 AttributesSet,
 }
 
 impl Logged {

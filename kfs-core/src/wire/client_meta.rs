@@ -224,6 +224,35 @@ pub enum MutateOp {
         /// Replicas of each chunk, from 1 to [`crate::limits::REPLICATION_MAX`].
         replication: u8,
     },
+    /// Changes attributes of a file or directory, also of one that has no name any more.
+    SetAttributes {
+        /// Which.
+        at: At,
+        /// To what.
+        to: Attributes,
+    },
+}
+
+/// Attributes that are to be changed; those that are `None` stay.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Permission bits, as `st_mode & 0o7777`.
+    pub mode: Option<u32>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// When the content was changed last.
+    pub mtime: Option<TimeOf>,
+}
+
+/// A time that is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TimeOf {
+    /// The one at which the meta server does it.
+    Change,
+    /// This one.
+    Given(UnixNanos),
 }
 
 /// See [`MutateOp::Drain`].

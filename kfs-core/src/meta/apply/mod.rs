@@ -11,10 +11,10 @@ use self::removal::{
 use super::key::Key;
 use super::packed::Map;
 use super::record::{
-    ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate, FileCreated,
-    FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, ReplicationSet, Sealed,
-    ServerDrains, ServerJoined, SessionEnded, SessionOpened, SizeSet, TailLost, TakeoverBegun,
-    Unsealed,
+    AttributesSet, ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate,
+    FileCreated, FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed,
+    ReplicationSet, Sealed, ServerDrains, ServerJoined, SessionEnded, SessionOpened, SizeSet,
+    TailLost, TakeoverBegun, Unsealed,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -98,6 +98,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::TakeoverBegun(r) => takeover_begun(state, r),
         Record::ServerDrains(r) => server_drains(state, r),
         Record::ReplicationSet(r) => replication_set(state, r),
+        Record::AttributesSet(r) => attributes_set(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -495,6 +496,12 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
         state.writers.contains_key(&r.file),
         "nobody writes the file",
     )?;
+    // What names nothing new, as the close of a file that was synced before, leaves times as they were set.
+    let writes = r.synced.iter().any(|(index, synced)| {
+        let known = state.chunks.get(&(r.file, *index));
+        let before = known.and_then(|chunk| chunk.synced);
+        before.is_none_or(|before| before.max(*synced) != before)
+    });
     let bytes = &mut state.bytes;
     let grows = state.inodes.update(&r.file, |inode| {
         let Node::File { size, .. } = &mut inode.node else {
@@ -503,8 +510,10 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
         ensure(r.size >= *size, "a size does not fall")?;
         let grown = bytes.checked_add(r.size - *size);
         *bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
+        if writes || r.size > *size {
+            (inode.mtime, inode.ctime) = (r.time, r.time);
+        }
         *size = r.size;
-        (inode.mtime, inode.ctime) = (r.time, r.time);
         Ok(())
     });
     grows.ok_or("the file is not there")??;
@@ -582,6 +591,22 @@ fn replication_set(state: &mut State, r: &ReplicationSet) -> Step {
         Ok(())
     });
     set.ok_or("the file is not there")??;
+    Ok(Done::Ok)
+}
+
+fn attributes_set(state: &mut State, r: &AttributesSet) -> Step {
+    let set = state.inodes.update(&r.file, |inode| {
+        inode.mode = r.mode.unwrap_or(inode.mode);
+        inode.uid = r.uid.unwrap_or(inode.uid);
+        inode.gid = match r.gid {
+            None if planted::is(Bug::UnsetAttributesZeroed) => 0,
+            None => inode.gid,
+            Some(gid) => gid,
+        };
+        inode.mtime = r.mtime.unwrap_or(inode.mtime);
+        inode.ctime = r.time;
+    });
+    set.ok_or("it is not there")?;
     Ok(Done::Ok)
 }
 
