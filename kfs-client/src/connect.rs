@@ -378,13 +378,18 @@ impl Kfs {
 impl Connection {
     /// Begins a call: calls reach the machine in the order of their begins.
     pub(crate) async fn begin(&self, call: Call) -> Pending<Event> {
+        self.let_go().await;
+        self.caller.begin(call).await
+    }
+
+    /// Lets go of the files whose owners were dropped.
+    pub(crate) async fn let_go(&self) {
         let dropped =
             std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
         for call in dropped {
             // Nobody waits for these.
             drop(self.caller.begin(call).await);
         }
-        self.caller.begin(call).await
     }
 
     pub(crate) async fn call(&self, call: Call) -> Result<Event> {

@@ -44,6 +44,8 @@ mod connect;
 mod dir;
 mod error;
 mod file;
+#[cfg(all(feature = "mount", not(madsim)))]
+pub mod mount;
 mod replica;
 mod usage;
 

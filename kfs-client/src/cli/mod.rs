@@ -26,6 +26,8 @@ mod fsck;
 mod glob;
 mod list;
 mod man;
+#[cfg(feature = "mount")]
+mod mount;
 mod offline;
 mod path;
 mod pieces;
@@ -325,6 +327,15 @@ enum Verb {
         #[arg(value_name = "SERVER")]
         server: String,
     },
+    /// Make the cluster a directory of this machine, until it is unmounted or a signal comes
+    ///
+    /// What a program has written is on disk on every replica when it has closed the file, and every later opening sees
+    /// it, here and elsewhere. SIGINT and SIGTERM sync what is open and unmount.
+    #[cfg(feature = "mount")]
+    Mount(mount::Asked),
+    /// Unmount what 'kfs mount' has mounted, also if its process is gone
+    #[cfg(feature = "mount")]
+    Umount(mount::Umount),
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -424,6 +435,8 @@ impl Verb {
             | Self::Completions { .. }
             | Self::Man(_)
             | Self::BenchPart(_) => vec![],
+            #[cfg(feature = "mount")]
+            Self::Mount(_) | Self::Umount(_) => vec![],
             #[cfg(feature = "embedded")]
             Self::Demo(_) | Self::Config(_) => vec![],
         }
@@ -614,6 +627,13 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
             own_cluster("demo", common)?;
             runtime()?.block_on(demo::run(&asked, common.timeout, screen))
         }
+        #[cfg(feature = "mount")]
+        Verb::Mount(asked) => mount::mount(common, screen, &asked),
+        #[cfg(feature = "mount")]
+        Verb::Umount(asked) => {
+            no_cluster("umount", common)?;
+            mount::umount(screen, &asked)
+        }
         verb => runtime()?.block_on(on_cluster(verb, common, screen)),
     }
 }
@@ -651,7 +671,13 @@ fn own_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
 
 /// One thread: a command is one client, and what it shares with other threads it would pay for.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    runtime_of(tokio::runtime::Builder::new_current_thread)
+}
+
+fn runtime_of(
+    builder: fn() -> tokio::runtime::Builder,
+) -> Result<tokio::runtime::Runtime, Failure> {
+    builder()
         .enable_all()
         .build()
         .map_err(|error| Failure::local("cannot start", &error))
