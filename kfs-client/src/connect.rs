@@ -11,8 +11,8 @@ use kfs_core::ids::{FileId, NodeId};
 use kfs_core::limits::{Geometry, Limits};
 use kfs_core::machine::Machine;
 use kfs_core::wire::client_meta::{
-    At, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Drain, Keep, Located, Ownership,
-    Parents, Place, RenameMode,
+    At, Attributes, Attrs, CheckpointMade, ChunkPlaces, ClusterStatus, Drain, Keep, Located,
+    Ownership, Parents, Place, RenameMode,
 };
 use kfs_core::wire::{Role, Status};
 use kfs_drive::{Caller, Net, NoDisk, Pending};
@@ -127,6 +127,10 @@ impl Kfs {
             limits,
             dropped: Mutex::new(Vec::new()),
         }))
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+        &self.0
     }
 
     /// The attributes of a file or directory.
@@ -360,6 +364,15 @@ impl Kfs {
         done(self.0.call(call).await.map_err(|error| error.at(path))?)
     }
 
+    /// Changes attributes of a file or directory; those that are `None` stay. When it was changed is now.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`], [`Status::NotADirectory`], or that the meta server cannot be had.
+    pub async fn set_attributes(&self, path: &[u8], to: Attributes) -> Result<()> {
+        let at = at(path)?;
+        done(self.0.call_at(path, Call::SetAttributes { at, to }).await?)
+    }
+
     /// Has a chunkserver give away what it has, so that it may be stopped for good, or ends that. How far it is stands
     /// in [`Self::status`].
     ///
@@ -381,13 +394,18 @@ impl Kfs {
 impl Connection {
     /// Begins a call: calls reach the machine in the order of their begins.
     pub(crate) async fn begin(&self, call: Call) -> Pending<Event> {
+        self.let_go().await;
+        self.caller.begin(call).await
+    }
+
+    /// Lets go of the files whose owners were dropped.
+    pub(crate) async fn let_go(&self) {
         let dropped =
             std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
         for call in dropped {
             // Nobody waits for these.
             drop(self.caller.begin(call).await);
         }
-        self.caller.begin(call).await
     }
 
     pub(crate) async fn call(&self, call: Call) -> Result<Event> {

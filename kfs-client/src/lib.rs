@@ -39,13 +39,17 @@
 //! ```
 #![warn(missing_docs)]
 
+mod by_id;
 mod connect;
 mod dir;
 mod error;
 mod file;
+#[cfg(all(feature = "mount", not(madsim)))]
+pub mod mount;
 mod replica;
 mod usage;
 
+pub use by_id::{by_id, in_directory};
 pub use connect::{CreateOptions, Kfs, Options};
 pub use dir::Directory;
 pub use error::{Error, Result};
@@ -53,7 +57,7 @@ pub use file::{Chunked, ReadStream, Reader, Writer};
 pub use kfs_core::limits::Limits;
 pub use kfs_core::wire::Status;
 pub use kfs_core::wire::client_meta::{
-    Attrs, ClusterStatus, Entry, Keep, Kind, Ownership, Parents, RenameMode, ServerState,
-    ServerStatus, Usage,
+    At, Attributes, Attrs, ClusterStatus, Entry, Keep, Kind, Ownership, Parents, RenameMode,
+    ServerState, ServerStatus, TimeOf, Usage,
 };
 pub use usage::{UsageOf, UsageScan};

@@ -46,6 +46,12 @@ macro_rules! bugs {
 }
 
 bugs! {
+    // Attributes.
+
+    /// What is not to be changed stays.
+    UnsetAttributesZeroed, "unset-attributes-zeroed", "N1",
+        "a group that is not to be changed becomes 0 when the mode is";
+
     // Files that ask for another number of replicas.
 
     /// What a file asks for is what its chunks are counted against.

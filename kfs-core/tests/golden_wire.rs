@@ -52,7 +52,9 @@ variants! {
         Rechain MutateOp::Rechain { .. }, Append MutateOp::Append { .. }, TakeOver MutateOp::TakeOver { .. },
         Drain MutateOp::Drain { .. }, SetReplication MutateOp::SetReplication { .. },
         Truncate MutateOp::Truncate { .. },
+        SetAttributes MutateOp::SetAttributes { .. },
     }
+    time_of TIME_OF TimeOf { Change TimeOf::Change, Given TimeOf::Given(_) }
     drain DRAIN Drain { Begin Drain::Begin, End Drain::End }
     drained DRAINED DrainStatus {
         Counting DrainStatus::Counting, Left DrainStatus::Left(_), Drained DrainStatus::Drained,
@@ -102,6 +104,7 @@ fn shows(head: &Head) -> Vec<String> {
                 MutateOp::SetSize { writer: w, .. } => see(writer(w)),
                 MutateOp::Rechain { head, .. } => see(head_seen(head)),
                 MutateOp::Drain { drain: d, .. } => see(drain(d)),
+                MutateOp::SetAttributes { to, .. } => to.mtime.iter().for_each(|t| see(time_of(t))),
                 MutateOp::Remove { .. }
                 | MutateOp::Rmdir { .. }
                 | MutateOp::Allocate { .. }
@@ -379,6 +382,31 @@ fn samples() -> Vec<(String, Msg)> {
             MutateOp::Truncate {
                 file: FILE,
                 len: 70_000,
+            },
+        ),
+        (
+            "set_attributes",
+            MutateOp::SetAttributes {
+                at: At::root(*b"a/f"),
+                to: Attributes {
+                    mode: Some(0o4755),
+                    uid: Some(1_000),
+                    gid: Some(100),
+                    mtime: Some(TimeOf::Given(UnixNanos(1_700_000_000_000_000_001))),
+                },
+            },
+        ),
+        (
+            "set_attributes_touch",
+            MutateOp::SetAttributes {
+                at: At {
+                    dir: FILE,
+                    path: Vec::new(),
+                },
+                to: Attributes {
+                    mtime: Some(TimeOf::Change),
+                    ..Attributes::default()
+                },
             },
         ),
         (
@@ -1203,8 +1231,8 @@ fn every_message_and_every_nested_variant_has_a_sample() {
         .flat_map(|(_, msg)| shows(&msg.head))
         .collect();
     let nested = [
-        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, DRAIN, DRAINED, UNSYNCED, DONE,
-        QUERY, ANSWER, KIND, USAGE_ROW, SERVER, REPLICA, VERDICT,
+        ROLE, MUTATE, PARENTS, KEEP, RENAME, WRITER, HEAD_SEEN, TIME_OF, DRAIN, DRAINED, UNSYNCED,
+        DONE, QUERY, ANSWER, KIND, USAGE_ROW, SERVER, REPLICA, VERDICT,
     ];
     for name in nested.into_iter().flatten() {
         assert!(shown.contains(*name), "no sample shows {name}");

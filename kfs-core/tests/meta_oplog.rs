@@ -163,6 +163,15 @@ fn records() -> Vec<Logged> {
             time,
         }
         .into(),
+        AttributesSet {
+            file: FileId(id(4)),
+            mode: Some(0o640),
+            uid: Some(1_000),
+            gid: None,
+            mtime: Some(UnixNanos(1_600_000_000_000_000_000)),
+            time,
+        }
+        .into(),
         FileReopened {
             file: FileId(id(4)),
         }
@@ -380,11 +389,11 @@ fn the_golden_log_is_read_and_replayed() {
     assert_eq!(read, records());
     assert_eq!(
         (end.batches, end.joint.seq, end.torn),
-        (2, LogSeq(32), false)
+        (2, LogSeq(33), false)
     );
     let state = kfs_core::meta::state::State::replay(&read).unwrap();
     state.check();
-    assert_eq!(state.seq(), LogSeq(31));
+    assert_eq!(state.seq(), LogSeq(32));
 }
 
 /// Offset, size and text of the rows of the first table below a heading.
@@ -457,11 +466,11 @@ fn the_page_lays_out_what_is_written() {
     assert_eq!(at(batch, "magic"), u128::from(BATCH_MAGIC ^ SALT));
     assert_eq!(
         (at(batch, "count"), at(batch, "first"), at(batch, "durable")),
-        (31, 1, 0)
+        (32, 1, 0)
     );
     assert_eq!(
         (at(mark, "count"), at(mark, "first"), at(mark, "durable")),
-        (0, 32, 31)
+        (0, 33, 32)
     );
     assert_eq!(
         (at(batch, "chain"), at(mark, "chain")),

@@ -589,3 +589,21 @@ fn a_batch_takes_less_than_two_milliseconds() {
     );
     assert!(middle < Duration::from_millis(2), "{middle:?}");
 }
+
+/// It is there by its id for as long as somebody reads it.
+#[test]
+fn a_file_without_a_name_is_not_opened_for_writing_by_its_id() {
+    let (mut rig, _servers, mut client, file) = with_a_file();
+    assert_eq!(open(&mut rig, client.link, "f"), file);
+    assert_eq!(rig.mutate(&mut client, remove("f")), Ok(Done::Ok));
+    let at = At {
+        dir: file,
+        path: Vec::new(),
+    };
+    let why = refused(
+        rig.mutate(&mut client, MutateOp::Append { at }),
+        Status::NotFound,
+    );
+    assert!(why.contains("was removed"), "{why}");
+    assert!(is_there(&mut rig, client.link, file));
+}

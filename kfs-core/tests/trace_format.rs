@@ -17,7 +17,9 @@ use kfs_core::machine::*;
 use kfs_core::meta::{self, Meta};
 use kfs_core::time::{Instant, Now, UnixNanos};
 use kfs_core::trace::*;
-use kfs_core::wire::client_meta::{At, Drain, Keep, Ownership, Parents, RenameMode, Renew};
+use kfs_core::wire::client_meta::{
+    At, Attributes, Drain, Keep, Ownership, Parents, RenameMode, Renew, TimeOf,
+};
 use kfs_core::wire::frame::{PREFIX_BYTES, Prefix};
 use kfs_core::wire::{Head, Msg, Peer, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -277,6 +279,18 @@ fn client_calls() -> Vec<(&'static str, Input<client::Call>)> {
             Call::SetReplication {
                 at: At::root(*b"a/f"),
                 replication: 5,
+            },
+        ),
+        (
+            "client_set_attributes",
+            Call::SetAttributes {
+                at: At::root(*b"a/f"),
+                to: Attributes {
+                    mode: Some(0o640),
+                    uid: None,
+                    gid: Some(100),
+                    mtime: Some(TimeOf::Change),
+                },
             },
         ),
         (

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// What each story is shown to see. One that no mistake can be seen in shows nothing.
-pub const SHOWN: [(&str, Bug); 128] = [
+pub const SHOWN: [(&str, Bug); 129] = [
+    ("modes-are-changed", Bug::UnsetAttributesZeroed),
     ("replication-is-changed", Bug::ReplicationUncounted),
     ("server-is-drained", Bug::DrainDropsFirst),
     ("server-is-drained", Bug::DrainForgotten),

@@ -3,6 +3,7 @@
 //! Read [`reach`] next (the cluster a command talks to), then the verb you came for. Nothing here knows the
 //! protocol: the command uses the library as anybody else would.
 mod admin;
+mod attributes;
 mod bench;
 mod checkpoint;
 mod checksum;
@@ -25,6 +26,8 @@ mod fsck;
 mod glob;
 mod list;
 mod man;
+#[cfg(feature = "mount")]
+mod mount;
 mod offline;
 mod path;
 mod pieces;
@@ -234,13 +237,12 @@ enum Verb {
     ///
     /// The copy appears under its name when all of it is on disk on every replica, and not before.
     Cp(copy::Cp),
-    /// Make empty files of what is not there
-    ///
-    /// What is there stays as it is, its times too: they cannot be set yet.
-    Touch {
-        #[arg(value_name = "PATH", value_parser = remote(), required = true)]
-        paths: Vec<RemotePath>,
-    },
+    /// Set the time of files and directories to now, and make empty files of what is not there
+    Touch(attributes::Touch),
+    /// Change the permissions of files and directories
+    Chmod(attributes::Chmod),
+    /// Change the owner and the group of files and directories
+    Chown(attributes::Chown),
     /// Remove files
     Rm {
         /// Directories with everything in them as well
@@ -335,6 +337,15 @@ enum Verb {
         #[arg(value_name = "SERVER")]
         server: String,
     },
+    /// Make the cluster a directory of this machine, until it is unmounted or a signal comes
+    ///
+    /// What a program has written is on disk on every replica when it has closed the file, and every later opening sees
+    /// it, here and elsewhere. SIGINT and SIGTERM sync what is open and unmount.
+    #[cfg(feature = "mount")]
+    Mount(mount::Asked),
+    /// Unmount what 'kfs mount' has mounted, also if its process is gone
+    #[cfg(feature = "mount")]
+    Umount(mount::Umount),
     /// Make a checkpoint of the namespace now: a start reads it, and only the log behind it
     Checkpoint,
     /// What only an operator may decide
@@ -403,7 +414,9 @@ impl Verb {
             | Self::Head(ends::Head { paths, .. })
             | Self::Tail(ends::Tail { paths, .. })
             | Self::Checksum { paths }
-            | Self::Touch { paths }
+            | Self::Touch(attributes::Touch { paths, .. })
+            | Self::Chmod(attributes::Chmod { paths, .. })
+            | Self::Chown(attributes::Chown { paths, .. })
             | Self::Rm { paths, .. }
             | Self::Mkdir { paths, .. }
             | Self::Setrep { paths, .. }
@@ -433,6 +446,8 @@ impl Verb {
             | Self::Completions { .. }
             | Self::Man(_)
             | Self::BenchPart(_) => vec![],
+            #[cfg(feature = "mount")]
+            Self::Mount(_) | Self::Umount(_) => vec![],
             #[cfg(feature = "embedded")]
             Self::Demo(_) | Self::Config(_) => vec![],
         }
@@ -623,6 +638,13 @@ fn act(verb: Verb, common: &Common, screen: &Screen) -> Result<Exit, Failure> {
             own_cluster("demo", common)?;
             runtime()?.block_on(demo::run(&asked, common.timeout, screen))
         }
+        #[cfg(feature = "mount")]
+        Verb::Mount(asked) => mount::mount(common, screen, &asked),
+        #[cfg(feature = "mount")]
+        Verb::Umount(asked) => {
+            no_cluster("umount", common)?;
+            mount::umount(screen, &asked)
+        }
         verb => runtime()?.block_on(on_cluster(verb, common, screen)),
     }
 }
@@ -660,7 +682,13 @@ fn own_cluster(verb: &str, common: &Common) -> Result<(), Failure> {
 
 /// One thread: a command is one client, and what it shares with other threads it would pay for.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    runtime_of(tokio::runtime::Builder::new_current_thread)
+}
+
+fn runtime_of(
+    builder: fn() -> tokio::runtime::Builder,
+) -> Result<tokio::runtime::Runtime, Failure> {
+    builder()
         .enable_all()
         .build()
         .map_err(|error| Failure::local("cannot start", &error))
@@ -710,7 +738,9 @@ async fn on_reach(verb: Verb, reach: &Reach, screen: &Screen) -> Result<Exit, Fa
         Verb::Tail(asked) => ends::tail(reach, screen, &asked).await,
         Verb::Checksum { paths } => checksum::checksum(reach, screen, &paths).await,
         Verb::Cp(asked) => copy::cp(reach, screen, &asked).await,
-        Verb::Touch { paths } => tree::touch(reach, screen, &paths).await,
+        Verb::Touch(asked) => attributes::touch(reach, screen, &asked).await,
+        Verb::Chmod(asked) => attributes::chmod(reach, screen, &asked).await,
+        Verb::Chown(asked) => attributes::chown(reach, screen, &asked).await,
         Verb::Du {
             summarize,
             human_readable,

@@ -1,4 +1,4 @@
-//! `rm`, `mkdir`, `rmdir`, `mv`, `touch`, `setrep` and `truncate`.
+//! `rm`, `mkdir`, `rmdir`, `mv`, `setrep` and `truncate`.
 use super::failure::{Exit, Failure};
 use super::list::note_failure;
 use super::path::RemotePath;
@@ -6,9 +6,9 @@ use super::reach::Reach;
 use super::screen::{Named, Screen};
 use super::transfer::{exists, ownership, umask};
 use super::walk::Walk;
-use kfs_client::{CreateOptions, Kfs};
+use kfs_client::Kfs;
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Attrs, Keep, Kind, Parents, RenameMode};
+use kfs_core::wire::client_meta::{Attrs, Kind, Parents, RenameMode};
 use serde::Serialize;
 
 /// What `rm` removes, and of what `setrep` changes the replicas.
@@ -371,45 +371,4 @@ pub(crate) fn say(
         "would leave" => [b"would leave ", &from[..], b" as it is"].concat(),
         did => [did.as_bytes(), b" ", &from, b" to ", &to].concat(),
     })
-}
-
-/// Makes an empty file of each path that is not there.
-pub(crate) async fn touch(
-    reach: &Reach,
-    screen: &Screen,
-    paths: &[RemotePath],
-) -> Result<Exit, Failure> {
-    let mut exit = Exit::Done;
-    for path in paths {
-        let touched = touch_one(&reach.kfs, screen, path).await;
-        exit = note_failure(screen, touched, exit)?;
-    }
-    Ok(exit)
-}
-
-async fn touch_one(kfs: &Kfs, screen: &Screen, path: &RemotePath) -> Result<(), Failure> {
-    let options = CreateOptions {
-        owner: ownership(0o666 & !umask()),
-        replication: 0,
-        keep: Keep::Always,
-    };
-    let left = |screen: &Screen| {
-        screen.note(format!(
-            "{} is there and stays as it is: its times cannot be set",
-            path.shown()
-        ));
-        screen.json(&Did::new("left", path))
-    };
-    // It has no name that could be taken.
-    if path.is_root() {
-        return left(screen);
-    }
-    match kfs.create(path.bytes(), options).await {
-        Ok(writer) => {
-            writer.close().await?;
-            screen.json(&Did::new("made", path))
-        }
-        Err(error) if error.status == Status::Exists => left(screen),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -116,6 +116,66 @@ pub(crate) fn date(time: UnixNanos) -> String {
     )
 }
 
+/// `2026-01-31`, `2026-01-31 23:59:59` and with `T` and `Z` as in RFC 3339, all UTC; `@1700000000.5` since 1970.
+pub(crate) fn parse_date(text: &str) -> Result<UnixNanos, String> {
+    let bad = || {
+        format!(
+            "'{text}' is no date from 1970 on: write it as 2026-01-31, '2026-01-31 23:59:59' (UTC) or @SECONDS"
+        )
+    };
+    let (seconds, fraction) = match text.split_once('.') {
+        Some((seconds, fraction)) => (seconds, fraction.trim_end_matches('Z')),
+        None => (text.trim_end_matches('Z'), ""),
+    };
+    if fraction.len() > 9 || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let nanos: u64 = format!("{fraction:0<9}").parse().map_err(|_| bad())?;
+    let seconds = match seconds.strip_prefix('@') {
+        Some(seconds) => number(seconds).ok_or_else(bad)?,
+        None => of_calendar(seconds).ok_or_else(bad)?,
+    };
+    let all = seconds.checked_mul(1_000_000_000);
+    let all = all.and_then(|all| all.checked_add(nanos)).ok_or_else(bad)?;
+    Ok(UnixNanos(all))
+}
+
+/// Digits only: no sign.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// Seconds since 1970 of `2026-01-31` or `2026-01-31 23:59:59`.
+fn of_calendar(text: &str) -> Option<u64> {
+    let (day, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00:00"));
+    let fields = |text: &str, by: char| -> Option<[u64; 3]> {
+        let fields: Option<Vec<u64>> = text.split(by).map(number).collect();
+        fields?.try_into().ok()
+    };
+    let [year, month, day] = fields(day, '-')?;
+    let [hours, minutes, seconds] = fields(time, ':')?;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_max = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + u64::from(leap),
+        _ => return None,
+    };
+    let fits = (1970..3_000).contains(&year) && (1..=days_max).contains(&day);
+    if !fits || hours > 23 || minutes > 59 || seconds > 59 {
+        return None;
+    }
+    // The other way round than in `date`: Howard Hinnant, days_from_civil.
+    let shifted = year - u64::from(month <= 2);
+    let (era, year_of_era) = (shifted / 400, shifted % 400);
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    Some(days * 86_400 + hours * 3_600 + minutes * 60 + seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +226,36 @@ mod tests {
             (1_767_225_599, "2025-12-31 23:59:59Z"),
         ] {
             assert_eq!(date(UnixNanos(seconds * 1_000_000_000)), text);
+            let read = parse_date(text).unwrap();
+            assert_eq!(read, UnixNanos(seconds * 1_000_000_000), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_read_as_it_is_written_or_not_at_all() {
+        for (text, nanos) in [
+            ("2000-02-29", 951_782_400_000_000_000),
+            ("2000-02-29T00:00:01.5Z", 951_782_401_500_000_000),
+            ("@951782400", 951_782_400_000_000_000),
+            ("@1.000000001", 1_000_000_001),
+        ] {
+            assert_eq!(parse_date(text), Ok(UnixNanos(nanos)), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "1969-12-31",
+            "2001-02-29",
+            "2100-02-29",
+            "2000-13-01",
+            "2000-01-01 24:00:00",
+            "2000-01-01 00:00",
+            "@-1",
+            "@1.0000000001",
+            "@99999999999999999999",
+            "+2000-01-01",
+        ] {
+            assert!(parse_date(text).is_err(), "{text}");
         }
     }
 

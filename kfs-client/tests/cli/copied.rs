@@ -165,31 +165,44 @@ fn interrupted(cluster: &Cluster, arguments: &[&str]) -> Option<i32> {
 }
 
 #[test]
-fn touch_makes_what_is_missing_and_claims_nothing_of_what_is_there() {
+fn touch_makes_what_is_missing_and_sets_the_time_of_what_is_there_and_nothing_else() {
     let cluster = Cluster::new();
     cluster.store("/f", b"content");
-    let before = cluster.ok(&["stat", "/f"]);
-    let said = cluster.kfs(&["touch", "/f", "/new", "/"]);
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let stat = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&cluster.ok(&["--json", "stat", path])).unwrap()
+    };
+    let before = stat("/f");
+    let told = cluster.ok(&["--json", "touch", "/f", "/new", "/"]);
     assert!(
-        said.err
-            .contains("/f is there and stays as it is: its times cannot be set"),
-        "{said:?}"
-    );
-    assert_eq!(cluster.ok(&["stat", "/f"]), before);
-    assert_eq!(cluster.ok(&["cat", "/new"]), "");
-    let told = cluster.ok(&["--json", "touch", "/f", "/newer"]);
-    assert!(
-        told.contains("\"did\":\"left\",\"path\":\"/f\"")
-            && told.contains("\"did\":\"made\",\"path\":\"/newer\""),
+        told.contains("\"did\":\"set\",\"path\":\"/f\"")
+            && told.contains("\"did\":\"made\",\"path\":\"/new\"")
+            && told.contains("\"did\":\"set\",\"path\":\"/\""),
         "{told}"
     );
-    assert_eq!(cluster.kfs(&["touch", "-q", "/f"]).err, "");
+    let after = stat("/f");
+    assert_ne!(after["mtime_ns"], before["mtime_ns"], "{after}");
+    for same in ["mode", "uid", "gid", "size", "file", "crtime_ns"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    assert_eq!(cluster.ok(&["cat", "/f"]), "content");
+    assert_eq!(cluster.ok(&["cat", "/new"]), "");
+    cluster.ok(&["touch", "-d", "2001-02-03 04:05:06.7", "/f", "/dated"]);
+    for path in ["/f", "/dated"] {
+        let shown = cluster.ok(&["stat", path]);
+        assert!(
+            shown.contains("modified: 2001-02-03 04:05:06.700000000Z"),
+            "{shown}"
+        );
+    }
+    cluster.ok(&["touch", "-c", "/f", "/never"]);
     cluster
         .kfs(&["touch", "/no/x", "/last"])
         .failed(3, &["/no"]);
     cluster.kfs(&["touch", "/f/x"]).failed(1, &["KFS-E003"]);
-    assert_eq!(cluster.names("/"), ["f", "last", "new", "newer"]);
+    cluster
+        .kfs(&["touch", "-d", "yesterday", "/f"])
+        .failed(2, &["2026-01-31"]);
+    assert_eq!(cluster.names("/"), ["dated", "f", "last", "new"]);
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod found;
 mod fsck;
 mod interrupted;
 mod local;
+#[cfg(feature = "mount")]
+mod mount;
 mod offline;
 mod transfer;
 mod truncate;

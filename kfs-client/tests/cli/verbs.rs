@@ -383,3 +383,47 @@ fn replicas_that_a_file_asks_for_are_changed_and_made_and_what_cannot_be_is_refu
     }
     assert_eq!(cluster.kfs(&["setrep", "2", "/nobody"]).code, Some(3));
 }
+
+#[test]
+fn modes_and_owners_are_changed_of_what_is_named_and_below_it_only_if_asked() {
+    let cluster = Cluster::new();
+    cluster.ok(&["mkdir", "-p", "/d/e"]);
+    cluster.store("/d/f", b"one");
+    cluster.store("/d/e/g", b"two");
+    let stat = |path: &str| -> Value {
+        serde_json::from_str(&cluster.ok(&["--json", "stat", path])).unwrap()
+    };
+    let seen = |path: &str, what: &str| stat(path)[what].as_u64().unwrap();
+    let mode = |path: &str| u64::from_str_radix(stat(path)["mode"].as_str().unwrap(), 8).unwrap();
+    cluster.ok(&["chmod", "700", "/d"]);
+    cluster.ok(&["chmod", "u=rw,go=", "/d/f"]);
+    assert_eq!((mode("/d"), mode("/d/f")), (0o700, 0o600));
+    assert_eq!(mode("/d/e"), 0o755);
+    let did = cluster.ok(&["--json", "chmod", "-R", "go+rX", "/d"]);
+    assert_eq!(did.lines().count(), 4, "{did}");
+    assert_eq!(
+        (mode("/d"), mode("/d/f"), mode("/d/e")),
+        (0o755, 0o644, 0o755)
+    );
+    cluster.ok(&["chmod", "-w", "/d/f"]);
+    assert_eq!(mode("/d/f"), 0o444);
+    cluster.ok(&["chown", "7:8", "/d/f"]);
+    cluster.ok(&["chown", "-R", ":9", "/d/e"]);
+    cluster.ok(&["chown", "11", "/"]);
+    for (path, uid, gid) in [
+        ("/d/f", 7, 8),
+        ("/d/e", 0, 9),
+        ("/d/e/g", 0, 9),
+        ("/", 11, 0),
+    ] {
+        assert_eq!((seen(path, "uid"), seen(path, "gid")), (uid, gid), "{path}");
+    }
+    assert_eq!(cluster.kfs(&["cat", "/d/f"]).out, b"one");
+    cluster.kfs(&["chmod", "u+q", "/d"]).failed(2, &["u+x"]);
+    cluster
+        .kfs(&["chown", "no such user", "/d"])
+        .failed(2, &["number"]);
+    let last = cluster.kfs(&["chmod", "640", "/nobody", "/d/f"]);
+    last.failed(3, &["/nobody"]);
+    assert_eq!(mode("/d/f"), 0o640, "the others are done");
+}

@@ -904,6 +904,7 @@ fn unknown(ask: &Ask, why: &str) -> Failure {
             MutateOp::EndSession => "ending the session",
             MutateOp::Truncate { .. } => "setting the size of a file",
             MutateOp::SetReplication { .. } => "changing how many replicas are wanted",
+            MutateOp::SetAttributes { .. } => "changing attributes",
             MutateOp::Drain { .. } => "draining a chunkserver",
             MutateOp::AcceptRollback => "accepting the rollback",
             MutateOp::RemoveTree { .. } => "removing the directory with all that is in it",

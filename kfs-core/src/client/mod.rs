@@ -30,8 +30,8 @@ use crate::rng::Rng;
 use crate::time::{Instant, Now};
 use crate::wire::client_chunk::{PieceDone, RangeRead, SyncDone};
 use crate::wire::client_meta::{
-    Answer, At, Attrs, CheckpointMade, ClusterStatus, Done, Drain, Entry, Keep, Kind, Located,
-    MutateOp, Ownership, Parents, QueryOp, RenameMode, UsagePage,
+    Answer, At, Attributes, Attrs, CheckpointMade, ClusterStatus, Done, Drain, Entry, Keep, Kind,
+    Located, MutateOp, Ownership, Parents, QueryOp, RenameMode, UsagePage,
 };
 use crate::wire::{Head, Msg, Refusal, Status};
 use bytes::Bytes;
@@ -200,6 +200,13 @@ pub enum Call {
         /// Replicas of each chunk.
         replication: u8,
     },
+    /// Attributes of a file or directory are changed; answered by [`Event::Done`].
+    SetAttributes {
+        /// Which.
+        at: At,
+        /// To what.
+        to: Attributes,
+    },
     /// Ends the session and closes all links; answered by [`Event::Done`], after which nothing more is sent.
     Disconnect,
 }
@@ -217,6 +224,7 @@ impl Call {
             | Self::Truncate { at, .. }
             | Self::Usage { at, .. }
             | Self::SetReplication { at, .. }
+            | Self::SetAttributes { at, .. }
             | Self::Mkdir { at, .. }
             | Self::Create { at, .. } => [&at.path, &[]],
             Self::List { at, after } => [&at.path, after],
@@ -534,6 +542,11 @@ impl Client {
                 now,
                 Asker::Change(id),
                 Ask::Mutate(MutateOp::SetReplication { at, replication }),
+            ),
+            Call::SetAttributes { at, to } => meta.ask(
+                now,
+                Asker::Change(id),
+                Ask::Mutate(MutateOp::SetAttributes { at, to }),
             ),
             Call::Drain { node, drain } => meta.ask(
                 now,

@@ -737,8 +737,8 @@ impl Writer {
         chunk.put(within, piece, geometry);
         self.held += PIECE_COST;
         let ahead = (4 * u64::from(geometry.piece_bytes)).min(geometry.chunk_bytes() / 2);
-        // One that is there already is not raised before it is written to.
-        let is_new = (index + 1) * geometry.chunk_bytes() >= self.begin;
+        // One that is there already is not raised before it is written to, nor is one made in a hole that may stay one.
+        let is_new = (index + 1) * geometry.chunk_bytes() >= self.end;
         if end + ahead >= geometry.chunk_bytes() && end < geometry.chunk_bytes() && is_new {
             self.want(now, index + 1, reach);
         }

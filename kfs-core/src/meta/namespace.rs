@@ -4,8 +4,8 @@
 //! mount checks them. Paths are walked from a directory's id, so a client may keep one open.
 use super::key::{Key, Name, components, quoted};
 use super::record::{
-    DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened, Record,
-    Renamed, ReplicationSet, SizeSet, TreeDetached,
+    AttributesSet, DirectoriesMade, DirectoryRemoved, Fate, FileCreated, FileRemoved, FileReopened,
+    Record, Renamed, ReplicationSet, SizeSet, TreeDetached,
 };
 use super::state::{Node, State};
 use crate::buggify::{self, Site};
@@ -16,7 +16,8 @@ use crate::probe::{self, Probe};
 use crate::time::UnixNanos;
 use crate::wire::client_chunk::Durable;
 use crate::wire::client_meta::{
-    At, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, WriterStays,
+    At, Attributes, Attrs, Done, Entry, Keep, Ownership, Parents, RenameMode, SyncedChunk, TimeOf,
+    WriterStays,
 };
 use crate::wire::{Refusal, Status};
 use std::collections::BTreeMap;
@@ -151,6 +152,35 @@ pub(crate) fn set_replication(state: &State, at: &At, replication: u8, time: Uni
     ))
 }
 
+/// Changes attributes of what stands at a place, or has this id.
+pub(crate) fn set_attributes(state: &State, at: &At, to: Attributes, time: UnixNanos) -> Decided {
+    let file = resolve(state, at)?;
+    let Attributes {
+        mode,
+        uid,
+        gid,
+        mtime,
+    } = to;
+    if to == Attributes::default() {
+        return Ok(Decision::Unchanged(Done::Ok));
+    }
+    let mtime = mtime.map(|mtime| match mtime {
+        TimeOf::Change => time,
+        TimeOf::Given(given) => given,
+    });
+    Ok(Decision::Log(
+        AttributesSet {
+            file,
+            mode: mode.map(|mode| mode & MODE_BITS),
+            uid,
+            gid,
+            mtime,
+            time,
+        }
+        .into(),
+    ))
+}
+
 /// Opens a file to write it further from where it ends.
 pub(crate) fn append(state: &State, session: SessionId, at: &At) -> Decided {
     let file = resolve(state, at)?;
@@ -158,6 +188,13 @@ pub(crate) fn append(state: &State, session: SessionId, at: &At) -> Decided {
         return Err(is_a_directory(at));
     }
     match state.writers.get(&file) {
+        // Nothing would keep what is written to it.
+        None if state.unlinked.contains(&file) => Err(Refusal::new(
+            Status::NotFound,
+            format!(
+                "file {file} was removed: who has it open may read it, and nobody can open it for writing"
+            ),
+        )),
         None => Ok(Decision::Log(FileReopened { file }.into())),
         // The client may have lost the answer of an earlier call; it knows what it has open.
         Some(writer) if writer == session => Ok(Decision::Unchanged(Done::Appending {
@@ -540,9 +577,12 @@ fn is_within(state: &State, dir: FileId, above: FileId) -> bool {
     }
 }
 
+/// Those of a mode that are kept: permissions, and what `chmod` knows beside them.
+const MODE_BITS: u32 = 0o7777;
+
 const fn masked(owner: Ownership) -> Ownership {
     Ownership {
-        mode: owner.mode & 0o7777,
+        mode: owner.mode & MODE_BITS,
         ..owner
     }
 }

@@ -397,6 +397,23 @@ pub struct Truncated {
     pub time: UnixNanos,
 }
 
+/// Attributes of a file or directory were changed; those that are `None` stay.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttributesSet {
+    /// Which.
+    pub file: FileId,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// When its content was changed last.
+    pub mtime: Option<UnixNanos>,
+    /// Of the change.
+    pub time: UnixNanos,
+}
+
 /// Chunks behind the place where a file was cut are gone: those below an index, or all of them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BehindReclaimed {
@@ -493,6 +510,7 @@ records! {
     26 1 ReplicationSet,
     27 1 Truncated,
     28 1 BehindReclaimed,
+    29 1 AttributesSet,
 }
 
 impl Logged {

@@ -431,6 +431,9 @@ impl Serving {
             (Ok(()), MutateOp::SetReplication { at, replication }) => {
                 namespace::set_replication(state, &at, replication, time)
             }
+            (Ok(()), MutateOp::SetAttributes { at, to }) => {
+                namespace::set_attributes(state, &at, to, time)
+            }
         };
         if planted::is(Bug::RenameInTwoRecords)
             && let Ok(Decision::Log(Record::Renamed(renamed))) = &decided
@@ -568,6 +571,7 @@ const fn record_bytes_max(op: &MutateOp) -> usize {
         | MutateOp::EndSession
         | MutateOp::Drain { .. }
         | MutateOp::SetReplication { .. }
+        | MutateOp::SetAttributes { .. }
         | MutateOp::AcceptRollback => FIXED,
     }
 }

@@ -9,7 +9,7 @@ use crate::ids::{ClusterId, FileId, LinkId, NodeId};
 use crate::limits::{Geometry, Limits, Timing};
 use crate::machine::{CloseReason, DirEntry, DiskDone, DiskError, DiskResult, Input, Machine};
 use crate::meta::{self, Meta};
-use crate::wire::client_meta::{At, Drain, Keep, Ownership, Parents, RenameMode};
+use crate::wire::client_meta::{At, Attributes, Drain, Keep, Ownership, Parents, RenameMode};
 use crate::wire::{Head, Msg, Peer, Role};
 use bytes::Bytes;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -450,6 +450,7 @@ enum ClientCall<'a> {
     SetReplication(Cow<'a, At>, u8),
     Truncate(Cow<'a, At>, u64),
     SetLen(u64, u64),
+    SetAttributes(Cow<'a, At>, Attributes),
 }
 
 impl TracedCall for client::Call {
@@ -501,6 +502,7 @@ impl TracedCall for client::Call {
                 at: place,
                 replication,
             } => ClientCall::SetReplication(at(place), *replication),
+            Self::SetAttributes { at: place, to } => ClientCall::SetAttributes(at(place), *to),
             Self::Drain { node, drain } => ClientCall::Drain(*node, *drain),
             Self::RemoveTree(place) => ClientCall::RemoveTree(at(place)),
             Self::Usage { at: place, depth } => ClientCall::Usage(at(place), *depth),
@@ -568,6 +570,10 @@ impl TracedCall for client::Call {
             ClientCall::SetReplication(place, replication) => Self::SetReplication {
                 at: place.into_owned(),
                 replication,
+            },
+            ClientCall::SetAttributes(place, to) => Self::SetAttributes {
+                at: place.into_owned(),
+                to,
             },
             ClientCall::Drain(node, drain) => Self::Drain { node, drain },
             ClientCall::RemoveTree(at) => Self::RemoveTree(at.into_owned()),

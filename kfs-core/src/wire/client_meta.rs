@@ -232,6 +232,35 @@ pub enum MutateOp {
         /// Its size from then on, in bytes.
         len: u64,
     },
+    /// Changes attributes of a file or directory, also of one that has no name any more.
+    SetAttributes {
+        /// Which.
+        at: At,
+        /// To what.
+        to: Attributes,
+    },
+}
+
+/// Attributes that are to be changed; those that are `None` stay.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Permission bits, as `st_mode & 0o7777`.
+    pub mode: Option<u32>,
+    /// User id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// When the content was changed last.
+    pub mtime: Option<TimeOf>,
+}
+
+/// A time that is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TimeOf {
+    /// The one at which the meta server does it.
+    Change,
+    /// This one.
+    Given(UnixNanos),
 }
 
 /// See [`MutateOp::Drain`].

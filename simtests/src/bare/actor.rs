@@ -7,7 +7,7 @@ use crate::observe::record::Record;
 use crate::oracle::contents::Seen;
 use crate::oracle::{Tick, Violation};
 use crate::schedule::{Class, Schedule};
-use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
+use crate::workload::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS, attributes};
 use crate::workload::{
     COUNT_MS, copies_missing, drain_of, is_unexpected, judge_open, must_not_fail, not_drained,
 };
@@ -259,6 +259,10 @@ impl Actor {
             Job::SetReplication { name, replication } => {
                 let (at, replication) = (at(name), *replication);
                 (Call::SetReplication { at, replication }, Stage::Simple)
+            }
+            Job::SetMode { name, mode } => {
+                let (at, to) = (at(name), attributes(*mode));
+                (Call::SetAttributes { at, to }, Stage::Simple)
             }
             Job::Drain { server, ms } => {
                 let drain = (*server, ms / COUNT_MS);

@@ -5,7 +5,7 @@
 //! counted by whoever asks.
 use kfs_core::ids::{FileId, LogSeq};
 use kfs_core::wire::Status;
-use kfs_core::wire::client_meta::{Kind, Parents, RenameMode};
+use kfs_core::wire::client_meta::{Attributes, Attrs, Kind, Parents, RenameMode};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Name = Vec<u8>;
@@ -31,6 +31,8 @@ struct Thing {
     id: Option<FileId>,
     /// The client whose session's end removes it, until it is renamed.
     held_by: Option<u32>,
+    /// Mode, owner and group, as far as they were set.
+    set: Attributes,
 }
 
 /// A change of the namespace.
@@ -74,6 +76,13 @@ pub enum Change {
         /// From the root, as in the call.
         path: Vec<u8>,
     },
+    /// See the client's call of this name.
+    SetAttributes {
+        /// From the root, as in the call.
+        path: Vec<u8>,
+        /// As in the call.
+        to: Attributes,
+    },
 }
 
 /// What must come of an operation.
@@ -103,6 +112,8 @@ pub struct Model {
     /// Clients whose session ended, or may have, and the state from which on it may have.
     sessions_lost: BTreeMap<u32, LogSeq>,
     at: LogSeq,
+    /// Attributes may have been set, or may yet be, of whatever has some name then: nothing is said of any.
+    attributes_unsure: bool,
 }
 
 const ROOT: Node = Node(0);
@@ -127,11 +138,13 @@ impl Model {
             },
             id: Some(FileId::ROOT),
             held_by: None,
+            set: Attributes::default(),
         };
         Self {
             things: vec![root],
             sessions_lost,
             at: LogSeq(0),
+            attributes_unsure: false,
         }
     }
 
@@ -194,6 +207,14 @@ impl Model {
                     refusals.push(Status::IsADirectory);
                 }
                 Walk::Found(node) if self.may_be_gone(node) => return Expected::Anything,
+                Walk::Found(_) => {}
+            },
+            Change::SetAttributes { path, to } => match self.walk(path) {
+                Walk::Murky => return Expected::Anything,
+                Walk::Refused(status) => refusals.push(status),
+                Walk::Free(..) => refusals.push(Status::NotFound),
+                Walk::Found(node) if self.may_be_gone(node) => return Expected::Anything,
+                Walk::Found(_) if *to == Attributes::default() => effect = Effect::Nothing,
                 Walk::Found(_) => {}
             },
             Change::RemoveTree { path } => match self.walk(path) {
@@ -338,6 +359,13 @@ impl Model {
                     self.things[node.0].held_by = None;
                 }
             }
+            Change::SetAttributes { path, to } => {
+                if let Walk::Found(node) = self.walk(path) {
+                    let set = &mut self.things[node.0].set;
+                    set.mode = to.mode.map(|mode| mode & 0o7777).or(set.mode);
+                    (set.uid, set.gid) = (to.uid.or(set.uid), to.gid.or(set.gid));
+                }
+            }
             Change::Remove { path } | Change::Rmdir { path } | Change::RemoveTree { path } => {
                 if let Some((dir, name)) = self.slot(path) {
                     self.entries(dir).remove(&name);
@@ -368,6 +396,7 @@ impl Model {
             | Change::RemoveTree { path } => {
                 self.murk_path(path);
             }
+            Change::SetAttributes { .. } => self.attributes_unsure = true,
             Change::Rename { from, to, .. } => {
                 self.murk_path(from);
                 self.murk_path(to);
@@ -401,6 +430,15 @@ impl Model {
         let id = &mut self.things[node.0].id;
         *id = id.or(seen);
         *id
+    }
+
+    /// Whether these attributes are those that were set last.
+    #[must_use]
+    pub fn is_set(&self, node: Node, seen: &Attrs) -> bool {
+        let set = &self.things[node.0].set;
+        let same = |set: Option<u32>, seen| set.is_none_or(|set| set == seen);
+        self.attributes_unsure
+            || same(set.mode, seen.mode) && same(set.uid, seen.uid) && same(set.gid, seen.gid)
     }
 
     /// The certain entries of a directory, and whether some names are uncertain; `None` for a file.
@@ -526,6 +564,7 @@ impl Model {
             content,
             id: None,
             held_by,
+            set: Attributes::default(),
         });
         self.entries(dir).insert(name.to_vec(), node);
         node

@@ -100,6 +100,10 @@ impl ClientObserver {
             Call::RemoveTree(at) => change(Change::RemoveTree {
                 path: at.path.clone(),
             }),
+            Call::SetAttributes { at, to } => change(Change::SetAttributes {
+                path: at.path.clone(),
+                to: *to,
+            }),
             Call::Create { at, keep, .. } => {
                 let change = Change::Create {
                     path: at.path.clone(),

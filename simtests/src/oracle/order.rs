@@ -59,6 +59,9 @@ impl fmt::Display for Asked {
             }
             Self::Change(Change::Remove { path }) => write!(f, "remove {}", text(path)),
             Self::Change(Change::Rmdir { path }) => write!(f, "rmdir {}", text(path)),
+            Self::Change(Change::SetAttributes { path, to }) => {
+                write!(f, "set attributes {} {to:?}", text(path))
+            }
             Self::Change(Change::RemoveTree { path }) => {
                 write!(f, "remove all of {}", text(path))
             }
@@ -435,6 +438,10 @@ impl Replay {
                 operation,
                 format!("is a {:?}; due was a {kind:?}", attrs.kind),
             ));
+        }
+        if !self.model.is_set(node, attrs) {
+            let due = format!("has {attrs:?}; due was what was set last");
+            return Err(broken(seq, operation, due));
         }
         let id = self.model.learn(node, Some(attrs.file));
         if id != Some(attrs.file) {

@@ -182,7 +182,8 @@ impl<'a> Placed<'a> {
                 | Change::Create { path, .. }
                 | Change::Remove { path }
                 | Change::Rmdir { path }
-                | Change::RemoveTree { path },
+                | Change::RemoveTree { path }
+                | Change::SetAttributes { path, .. },
             )
             | Asked::Stat(path)
             | Asked::Usage(path)
@@ -488,6 +489,11 @@ fn done(tree: &Tree, change: &Change) -> Done {
                 What::Directory => Err(vec![Status::IsADirectory]),
                 What::File => Ok((Some(without(tree, &path)), None)),
             }
+        }
+        // What was set is judged by the order of the log.
+        Change::SetAttributes { path, .. } => {
+            found(tree, &split(path))?;
+            Ok((None, None))
         }
         Change::RemoveTree { path } => {
             let path = split(path);

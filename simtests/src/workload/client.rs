@@ -1,7 +1,7 @@
 //! One actor of a client of the world: does its jobs through the client library.
 //!
 //! It expects nothing of names, which the oracles judge from the replies; it checks every byte it reads.
-use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS};
+use super::job::{Author, End, Fill, Job, Look, OWNER, ReadHow, SHARED_DIRS, attributes};
 use super::{
     COUNT_MS, copies_missing, drain_of, is_unexpected, judge_open, must_not_fail, not_drained,
 };
@@ -194,6 +194,9 @@ impl Actor {
             }
             Job::SetReplication { name, replication } => {
                 kfs.set_replication(name.as_bytes(), *replication).await
+            }
+            Job::SetMode { name, mode } => {
+                kfs.set_attributes(name.as_bytes(), attributes(*mode)).await
             }
             Job::Drain { server, ms } => {
                 let mut told = None;

@@ -4,7 +4,7 @@ use super::bytes::Stamp;
 use crate::keyed::Keyed;
 use bytes::Bytes;
 use kfs_core::limits::Geometry;
-use kfs_core::wire::client_meta::{Ownership, Parents, RenameMode};
+use kfs_core::wire::client_meta::{Attributes, Ownership, Parents, RenameMode};
 use serde::{Deserialize, Serialize};
 
 /// Who and mode of everything that is made.
@@ -136,6 +136,13 @@ pub enum Job {
         /// Of each chunk.
         replication: u8,
     },
+    /// The mode of a file or directory is changed, and its group with some.
+    SetMode {
+        /// Its name.
+        name: String,
+        /// See [`attributes`].
+        mode: u32,
+    },
     /// A chunkserver is drained, which has to end.
     Drain {
         /// Which, as faults name them.
@@ -148,6 +155,16 @@ pub enum Job {
         /// Within so many milliseconds.
         ms: u64,
     },
+}
+
+/// What [`Job::SetMode`] sets: with an odd mode the group too, so that there is one to be kept with the next.
+#[must_use]
+pub fn attributes(mode: u32) -> Attributes {
+    Attributes {
+        mode: Some(mode),
+        gid: (mode % 2 == 1).then_some(mode),
+        ..Attributes::default()
+    }
 }
 
 /// One step of filling a file.

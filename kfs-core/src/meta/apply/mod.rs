@@ -13,10 +13,10 @@ use self::truncation::{behind_reclaimed, truncated};
 use super::key::Key;
 use super::packed::Map;
 use super::record::{
-    ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate, FileCreated,
-    FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed, ReplicationSet, Sealed,
-    ServerDrains, ServerJoined, SessionEnded, SessionOpened, SizeSet, TailLost, TakeoverBegun,
-    Unsealed,
+    AttributesSet, ChunkAbandoned, ChunkOpened, ChunkTaken, DirectoriesMade, EpochBegun, Fate,
+    FileCreated, FileReopened, Logged, MembersChanged, OrphanAdopted, Record, Renamed,
+    ReplicationSet, Sealed, ServerDrains, ServerJoined, SessionEnded, SessionOpened, SizeSet,
+    TailLost, TakeoverBegun, Unsealed,
 };
 use super::state::{ChunkState, EpochState, Inode, Node, Server, SessionState, State};
 use crate::ids::{
@@ -102,6 +102,7 @@ pub(crate) fn apply(state: &mut State, logged: &Logged) -> Result<Applied, Misfi
         Record::ReplicationSet(r) => replication_set(state, r),
         Record::Truncated(r) => truncated(state, r, &mut gone),
         Record::BehindReclaimed(r) => behind_reclaimed(state, r, &mut gone),
+        Record::AttributesSet(r) => attributes_set(state, r),
     }
     .map_err(misfit)?;
     state.seq = *seq;
@@ -517,6 +518,12 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
         "nobody writes the file",
     )?;
     let is_cut = state.behind.contains_key(&r.file);
+    // What names nothing new, as the close of a file that was synced before, leaves times as they were set.
+    let writes = r.synced.iter().any(|(index, synced)| {
+        let known = state.chunks.get(&(r.file, *index));
+        let before = known.and_then(|chunk| chunk.synced);
+        before.is_none_or(|before| before.max(*synced) != before)
+    });
     let bytes = &mut state.bytes;
     let grows = state.inodes.update(&r.file, |inode| {
         let Node::File { size, .. } = &mut inode.node else {
@@ -529,8 +536,10 @@ fn size_set(state: &mut State, r: &SizeSet, gone: &mut Gone) -> Step {
         )?;
         let grown = bytes.checked_add(r.size - *size);
         *bytes = grown.ok_or("the sizes of all files are past what can be counted")?;
+        if writes || r.size > *size {
+            (inode.mtime, inode.ctime) = (r.time, r.time);
+        }
         *size = r.size;
-        (inode.mtime, inode.ctime) = (r.time, r.time);
         Ok(())
     });
     grows.ok_or("the file is not there")??;
@@ -611,6 +620,22 @@ fn replication_set(state: &mut State, r: &ReplicationSet) -> Step {
         Ok(())
     });
     set.ok_or("the file is not there")??;
+    Ok(Done::Ok)
+}
+
+fn attributes_set(state: &mut State, r: &AttributesSet) -> Step {
+    let set = state.inodes.update(&r.file, |inode| {
+        inode.mode = r.mode.unwrap_or(inode.mode);
+        inode.uid = r.uid.unwrap_or(inode.uid);
+        inode.gid = match r.gid {
+            None if planted::is(Bug::UnsetAttributesZeroed) => 0,
+            None => inode.gid,
+            Some(gid) => gid,
+        };
+        inode.mtime = r.mtime.unwrap_or(inode.mtime);
+        inode.ctime = r.time;
+    });
+    set.ok_or("it is not there")?;
     Ok(Done::Ok)
 }
 

@@ -64,6 +64,7 @@
 //! | a file is longer than what a client is told of at once, or grows while it is read | `chunk-behind-a-page`, `grown-while-read` | `hole-past-page`, `grown-places-kept` |
 //! | a file is replaced in two steps | `rename-over-power` | `rename-in-two-records` |
 //! | a directory is moved below itself | `directory-below-itself` | `directory-into-itself` |
+//! | attributes are set, some at a time, of what is renamed and removed meanwhile | `modes-are-changed` | `unset-attributes-zeroed` |
 //! | a client dies with files that nobody was to see | `writer-dies` | `temporary-stays` |
 //! | what a tree takes is asked for while names move in it; who asks dies, and the meta server loses power | `tree-counted-while-names-move` | `usage-of-moving-tree` |
 //! | a client makes names below a directory that another removes | `removed-while-created-below` | `full-directory-removed` |

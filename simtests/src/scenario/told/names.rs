@@ -9,7 +9,7 @@ use kfs_core::wire::client_meta::RenameMode;
 use std::time::Duration;
 
 /// All of them.
-pub(super) const ALL: [Scenario; 3] = [
+pub(super) const ALL: [Scenario; 4] = [
     Scenario {
         name: "directory-below-itself",
         about: "directories are moved to names below themselves, and two below one another at the same time",
@@ -139,6 +139,54 @@ pub(super) const ALL: [Scenario; 3] = [
                     session_idle: Duration::from_millis(900),
                     ..base.timing
                 },
+                ..base
+            }
+        },
+    },
+    Scenario {
+        name: "modes-are-changed",
+        about: "modes of files and directories are changed by clients that rename and remove them meanwhile, and the meta server loses power; whoever looks sees what was set last",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let base = small(seed);
+            let mut changes = |dir: &str| {
+                let mut jobs = vec![mkdir(dir), write(&format!("{dir}/f"), &[Some(900)])];
+                for nth in 0..12 {
+                    let name = match draws.below(3) {
+                        0 => dir.to_owned(),
+                        1 => "/d0/f".to_owned(),
+                        _ => format!("{dir}/f"),
+                    };
+                    let mode = 0o400 + nth;
+                    jobs.extend([
+                        Job::SetMode {
+                            name: name.clone(),
+                            mode,
+                        },
+                        Job::Idle { ms: draws.below(9) },
+                        Job::Stat(name),
+                        Job::List("/d0".into()),
+                    ]);
+                    if nth == 6 {
+                        jobs.push(Job::Rename {
+                            from: format!("{dir}/f"),
+                            to: "/d0/f".into(),
+                            mode: RenameMode::Replace,
+                        });
+                    }
+                    if nth == 9 {
+                        jobs.push(Job::Remove("/d0/f".into()));
+                    }
+                }
+                jobs
+            };
+            let clients = vec![plan(changes("/d0/a")), plan(changes("/d0/b"))];
+            let nth = 15 + draws.below(25);
+            let when = Trigger::AfterMessage("Mutated".into(), nth, draws.below(3));
+            Schedule {
+                clients,
+                faults: vec![planned(when, dark(&[0], &[], &mut draws), 40)],
+                checkpoint_ms: 100,
                 ..base
             }
         },

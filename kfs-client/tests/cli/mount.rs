@@ -1,0 +1,769 @@
+//! `kfs mount`: the kernel and ordinary programs on one side, a cluster on the other.
+//!
+//! Needs `/dev/fuse` and root; without them each test says that it was left out, and passes.
+use crate::cluster::{Cluster, Said, content, ended, run, wait};
+use rustix::fs::RenameFlags;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+fn can_mount() -> bool {
+    let can = Path::new("/dev/fuse").exists() && rustix::process::geteuid().is_root();
+    if !can {
+        // Seen with `--nocapture`, and in the output of a run that fails.
+        eprintln!("left out: mounting needs /dev/fuse and root, which this machine does not give");
+    }
+    can
+}
+
+/// A mount that ends with its test.
+struct Mounted {
+    child: Option<Child>,
+    dir: PathBuf,
+}
+
+impl Mounted {
+    fn new(cluster: &Cluster, name: &str) -> Self {
+        Self::with(cluster, name, &[])
+    }
+
+    fn with(cluster: &Cluster, name: &str, options: &[&str]) -> Self {
+        let dir = cluster.dir.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let mut command = cluster.command(options);
+        command.arg("mount").arg(&dir);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.as_mut().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        if !line.starts_with("mounted ") {
+            panic!("not mounted: {line} {:?}", ended(child));
+        }
+        let child = Some(child);
+        Self { child, dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().unwrap())
+    }
+
+    /// Waits until its process has ended.
+    fn ended(mut self) -> Said {
+        ended(self.child.take().unwrap())
+    }
+
+    /// As an operator ends it.
+    fn terminated(self) -> Said {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.ended()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The test has failed, or does not care how it ends.
+            let _ = rustix::mount::unmount(&self.dir, rustix::mount::UnmountFlags::DETACH);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[track_caller]
+fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
+    let error = result.expect_err("it is refused");
+    error.raw_os_error().expect("the kernel said so")
+}
+fn raw(errno: rustix::io::Errno) -> i32 {
+    errno.raw_os_error()
+}
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_copied_in_and_out_is_the_same_for_programs_and_for_the_command() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    fs::create_dir(mount.path("d")).unwrap();
+    // Around the edges of what is gathered, of pages and of requests.
+    for len in [
+        0,
+        1,
+        4_095,
+        4_097,
+        (1 << 20) - 1,
+        1 << 20,
+        (5 << 20) + 12_345,
+    ] {
+        let bytes = content(len);
+        let local = cluster.local("local", &bytes);
+        let there = mount.path(&format!("d/{len}"));
+        assert_eq!(fs::copy(&local, &there).unwrap(), len as u64);
+        assert!(fs::read(&there).unwrap() == bytes, "{len}");
+        let said = cluster.kfs(&["cat", &format!("/d/{len}")]);
+        assert!(said.out == bytes, "{len}");
+        assert_eq!(fs::metadata(&there).unwrap().len(), len as u64);
+    }
+    // Small writes, one behind the other, with a hole, and read while they are not closed yet.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(mount.path("small"))
+        .unwrap();
+    let mut due = Vec::new();
+    for nth in 0..3_000_u32 {
+        let line = format!("record {nth}\n");
+        file.write_all(line.as_bytes()).unwrap();
+        due.extend_from_slice(line.as_bytes());
+        if nth % 1_000 == 0 {
+            assert_eq!(file.metadata().unwrap().len(), due.len() as u64);
+            let mut seen = vec![0; due.len()];
+            file.read_exact_at(&mut seen, 0).unwrap();
+            assert!(seen == due, "{nth}");
+        }
+    }
+    file.write_all_at(b"end", 500_000).unwrap();
+    due.resize(500_000, 0);
+    due.extend_from_slice(b"end");
+    drop(file);
+    assert!(fs::read(mount.path("small")).unwrap() == due);
+    assert!(cluster.kfs(&["cat", "/small"]).out == due);
+    // Written by the command, read by a program, and a part of it.
+    cluster.store("/stored", &content(300_000));
+    let mut file = File::open(mount.path("stored")).unwrap();
+    file.seek(SeekFrom::Start(123_456)).unwrap();
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest).unwrap();
+    assert!(rest == content(300_000)[123_456..]);
+    assert_eq!(mount.terminated().code, Some(0));
+}
+
+#[test]
+fn what_was_closed_is_seen_by_the_next_opening_through_another_mount() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let (one, other) = (Mounted::new(&cluster, "a"), Mounted::new(&cluster, "b"));
+    fs::write(one.path("log"), b"").unwrap();
+    let mut due = Vec::new();
+    for nth in 0..20_u32 {
+        // In turn; each has what the other wrote in its cache.
+        let (writer, reader) = if nth % 2 == 0 {
+            (&one, &other)
+        } else {
+            (&other, &one)
+        };
+        let line = format!("line {nth}\n");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(writer.path("log"))
+            .unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+        drop(file);
+        due.extend_from_slice(line.as_bytes());
+        assert_eq!(fs::read(reader.path("log")).unwrap(), due, "{nth}");
+        assert_eq!(fs::read(writer.path("log")).unwrap(), due, "{nth}");
+    }
+    // The same name, and another file each time, right after a listing that the kernel may keep for a while.
+    for nth in 0..10_u32 {
+        let bytes = format!("number {nth}").repeat(1_000);
+        fs::write(one.path("new"), &bytes).unwrap();
+        fs::rename(one.path("new"), one.path("name")).unwrap();
+        for entry in fs::read_dir(&other.dir).unwrap() {
+            entry.unwrap().metadata().unwrap();
+        }
+        assert_eq!(fs::read_to_string(other.path("name")).unwrap(), bytes);
+        let again = bytes.to_uppercase();
+        fs::write(one.path("new"), &again).unwrap();
+        fs::rename(one.path("new"), one.path("name")).unwrap();
+        assert_eq!(fs::read_to_string(other.path("name")).unwrap(), again);
+    }
+    // Both have the same numbers for the same files.
+    let (here, there) = (
+        fs::metadata(one.path("log")).unwrap(),
+        fs::metadata(other.path("log")).unwrap(),
+    );
+    assert_eq!(here.ino(), there.ino());
+    assert_eq!(fs::metadata(&one.dir).unwrap().ino(), 1);
+    // Unsynced bytes are nobody else's to see, and a sync shows them.
+    let mut file = File::create_new(one.path("open")).unwrap();
+    file.write_all(b"not yet").unwrap();
+    assert_eq!(fs::metadata(other.path("open")).unwrap().len(), 0);
+    file.sync_all().unwrap();
+    assert_eq!(fs::read(other.path("open")).unwrap(), b"not yet");
+}
+
+#[test]
+fn a_file_removed_or_replaced_while_it_is_open_is_read_and_written_on() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(mount.path("f"))
+        .unwrap();
+    file.write_all(b"before ").unwrap();
+    fs::remove_file(mount.path("f")).unwrap();
+    assert_eq!(
+        errno(File::open(mount.path("f"))),
+        raw(rustix::io::Errno::NOENT)
+    );
+    file.write_all(b"and after").unwrap();
+    file.sync_all().unwrap();
+    let mut seen = String::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, "before and after");
+    assert_eq!(file.metadata().unwrap().nlink(), 0);
+    drop(file);
+
+    let bytes = content(700_000);
+    cluster.store("/g", &bytes);
+    let mut old = File::open(mount.path("g")).unwrap();
+    let mut first = vec![0; 10_000];
+    old.read_exact(&mut first).unwrap();
+    // By another client, which knows nothing of this mount.
+    let said = cluster.feed(&["put", "--force", "-", "/g"], b"another");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(fs::read(mount.path("g")).unwrap(), b"another");
+    let mut rest = Vec::new();
+    old.read_to_end(&mut rest).unwrap();
+    assert!([first, rest].concat() == bytes);
+}
+
+#[test]
+fn names_are_moved_replaced_and_refused_as_on_any_file_system() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    let at = |name: &str| mount.path(name);
+    fs::create_dir_all(at("d/e")).unwrap();
+    fs::write(at("one"), b"one").unwrap();
+    fs::write(at("two"), b"two").unwrap();
+    fs::rename(at("one"), at("two")).unwrap();
+    assert_eq!(fs::read(at("two")).unwrap(), b"one");
+    fs::write(at("d/three"), b"three").unwrap();
+    let cwd = rustix::fs::CWD;
+    let no_replace =
+        |from: &str, to: &str, flags| rustix::fs::renameat_with(cwd, at(from), cwd, at(to), flags);
+    use rustix::io::Errno;
+    assert_eq!(
+        no_replace("two", "d/three", RenameFlags::NOREPLACE),
+        Err(Errno::EXIST)
+    );
+    assert_eq!(
+        no_replace("two", "d/three", RenameFlags::EXCHANGE),
+        Err(Errno::INVAL)
+    );
+    assert_eq!(no_replace("two", "d/four", RenameFlags::NOREPLACE), Ok(()));
+    assert_eq!(names(&at("d")), ["e", "four", "three"]);
+    assert_eq!(errno(fs::rename(at("d"), at("d/e/in"))), raw(Errno::INVAL));
+    assert_eq!(errno(fs::remove_dir(at("d"))), raw(Errno::NOTEMPTY));
+    assert_eq!(errno(fs::remove_file(at("d"))), raw(Errno::ISDIR));
+    assert_eq!(errno(fs::remove_dir(at("d/four"))), raw(Errno::NOTDIR));
+    assert_eq!(errno(fs::create_dir(at("d"))), raw(Errno::EXIST));
+    assert_eq!(errno(File::create_new(at("d/four"))), raw(Errno::EXIST));
+    assert_eq!(errno(File::open(at("d/no"))), raw(Errno::NOENT));
+    assert_eq!(errno(File::open(at("d/four/no"))), raw(Errno::NOTDIR));
+    let long = "x".repeat(256);
+    assert_eq!(errno(File::create(at(&long))), raw(Errno::NAMETOOLONG));
+    assert_eq!(
+        errno(fs::hard_link(at("d/four"), at("l"))),
+        raw(Errno::PERM)
+    );
+    fs::remove_file(at("d/four")).unwrap();
+    fs::remove_dir(at("d/e")).unwrap();
+    assert_eq!(names(&at("d")), ["three"]);
+    // What another client does is seen at once.
+    cluster.ok(&["rm", "-r", "/d"]);
+    assert_eq!(names(&mount.dir), Vec::<String>::new());
+    assert_eq!(errno(fs::metadata(at("d/three"))), raw(Errno::NOENT));
+}
+
+#[test]
+fn two_thousand_entries_are_listed_each_once_while_others_come_and_go() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    fs::create_dir(mount.path("many")).unwrap();
+    for nth in 0..2_000 {
+        fs::create_dir(mount.path(&format!("many/{nth:04}"))).unwrap();
+    }
+    let due: BTreeSet<String> = (0..2_000).map(|nth| format!("{nth:04}")).collect();
+    let listed = names(&mount.path("many"));
+    assert!(listed.iter().eq(due.iter()), "{} entries", listed.len());
+    assert_eq!(cluster.names("/many").len(), 2_000);
+    // In the middle of a listing some that were given go, and others come.
+    let mut entries = fs::read_dir(mount.path("many")).unwrap();
+    let mut seen: Vec<String> = Vec::new();
+    for nth in 0..1_200 {
+        let name = entries.next().unwrap().unwrap().file_name();
+        seen.push(name.into_string().unwrap());
+        if nth == 600 {
+            for gone in &seen[..300] {
+                fs::remove_dir(mount.path(&format!("many/{gone}"))).unwrap();
+            }
+            fs::create_dir(mount.path("many/0000a")).unwrap();
+            fs::create_dir(mount.path("many/zzzz")).unwrap();
+        }
+    }
+    seen.extend(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()));
+    let once: BTreeSet<String> = seen.iter().cloned().collect();
+    assert_eq!(once.len(), seen.len(), "none is given twice");
+    assert!(due.is_subset(&once), "those that stay are all given");
+    // `ls -l` with all attributes.
+    let said = Command::new("ls")
+        .arg("-la")
+        .arg(mount.path("many"))
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(lines.lines().count(), 1 + 2 + 1_702, "{:?}", said.stderr);
+}
+
+#[test]
+fn attributes_are_kept_and_permissions_are_the_kernels_to_check() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    // Whoever is not root has to come this far.
+    for dir in [cluster.dir.path(), &mount.dir] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(mount.path("f"))
+        .unwrap();
+    file.write_all_at(b"mine", 0).unwrap();
+    // `cp -p`: the times are set before the file is closed, and stay.
+    let then = UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    file.set_modified(then).unwrap();
+    drop(file);
+    let seen = fs::metadata(mount.path("f")).unwrap();
+    assert_eq!(seen.modified().unwrap(), then);
+    assert_eq!((seen.mode() & 0o7777, seen.len()), (0o600, 4));
+    let nobody = |arguments: &[&str], path: &Path| {
+        let mut command = Command::new(arguments[0]);
+        command
+            .args(&arguments[1..])
+            .arg(path)
+            .uid(65_534)
+            .gid(65_534);
+        command.output().unwrap().status.success()
+    };
+    assert!(!nobody(&["cat"], &mount.path("f")));
+    fs::set_permissions(mount.path("f"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(nobody(&["cat"], &mount.path("f")));
+    assert!(
+        !nobody(&["touch"], &mount.path("new")),
+        "the root is not nobody's"
+    );
+    fs::create_dir(mount.path("open")).unwrap();
+    fs::set_permissions(mount.path("open"), fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(nobody(&["touch"], &mount.path("open/new")));
+    let seen = fs::metadata(mount.path("open/new")).unwrap();
+    assert_eq!((seen.uid(), seen.gid()), (65_534, 65_534));
+    std::os::unix::fs::chown(mount.path("f"), Some(7), Some(8)).unwrap();
+    let seen = cluster.ok(&["stat", "/f"]);
+    assert!(seen.contains("7:8") && seen.contains("0644"), "{seen}");
+    // A time before the first that can be kept is refused, and one that is now is the cluster's.
+    let before = UNIX_EPOCH - Duration::from_secs(1);
+    let file = File::open(mount.path("f")).unwrap();
+    assert_eq!(
+        errno(file.set_modified(before)),
+        raw(rustix::io::Errno::INVAL)
+    );
+    let status = Command::new("touch").arg(mount.path("f")).status().unwrap();
+    assert!(status.success());
+    let seen = fs::metadata(mount.path("f")).unwrap().modified().unwrap();
+    let age = SystemTime::now().duration_since(seen).unwrap_or_default();
+    assert!(age < Duration::from_secs(60), "{age:?}");
+    let room = rustix::fs::statvfs(&mount.dir).unwrap();
+    assert!(room.f_blocks > 0 && room.f_bavail <= room.f_blocks);
+    assert_eq!(room.f_namemax, 255);
+}
+
+#[test]
+fn two_programs_append_to_one_file_and_no_record_is_torn_or_lost() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    fs::write(mount.path("log"), b"").unwrap();
+    let appends = |who: char| {
+        let path = mount.path("log");
+        std::thread::spawn(move || {
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            for nth in 0..200 {
+                file.write_all(format!("{who} {nth:03} {}\n", "x".repeat(nth)).as_bytes())
+                    .unwrap();
+                if nth % 40 == 0 {
+                    file.sync_data().unwrap();
+                }
+            }
+        })
+    };
+    let writers = [appends('a'), appends('b'), appends('c')];
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let log = String::from_utf8(cluster.kfs(&["cat", "/log"]).out).unwrap();
+    assert_eq!(log, fs::read_to_string(mount.path("log")).unwrap());
+    for who in ['a', 'b', 'c'] {
+        let mine: Vec<&str> = log.lines().filter(|line| line.starts_with(who)).collect();
+        let due: Vec<String> = (0..200)
+            .map(|nth| format!("{who} {nth:03} {}", "x".repeat(nth)))
+            .collect();
+        assert!(mine.iter().eq(due.iter()), "{who}: {} lines", mine.len());
+    }
+}
+
+/// The kernel of the second has looked up how long the file is before it waited.
+#[test]
+fn who_waited_for_another_writer_appends_behind_what_that_one_wrote() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let (one, other) = (Mounted::new(&cluster, "a"), Mounted::new(&cluster, "b"));
+    fs::write(one.path("log"), b"first ").unwrap();
+    let mut file = OpenOptions::new()
+        .append(true)
+        .open(one.path("log"))
+        .unwrap();
+    let path = other.path("log");
+    let waiting = std::thread::Builder::new().name("waits".into());
+    let waiting = waiting
+        .spawn(move || {
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            file.write_all(b"third").unwrap();
+            file.sync_all().unwrap();
+        })
+        .unwrap();
+    // For the kernel to look it up, or to open it: which of the two cannot be seen from here.
+    wait("it waits", || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let mut stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+        stats
+            .any(|stat| {
+                let stat = stat.unwrap_or_default();
+                stat.contains("(waits) S") || stat.contains("(waits) D")
+            })
+            .then_some(())
+    });
+    file.write_all(b"second ").unwrap();
+    file.sync_all().unwrap();
+    assert!(!waiting.is_finished());
+    drop(file);
+    waiting.join().unwrap();
+    assert_eq!(fs::read(one.path("log")).unwrap(), b"first second third");
+    assert_eq!(fs::read(other.path("log")).unwrap(), b"first second third");
+}
+
+#[test]
+fn what_cannot_be_done_yet_is_refused_and_costs_nothing_that_was_written() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    let not_supported = raw(rustix::io::Errno::OPNOTSUPP);
+    let mut file = File::create_new(mount.path("f")).unwrap();
+    file.set_len(0).unwrap();
+    file.write_all(b"hello").unwrap();
+    assert_eq!(errno(file.write_all_at(b"J", 0)), not_supported);
+    file.write_all(b" world").unwrap();
+    assert_eq!(errno(file.set_len(3)), not_supported);
+    file.set_len(11).unwrap();
+    drop(file);
+    assert_eq!(fs::read(mount.path("f")).unwrap(), b"hello world");
+    assert_eq!(errno(File::create(mount.path("f"))), not_supported);
+    assert_eq!(cluster.kfs(&["cat", "/f"]).out, b"hello world");
+    fs::write(mount.path("empty"), b"").unwrap();
+    fs::write(mount.path("empty"), b"not any more").unwrap();
+    assert_eq!(fs::read(mount.path("empty")).unwrap(), b"not any more");
+
+    let read_only = Mounted::with(&cluster, "ro", &[]);
+    drop(read_only);
+    let dir = cluster.dir.path().join("ro");
+    let mut command = cluster.command(&["mount", "--read-only"]);
+    let mut child = command.arg(&dir).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let read_only = Mounted {
+        child: Some(child),
+        dir,
+    };
+    assert_eq!(fs::read(read_only.path("f")).unwrap(), b"hello world");
+    let refused = raw(rustix::io::Errno::ROFS);
+    assert_eq!(errno(File::create(read_only.path("g"))), refused);
+    assert_eq!(errno(fs::remove_file(read_only.path("f"))), refused);
+}
+
+#[test]
+fn an_unmount_syncs_what_is_open_and_a_signal_ends_the_mount() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    let (dir, path) = (mount.dir.clone(), mount.path("f"));
+    let mut file = File::create_new(&path).unwrap();
+    file.write_all(b"written, and neither synced nor closed")
+        .unwrap();
+    let busy = run(cluster
+        .command(&["umount"])
+        .env_remove("KFS_META")
+        .arg(&dir));
+    busy.failed(1, &["busy", "--lazy"]);
+    kill_process(mount.pid(), Signal::TERM).unwrap();
+    // It is gone at once for all who have nothing open in it; and synced before that.
+    wait("the mount is gone", || names(&dir).is_empty().then_some(()));
+    assert_eq!(
+        cluster.kfs(&["cat", "/f"]).out,
+        b"written, and neither synced nor closed"
+    );
+    // Who has something open goes on, for a while.
+    file.write_all(b", and more").unwrap();
+    drop(file);
+    let said = mount.ended();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(
+        cluster.kfs(&["cat", "/f"]).out,
+        b"written, and neither synced nor closed, and more"
+    );
+
+    // By the command, with nothing open.
+    let mount = Mounted::new(&cluster, "m");
+    fs::write(mount.path("g"), content(3 << 20)).unwrap();
+    let done = run(cluster
+        .command(&["umount"])
+        .env_remove("KFS_META")
+        .arg(&dir));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let said = mount.ended();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(cluster.kfs(&["cat", "/g"]).out == content(3 << 20));
+    // And nobody is kept from writing the files.
+    assert_eq!(cluster.feed(&["append", "-", "/f"], b"!").code, Some(0));
+}
+
+#[test]
+fn a_killed_mount_damages_nothing_and_can_be_unmounted_and_mounted_again() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    let dir = mount.dir.clone();
+    let mut file = File::create_new(mount.path("f")).unwrap();
+    file.write_all(&content(2 << 20)).unwrap();
+    file.sync_all().unwrap();
+    file.write_all(b"in vain").unwrap();
+    fs::write(mount.path("closed"), b"closed").unwrap();
+    kill_process(mount.pid(), Signal::KILL).unwrap();
+    mount.ended();
+    assert!(file.write_all(b"x").is_err());
+    assert_eq!(errno(fs::metadata(&dir)), raw(rustix::io::Errno::NOTCONN));
+    let again = run(cluster.command(&["mount"]).arg(&dir));
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.err.contains("kfs umount"), "{again:?}");
+    let done = run(cluster
+        .command(&["umount"])
+        .env_remove("KFS_META")
+        .arg(&dir));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    drop(file);
+    let mount = Mounted::new(&cluster, "m");
+    assert!(
+        fs::read(mount.path("f"))
+            .unwrap()
+            .starts_with(&content(2 << 20))
+    );
+    assert_eq!(fs::read(mount.path("closed")).unwrap(), b"closed");
+    assert_eq!(cluster.kfs(&["fsck"]).code, Some(0));
+}
+
+#[test]
+fn a_chunkserver_is_killed_while_a_file_is_copied_and_the_copy_is_whole() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::with(4);
+    let mount = Mounted::new(&cluster, "m");
+    let bytes = content(48 << 20);
+    let local = cluster.local("local", &bytes);
+    let (from, to) = (local.clone(), mount.path("copy"));
+    let copy = std::thread::spawn(move || {
+        let status = Command::new("cp").arg(from).arg(to).status();
+        status.unwrap().success()
+    });
+    wait("a part of it is there", || {
+        let size = fs::metadata(mount.path("copy")).map_or(0, |seen| seen.len());
+        (size > 4 << 20).then_some(())
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    // Whoever of them writes it: of four at least two of each three do.
+    for server in &cluster.chunkservers[..1] {
+        runtime.block_on(server.kill());
+    }
+    assert!(copy.join().unwrap(), "cp has noticed nothing but a pause");
+    let status = Command::new("cmp")
+        .arg(&local)
+        .arg(mount.path("copy"))
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn an_error_of_the_cluster_comes_out_at_the_close_and_the_file_can_be_opened_anew() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::new();
+    let mount = Mounted::with(&cluster, "m", &["--timeout", "3s"]);
+    let path = mount.path("f");
+    fs::write(&path, b"before. ").unwrap();
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"kept. ").unwrap();
+    file.sync_all().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for server in &cluster.chunkservers {
+        runtime.block_on(server.kill());
+    }
+    // `cat` looks at what its close says.
+    let local = cluster.local("local", b"lost. ");
+    let cat = Command::new("cat")
+        .arg(local)
+        .stdout(Stdio::from(file.try_clone().unwrap()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&cat.stderr);
+    assert!(
+        !cat.status.success() && said.contains("Input/output error"),
+        "{said}"
+    );
+    let io = raw(rustix::io::Errno::IO);
+    assert_eq!(errno(file.sync_all()), io);
+    // It is not forgotten: nothing behind it may seem to be there.
+    assert_eq!(errno(file.write_all(b"nor this. ")), io);
+    assert_eq!(errno(file.sync_all()), io);
+    drop(file);
+    cluster.restart_all();
+    let seen = wait("the servers are back", || fs::read(&path).ok());
+    assert!(seen.starts_with(b"before. kept. "), "{seen:?}");
+    let mut file = wait("it can be written", || {
+        OpenOptions::new().append(true).open(&path).ok()
+    });
+    file.write_all(b"after.").unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let seen = fs::read(&path).unwrap();
+    assert!(seen.ends_with(b"after."), "{seen:?}");
+}
+
+#[test]
+fn a_mountpoint_that_is_none_and_a_cluster_that_is_not_there_are_said_before_anything_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let dir = |name: &str| cluster.dir.path().join(name);
+    let mount = |options: &[&str], at: &Path| {
+        let mut command = cluster.command(options);
+        run(command.arg("mount").arg(at))
+    };
+    mount(&[], &dir("no")).failed(3, &["No such file", "make the directory first"]);
+    fs::write(dir("file"), b"").unwrap();
+    mount(&[], &dir("file")).failed(1, &["not a directory"]);
+    let mounted = Mounted::new(&cluster, "m");
+    mount(&[], &mounted.dir).failed(4, &["already a mount", "kfs umount"]);
+    fs::create_dir(dir("empty")).unwrap();
+    let nobody = ["--meta", "127.0.0.1:1", "--timeout", "1s"];
+    mount(&nobody, &dir("empty")).failed(5, &["KFS-E0"]);
+    let background = run(cluster
+        .command(&nobody)
+        .args(["mount", "--daemon"])
+        .arg(dir("empty")));
+    background.failed(5, &["KFS-E0"]);
+    assert_eq!(names(&dir("empty")), Vec::<String>::new());
+    let umount = |at: &Path| run(cluster.command(&["umount"]).env_remove("KFS_META").arg(at));
+    umount(&dir("empty")).failed(3, &["nothing is mounted"]);
+    umount(Path::new("/proc")).failed(1, &["not of this program"]);
+    umount(&dir("no/where")).failed(3, &["cannot unmount"]);
+}
+
+#[test]
+fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_with_an_unmount() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let dir = cluster.dir.path().join("m m");
+    fs::create_dir(&dir).unwrap();
+    let said = run(cluster.command(&["mount", "--daemon"]).arg(&dir));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let out = String::from_utf8(said.out).unwrap();
+    assert!(out.starts_with("mounted kfs://127.0.0.1:"), "{out}");
+    fs::write(dir.join("f"), b"in the background").unwrap();
+    assert_eq!(cluster.kfs(&["cat", "/f"]).out, b"in the background");
+    let done = run(cluster
+        .command(&["--json", "umount"])
+        .env_remove("KFS_META")
+        .arg(&dir));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(
+        String::from_utf8(done.out)
+            .unwrap()
+            .contains("\"did\":\"unmounted\"")
+    );
+    assert_eq!(names(&dir), Vec::<String>::new());
+    assert_eq!(cluster.feed(&["append", "-", "/f"], b"!").code, Some(0));
+}
