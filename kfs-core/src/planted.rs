@@ -129,6 +129,9 @@ bugs! {
     /// Where a file was cut, the replicas of its chunk are too, before it is written further.
     CutForgotten, "cut-forgotten", "D7",
         "a file is cut in the log, and nobody notes that the chunk is to be cut";
+    /// Who is raised is told where it is to be cut.
+    CutNotOrdered, "cut-not-ordered", "D7",
+        "members of a chunk that is to be cut are raised as they are, and the log takes them for cut";
     /// A block that was cut has another sum.
     CutBlockUnsummed, "cut-block-unsummed", "D7",
         "the header of a replica that was cut has the sum of the whole block in which that was";

@@ -56,6 +56,11 @@ mod simulated {
         sweep("bare:power");
     }
     #[test]
+    fn files_are_cut_and_made_longer_whatever_fails() {
+        sweep("world:lengths");
+        sweep("bare:lengths");
+    }
+    #[test]
     fn nothing_fails_when_nothing_fails() {
         sweep("world:clean");
         sweep("bare:clean");

@@ -171,7 +171,7 @@ impl Serving {
         }
         let target = (file, index);
         if self.state.is_behind(target) {
-            self.grows(file)?;
+            namespace::may_grow(&self.state, file)?;
         }
         if self.allocations.join(target, asker) {
             return Ok(None);

@@ -402,12 +402,8 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
             "all files together would be past what can be counted".into()
         ));
     }
-    if size > current && state.behind.contains_key(&file) {
-        let what =
-            format!("what file {file} had behind the place where it was cut is being reclaimed");
-        return Err(Refusal::new(Status::Busy, what));
-    }
     if size > current {
+        may_grow(state, file)?;
         let (last, _) = geometry.chunk_at(size - 1);
         let unnamed = state
             .unnamed
@@ -442,6 +438,15 @@ pub(crate) fn set_size(state: &State, session: SessionId, report: &SizeReport<'_
         }
         .into(),
     ))
+}
+
+/// Whether a file may be longer: what it had behind the place where it was cut is gone.
+pub(crate) fn may_grow(state: &State, file: FileId) -> Result<(), Refusal> {
+    if !state.behind.contains_key(&file) {
+        return Ok(());
+    }
+    let what = format!("what file {file} had behind the place where it was cut is being reclaimed");
+    Err(Refusal::new(Status::Busy, what))
 }
 
 /// That this session may write the file.

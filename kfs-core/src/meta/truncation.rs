@@ -62,7 +62,7 @@ impl Serving {
         if others.checked_add(size).is_none() {
             return bad("all files together would be past what can be counted".into());
         }
-        self.grows(file)?;
+        namespace::may_grow(&self.state, file)?;
         let geometry = self.state.geometry();
         let end = before.min(size);
         let first_behind = end.div_ceil(geometry.chunk_bytes());
@@ -99,18 +99,8 @@ impl Serving {
         Ok(Decision::Log(record.into()))
     }
 
-    /// Whether a file may be longer, as far as what was behind its end is gone.
-    pub(super) fn grows(&self, file: FileId) -> Result<(), Refusal> {
-        if !self.state.behind.contains_key(&file) {
-            return Ok(());
-        }
-        let what =
-            format!("what file {file} had behind the place where it was cut is being reclaimed");
-        Err(Refusal::new(Status::Busy, what))
-    }
-
     /// That a session may write a chunk of its file as it was told of it, or report what it has written.
-    pub(super) fn is_not_cut(&self, chunk: ChunkId) -> Result<(), Refusal> {
+    pub(super) fn is_uncut(&self, chunk: ChunkId) -> Result<(), Refusal> {
         if self.state.cut(chunk).is_none() {
             return Ok(());
         }

@@ -417,6 +417,43 @@ fn a_chunk_shorter_than_its_share_ends_in_zeros_and_is_not_asked_for_more() {
 }
 
 #[test]
+fn a_file_that_was_cut_while_it_is_read_ends_there_and_so_does_every_later_read() {
+    for (cut, chunks) in [(900, 1), (0, 0), (7_000, 2)] {
+        let (mut rig, meta, handle) = Rig::reading(8_500);
+        let id = read(&mut rig, handle, 500, 1_000);
+        rig.locate(meta, 8_500, &[(0, &[1], 0), (1, &[1], 0)]);
+        let (link, _) = any_up(&mut rig);
+        let (request, _) = rig.sent_read(link);
+        let outcome = Err(refusal(Status::NotServed));
+        rig.say(link, request, RangeRead { outcome });
+        let (due, _) = rig.deadline().unwrap();
+        rig.pass(due.since(rig.now));
+        let there: [(u64, &[u16], u32); 2] = [(0, &[1], 0), (1, &[1], 0)];
+        rig.locate(meta, cut, &there[..chunks]);
+        let left = usize::try_from(cut.saturating_sub(500).min(1_000)).unwrap();
+        if left > 0 {
+            let (request, range) = rig.sent_read(link);
+            assert_eq!((range.offset, range.len as usize), (500, left));
+            rig.range(link, request, &range, bytes(500, left));
+        }
+        let (parts, _) = data(&mut rig, id);
+        assert_eq!(parts.concat(), bytes(500, left), "cut at {cut}");
+        // What was known of the chunk behind is of before.
+        let id = read(&mut rig, handle, 6_000, 4_000);
+        if cut <= 6_000 {
+            let (parts, _) = data(&mut rig, id);
+            assert!(parts.is_empty(), "cut at {cut}");
+            continue;
+        }
+        let (request, range) = rig.sent_read(link);
+        assert_eq!((range.offset, range.len), (1_000, 1_000));
+        rig.range(link, request, &range, bytes(6_000, 1_000));
+        let (parts, _) = data(&mut rig, id);
+        assert_eq!(parts.concat(), bytes(6_000, 1_000));
+    }
+}
+
+#[test]
 fn blocks_that_are_bad_on_one_replica_each_are_read_from_the_other() {
     let (mut rig, meta, handle) = Rig::reading(2_000);
     let id = read(&mut rig, handle, 0, 2_000);

@@ -50,6 +50,7 @@ enum Called {
     Open(usize, Tick),
     Write,
     Append(usize),
+    Truncate(usize),
     Sync((FileId, Tenure), Tick, Last),
     SetLen(FileId),
     Read,
@@ -120,8 +121,9 @@ impl ClientObserver {
                 Called::Open(operation, record.tick())
             }
             // What it says of the path, if it refuses that, is what it would say of it to who looks.
-            Call::Append(at) | Call::Truncate { at, .. } => {
-                Called::Append(record.called(client, Asked::Stat(at.path.clone())))
+            Call::Append(at) => Called::Append(record.called(client, Asked::Stat(at.path.clone()))),
+            Call::Truncate { at, .. } => {
+                Called::Truncate(record.called(client, Asked::Stat(at.path.clone())))
             }
             Call::SetLen { handle, .. } => match self.handles.get(handle) {
                 Some((file, tenure)) => {
@@ -202,7 +204,11 @@ impl ClientObserver {
             {
                 record.told(operation, seq, Outcome::Failed(failure.status));
             }
-            if let Called::Append(operation) = called
+            if let Called::SetLen(file) = called {
+                self.setting.remove(&file);
+                self.cuts.remove(&file);
+            }
+            if let Called::Append(operation) | Called::Truncate(operation) = called
                 && matches!(failure.status, Status::NotFound | Status::NotADirectory)
             {
                 record.told(operation, seq, Outcome::Failed(failure.status));
@@ -234,22 +240,19 @@ impl ClientObserver {
                     handle, file, end, ..
                 },
             ) => {
-                // It was opened with another length, or to go on where it ends.
-                let cut = self.cuts.remove(file);
-                let tenure = match cut {
-                    Some((_, tenure, cut)) => {
-                        record.cut(*file, cut);
-                        Ok(tenure)
-                    }
-                    None => record.contents.appending(*file, *end),
-                };
-                match tenure {
+                match record.contents.appending(*file, *end) {
                     Ok(tenure) => {
                         self.handles.insert(*handle, (*file, tenure));
                     }
                     Err(violation) => record.check::<()>(Err(violation)),
                 }
                 record.counts.answered += 1;
+            }
+            (Called::Truncate(_), Event::Appending { handle, file, .. }) => {
+                if let Some((_, tenure, cut)) = self.cuts.remove(file) {
+                    record.cut(*file, cut);
+                    self.handles.insert(*handle, (*file, tenure));
+                }
             }
             (Called::SetLen(file), Event::Done) => {
                 self.setting.remove(&file);
@@ -320,14 +323,17 @@ impl ClientObserver {
         }
         if let Ok(Done::Appending { file, size, .. }) = mutated.outcome {
             self.sizes.insert(file, size);
-            self.setting.remove(&file);
-            self.cuts.remove(&file);
         }
-        if let (Some(file), Ok(_)) = (self.cutting.remove(&at), &mutated.outcome) {
-            record.cut_ends(file, mutated.seq);
-            if let Some((_, _, cut)) = self.cuts.get(&file) {
+        let Some(file) = self.cutting.remove(&at) else {
+            return;
+        };
+        record.cut_ends(file, mutated.seq);
+        if let Some((_, _, cut)) = self.cuts.get(&file) {
+            if mutated.outcome.is_ok() {
                 let len = record.contents.cut_len(file, *cut);
                 self.sizes.insert(file, len);
+            } else {
+                record.contents.cut_refused(file, *cut);
             }
         }
     }

@@ -176,6 +176,12 @@ impl Contents {
         cut.map_or(0, |cut| cut.len)
     }
 
+    /// The meta server has refused a cut: it was not made.
+    pub fn cut_refused(&mut self, file: FileId, cut: CutId) {
+        let written = self.files.entry(file).or_default();
+        written.cuts[cut].asked = Tick::MAX;
+    }
+
     /// A cut was acked.
     pub fn cut_acked(&mut self, file: FileId, cut: CutId, acked: Tick) {
         let written = self.files.entry(file).or_default();
@@ -259,7 +265,8 @@ impl Contents {
             let before = write.tenure <= tenure && write.called < called;
             before && !write.refused
         };
-        let cuts = written.cuts.iter().filter(|cut| cut.asked < called).count();
+        let before = |cut: &&Cut| cut.asked < called || cut.asked == Tick::MAX;
+        let cuts = written.cuts.iter().take_while(before).count();
         let mut end = 0;
         let mut from = 0;
         let ends = |writes: &[Write]| {
@@ -644,6 +651,67 @@ mod tests {
             Ok(()),
             "asked for before the ack"
         );
+    }
+
+    /// [`contents`], of which 100 bytes are reported, cut to 50 bytes by its writer at tick 20, or not known to be.
+    fn cut(acked: Option<Tick>) -> Contents {
+        let mut contents = contents();
+        let (_, cut) = contents.cuts(FILE, Some(0), (100, 50), 20).unwrap();
+        if let Some(acked) = acked {
+            contents.cut_acked(FILE, cut, acked);
+        }
+        contents
+    }
+
+    #[test]
+    fn what_was_cut_off_is_seen_when_it_is_there_again() {
+        let whole = stamp(1).fill(0, 100);
+        let mut gone = whole[..50].to_vec();
+        gone.resize(100, 0);
+        let longer = |acked| {
+            let mut contents = cut(acked);
+            let (_, cut) = contents.cuts(FILE, Some(0), (50, 100), 30).unwrap();
+            contents.cut_acked(FILE, cut, 31);
+            contents
+        };
+        let seen = |bytes, opened| Seen {
+            size: 100,
+            ..seen(bytes, opened)
+        };
+        let mut contents = longer(Some(21));
+        assert_eq!(contents.check(&seen(&gone, 40)), Ok(()));
+        assert!(contents.check(&seen(&whole, 40)).is_err());
+        // Who has had it open since before the cut may know of both.
+        for bytes in [&gone[..], &whole] {
+            let before = Seen {
+                asked: 40,
+                came: 41,
+                ..seen(bytes, 19)
+            };
+            assert_eq!(contents.check(&before), Ok(()));
+        }
+        // A cut that is not known to be made may be, or not; one that was refused was not.
+        let mut unknown = cut(None);
+        assert_eq!(unknown.check(&seen(&gone, 40)), Ok(()));
+        assert_eq!(unknown.check(&seen(&whole, 40)), Ok(()));
+        unknown.cut_refused(FILE, 0);
+        assert!(unknown.check(&seen(&gone, 40)).is_err());
+    }
+
+    #[test]
+    fn a_size_of_before_a_cut_and_a_write_that_was_to_be_refused_are_seen() {
+        let contents = cut(Some(21));
+        assert!(contents.check_size(FILE, 50, 22, 23).is_ok());
+        assert!(contents.check_size(FILE, 100, 22, 23).is_err());
+        assert!(contents.check_size(FILE, 100, 19, 20).is_ok());
+        assert!(contents.check_size(FILE, 50, 19, 23).is_ok());
+        let mut again = contents.clone();
+        again.write_called((FILE, 0), 25, 60, stamp(3).fill(60, 10));
+        assert_eq!(again.acked((FILE, 0), 26, 27, Last::Closed), Ok(()));
+        assert_eq!(again.closed()[&FILE], 70);
+        let mut early = contents;
+        early.write_called((FILE, 0), 25, 40, stamp(3).fill(40, 10));
+        assert!(early.acked((FILE, 0), 26, 27, Last::Closed).is_err());
     }
 
     #[test]

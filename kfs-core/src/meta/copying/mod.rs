@@ -322,7 +322,8 @@ impl Serving {
         if self.copying.making.contains_key(&chunk) {
             return Decision::Leave;
         }
-        if self.sealing.asks(chunk) {
+        // What is read for a copy is not cut meanwhile.
+        if self.sealing.asks(chunk) || self.rechains.has(chunk) {
             return Decision::Busy;
         }
         let wanted = usize::from(self.state.replication(file));

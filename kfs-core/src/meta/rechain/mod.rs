@@ -229,7 +229,7 @@ impl Serving {
             }
             standing => standing?,
         };
-        self.is_not_cut(wish.chunk)?;
+        self.is_uncut(wish.chunk)?;
         self.may_rechain(&wish)?;
         probe::hit(Probe::RechainAsked);
         self.begin_rechain(io, asker, wish);
@@ -697,7 +697,7 @@ impl Serving {
                 from,
                 to,
                 raised,
-                cut,
+                cut: cut.filter(|_| !planted::is(Bug::CutNotOrdered)),
             };
             self.reply(io, link, 0, order);
         }

@@ -82,7 +82,7 @@ impl Serving {
         namespace::writes(&self.state, asker.by.session, file)?;
         let target = (file, index);
         if self.state.is_behind(target) {
-            self.grows(file)?;
+            namespace::may_grow(&self.state, file)?;
         }
         let Some(owned) = self.state.chunks.get(&target) else {
             // The file was made longer than what is in it.

@@ -9,7 +9,7 @@ use crate::schedule::Schedule;
 use crate::workload::job::{End, Fill, Job};
 
 /// All of them.
-pub(super) const ALL: [Scenario; 5] = [
+pub(super) const ALL: [Scenario; 6] = [
     Scenario {
         name: "cut-and-written-at-a-distance",
         about: "a file is cut within a block, again and again, and written on at a distance",
@@ -126,6 +126,38 @@ pub(super) const ALL: [Scenario; 5] = [
                 clients: vec![plan(vec![written(&mut draws, End::Close)]), plan(jobs)],
                 faults,
                 ..slow_syncs(seed)
+            }
+        },
+    },
+    Scenario {
+        name: "many-chunks-are-cut-off",
+        about: "a file of more chunks than go with one record is cut and made longer at once, and the meta server loses power meanwhile",
+        draw: |seed| {
+            let mut draws = draws_of(seed);
+            let base = small(seed);
+            let chunk = base.geometry.chunk_bytes();
+            let fill = (0..70).map(|nth| bytes(nth * chunk, 20)).collect();
+            let longer = draws.below(60) * chunk + draws.below(chunk);
+            let jobs = vec![
+                Job::Write {
+                    name: NAME.into(),
+                    fill,
+                    end: End::Close,
+                    failed: End::Close,
+                },
+                truncate(draws.below(2 * chunk), Vec::new()),
+                truncate(longer, vec![bytes(0, 30)]),
+                read(NAME),
+                truncate(0, Vec::new()),
+                read(NAME),
+            ];
+            let kind = draws.pick(&["SealChunk", "DeleteChunks", "ResumeChunk"]);
+            let then = Trigger::AfterMessage(kind.into(), 1, draws.below(9));
+            Schedule {
+                clients: one(jobs),
+                faults: vec![planned(then, dark(&[0], &[], &mut draws), 60)],
+                checkpoint_ms: draws.pick(&[0, 100]),
+                ..base
             }
         },
     },

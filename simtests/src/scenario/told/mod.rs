@@ -88,7 +88,7 @@
 //! | files ask for more replicas, and for fewer | `replication-is-changed` | `replication-uncounted` |
 //! | a file is cut within a block, and written on at a distance | `cut-and-written-at-a-distance` | `cut-block-unsummed`, `cut-forgotten`, `leftovers-kept` |
 //! | power fails while a file is cut | `power-fails-while-a-file-is-cut` | `cut-block-unsummed` |
-//! | a member is away while a file is cut, and comes back with what was cut off | `server-is-away-while-a-file-is-cut` | `takeover-not-raised` |
+//! | a member is away while a file is cut, and comes back with what was cut off | `server-is-away-while-a-file-is-cut` | `takeover-not-raised`, `cut-not-ordered` |
 //! | a file is made longer over what its writer had not reported | `made-longer-over-what-was-left` | `extended-uncut` |
 //! | a client dies between the two steps of a cut | `client-dies-while-it-cuts` | `cut-not-finished`, `checkpoint-forgets-cuts` |
 //! | a file is removed while its chunks are copied | `removed-while-copied` | `trim-unlogged` |
