@@ -103,6 +103,7 @@ impl OpenFile {
     pub(super) async fn open_to_read(&self) -> Result<Attrs, Errno> {
         let reader = self.opened().await?;
         let attrs = reader.attrs();
+        has_a_name(&attrs)?;
         self.state.lock().await.reader = Some(reader);
         Ok(attrs)
     }
@@ -114,13 +115,15 @@ impl OpenFile {
 
     /// Opened for writing, by one more. Waits while another client writes it, as long as a call may take.
     pub(super) async fn open_to_write(&self) -> Result<(), Errno> {
+        // With it nobody closes the writer meanwhile.
         let _opening = self.opening.lock().await;
-        {
-            let mut state = self.state.lock().await;
-            if state.writers > 0 {
-                state.writers += 1;
-                return Ok(());
-            }
+        if self.state.lock().await.writers > 0 {
+            let attrs = self.kfs.stat_at(by_id(self.file)).await;
+            let attrs = attrs
+                .map_err(|error| self.failed("be opened for writing", &error, errno::of_id))?;
+            has_a_name(&attrs)?;
+            self.state.lock().await.writers += 1;
+            return Ok(());
         }
         let writer = self.kfs.append_at(by_id(self.file)).await;
         let writer =
@@ -358,6 +361,16 @@ impl State {
             Unsynced::Nothing | Unsynced::Bytes if self.writer.is_none() => Err(Errno::EBADF),
             Unsynced::Nothing | Unsynced::Bytes => Ok(()),
         }
+    }
+}
+
+/// A file that has lost its name, or whose name another one has, is not what was to be opened: the kernel knows it from
+/// a listing, and looks once more.
+fn has_a_name(attrs: &Attrs) -> Result<(), Errno> {
+    if attrs.links == 0 {
+        Err(Errno::ESTALE)
+    } else {
+        Ok(())
     }
 }
 

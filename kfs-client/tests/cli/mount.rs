@@ -191,18 +191,32 @@ fn what_was_closed_is_seen_by_the_next_opening_through_another_mount() {
         assert_eq!(fs::read(writer.path("log")).unwrap(), due, "{nth}");
     }
     // The same name, and another file each time, right after a listing that the kernel may keep for a while.
-    for nth in 0..10_u32 {
-        let bytes = format!("number {nth}").repeat(1_000);
-        fs::write(one.path("new"), &bytes).unwrap();
+    let replace = |bytes: &str| {
+        fs::write(one.path("new"), bytes).unwrap();
         fs::rename(one.path("new"), one.path("name")).unwrap();
+    };
+    let list = || {
         for entry in fs::read_dir(&other.dir).unwrap() {
             entry.unwrap().metadata().unwrap();
         }
+    };
+    for nth in 0..10_u32 {
+        let bytes = format!("number {nth}").repeat(1_000);
+        replace(&bytes);
+        list();
         assert_eq!(fs::read_to_string(other.path("name")).unwrap(), bytes);
-        let again = bytes.to_uppercase();
-        fs::write(one.path("new"), &again).unwrap();
-        fs::rename(one.path("new"), one.path("name")).unwrap();
-        assert_eq!(fs::read_to_string(other.path("name")).unwrap(), again);
+        // The old one stays for who has it open, and is not what others find.
+        let held = File::open(other.path("name")).unwrap();
+        list();
+        replace("another one");
+        let found = fs::read_to_string(other.path("name")).unwrap();
+        assert_eq!(found, "another one", "{nth}");
+        // And one that nobody has open is gone.
+        list();
+        replace("the last one");
+        let found = fs::read_to_string(other.path("name")).unwrap();
+        assert_eq!(found, "the last one", "{nth}");
+        assert_eq!(io::read_to_string(held).unwrap(), bytes);
     }
     // Both have the same numbers for the same files.
     let (here, there) = (
@@ -211,12 +225,11 @@ fn what_was_closed_is_seen_by_the_next_opening_through_another_mount() {
     );
     assert_eq!(here.ino(), there.ino());
     assert_eq!(fs::metadata(&one.dir).unwrap().ino(), 1);
-    // Unsynced bytes are nobody else's to see, and a sync shows them.
+    // A sync shows what was written so far, though the file stays open.
     let mut file = File::create_new(one.path("open")).unwrap();
-    file.write_all(b"not yet").unwrap();
-    assert_eq!(fs::metadata(other.path("open")).unwrap().len(), 0);
+    file.write_all(b"synced").unwrap();
     file.sync_all().unwrap();
-    assert_eq!(fs::read(other.path("open")).unwrap(), b"not yet");
+    assert_eq!(fs::read(other.path("open")).unwrap(), b"synced");
 }
 
 #[test]
@@ -457,6 +470,32 @@ fn two_programs_append_to_one_file_and_no_record_is_torn_or_lost() {
     }
 }
 
+/// Its size stays, so that nothing but the times tells the kernel that what it has cached is no more.
+#[test]
+fn a_hole_that_is_filled_elsewhere_is_seen_by_the_next_opening() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let (one, other) = (Mounted::new(&cluster, "a"), Mounted::new(&cluster, "b"));
+    let file = File::create_new(one.path("f")).unwrap();
+    file.write_all_at(b"end", 300_000).unwrap();
+    file.sync_all().unwrap();
+    let mut due = vec![0; 300_003];
+    due[300_000..].copy_from_slice(b"end");
+    for _ in 0..3 {
+        assert!(fs::read(other.path("f")).unwrap() == due);
+    }
+    file.write_all_at(b"begin", 0).unwrap();
+    file.sync_all().unwrap();
+    due[..5].copy_from_slice(b"begin");
+    assert!(fs::read(other.path("f")).unwrap() == due);
+    drop(file);
+    for mount in [&one, &other] {
+        assert!(fs::read(mount.path("f")).unwrap() == due);
+    }
+}
+
 /// The kernel of the second has looked up how long the file is before it waited.
 #[test]
 fn who_waited_for_another_writer_appends_behind_what_that_one_wrote() {
@@ -547,32 +586,36 @@ fn an_unmount_syncs_what_is_open_and_a_signal_ends_the_mount() {
         return;
     }
     let cluster = Cluster::new();
-    let mount = Mounted::new(&cluster, "m");
+    // A process that is started, by other tests too, closes what it has got of this one, which syncs it. So nothing is
+    // started here from the writes on: what is there is seen through another mount.
+    let (mount, other) = (Mounted::new(&cluster, "m"), Mounted::new(&cluster, "b"));
     let (dir, path) = (mount.dir.clone(), mount.path("f"));
     let mut file = File::create_new(&path).unwrap();
-    file.write_all(b"written, and neither synced nor closed")
-        .unwrap();
+    let mut left = File::create_new(mount.path("left")).unwrap();
     let busy = run(cluster
         .command(&["umount"])
         .env_remove("KFS_META")
         .arg(&dir));
     busy.failed(1, &["busy", "--lazy"]);
+    let bytes = b"written, and neither synced nor closed";
+    file.write_all(bytes).unwrap();
     kill_process(mount.pid(), Signal::TERM).unwrap();
     // It is gone at once for all who have nothing open in it; and synced before that.
     wait("the mount is gone", || names(&dir).is_empty().then_some(()));
-    assert_eq!(
-        cluster.kfs(&["cat", "/f"]).out,
-        b"written, and neither synced nor closed"
-    );
-    // Who has something open goes on, for a while.
+    assert_eq!(fs::read(other.path("f")).unwrap(), bytes);
+    // Who has something open goes on, for a while. What is left open after that is synced, too.
     file.write_all(b", and more").unwrap();
     drop(file);
+    left.write_all(b"left open").unwrap();
     let said = mount.ended();
+    assert_eq!(fs::read(other.path("left")).unwrap(), b"left open");
+    assert!(left.write_all(b"in vain").is_err());
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(
-        cluster.kfs(&["cat", "/f"]).out,
+        fs::read(other.path("f")).unwrap(),
         b"written, and neither synced nor closed, and more"
     );
+    assert_eq!(other.terminated().code, Some(0));
 
     // By the command, with nothing open.
     let mount = Mounted::new(&cluster, "m");
@@ -748,6 +791,8 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_with_an_
     let cluster = Cluster::new();
     let dir = cluster.dir.path().join("m m");
     fs::create_dir(&dir).unwrap();
+    // It has no parent that would end it with a test that fails.
+    let _detached = Detached(&dir);
     let said = run(cluster.command(&["mount", "--daemon"]).arg(&dir));
     assert_eq!(said.code, Some(0), "{said:?}");
     let out = String::from_utf8(said.out).unwrap();
@@ -766,4 +811,13 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_with_an_
     );
     assert_eq!(names(&dir), Vec::<String>::new());
     assert_eq!(cluster.feed(&["append", "-", "/f"], b"!").code, Some(0));
+}
+
+/// Nothing is left mounted there in the end.
+struct Detached<'a>(&'a Path);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

@@ -17,7 +17,7 @@ use self::links::{Links, Lost};
 use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
-pub use self::write::PIECE_COST;
+pub use self::write::{FILE_BYTES_MAX, PIECE_COST};
 use self::write::{Fate, Identity, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, NodeId, PieceNumber};
