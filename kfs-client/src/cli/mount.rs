@@ -195,7 +195,7 @@ fn cannot_mount(mountpoint: &Path, error: &io::Error) -> Failure {
     let failure = Failure::local(format!("cannot mount on {}", mountpoint.display()), error);
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            failure.help("run it as root; for others the program 'fusermount3' must be installed")
+            failure.help("run it as root; others need the program 'fusermount3', and a /dev/fuse that they may open")
         }
         io::ErrorKind::NotFound => {
             failure.help("run it as root, or install the program 'fusermount3'")

@@ -1,6 +1,7 @@
 //! A cluster as a directory of this machine, through the kernel's FUSE.
 //!
-//! Read `requests` next (what each request of the kernel comes to), then `open_file` (what is kept of an open file).
+//! Read `requests` next (what the kernel asks for), then `shared` (what that comes to) and `open_file` (what is kept of an
+//! open file).
 //! Close-to-open holds as the library promises it: a close has synced, and every opening asks the meta server anew.
 //! Why it is as it is, and what it refuses, stands in `docs/decisions/0016-the-mount-keeps-close-to-open.md`.
 mod errno;
@@ -9,8 +10,10 @@ mod known;
 mod listing;
 mod open_file;
 mod requests;
+mod shared;
 
-use self::requests::{REQUESTS_MAX, Requests, Shared};
+use self::requests::{REQUESTS_MAX, Requests};
+use self::shared::Shared;
 use crate::connect::Kfs;
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::fs::OFlags;

@@ -13,7 +13,6 @@ use crate::file::{Chunked, Reader, Writer};
 use bytes::{Buf, Bytes};
 use fuser::Errno;
 use kfs_core::ids::FileId;
-use kfs_core::wire::Status;
 use kfs_core::wire::client_meta::Attrs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -103,6 +102,7 @@ impl OpenFile {
     pub(super) async fn open_to_read(&self) -> Result<Attrs, Errno> {
         let reader = self.opened().await?;
         let attrs = reader.attrs();
+        has_a_name(&attrs)?;
         self.state.lock().await.reader = Some(reader);
         Ok(attrs)
     }
@@ -114,13 +114,15 @@ impl OpenFile {
 
     /// Opened for writing, by one more. Waits while another client writes it, as long as a call may take.
     pub(super) async fn open_to_write(&self) -> Result<(), Errno> {
+        // With it nobody closes the writer meanwhile.
         let _opening = self.opening.lock().await;
-        {
-            let mut state = self.state.lock().await;
-            if state.writers > 0 {
-                state.writers += 1;
-                return Ok(());
-            }
+        if self.state.lock().await.writers > 0 {
+            let attrs = self.kfs.stat_at(by_id(self.file)).await;
+            let attrs = attrs
+                .map_err(|error| self.failed("be opened for writing", &error, errno::of_id))?;
+            has_a_name(&attrs)?;
+            self.state.lock().await.writers += 1;
+            return Ok(());
         }
         let writer = self.kfs.append_at(by_id(self.file)).await;
         let writer =
@@ -150,14 +152,11 @@ impl OpenFile {
         if data.is_empty() {
             return Ok(());
         }
-        if offset < end {
-            return self.write_again(&mut state, offset, data).await;
-        }
         let after = offset + data.len() as u64;
         self.gather(&mut state, offset, data).await?;
         state.unsynced = Unsynced::Bytes;
         self.written.store(now(), Ordering::Release);
-        self.end.store(after, Ordering::Release);
+        self.end.fetch_max(after, Ordering::AcqRel);
         Ok(())
     }
 
@@ -195,41 +194,6 @@ impl OpenFile {
         let writer = state.writer.as_mut().ok_or(Errno::EBADF)?;
         let given = writer.write_at(at, bytes).await;
         given.map_err(|error| self.fail(state, "be written", &error))
-    }
-
-    /// Writes before the end. What was written so far is synced first, and this with it: if the library refuses it,
-    /// nothing of that is lost, and the file is written on.
-    async fn write_again(&self, state: &mut State, offset: u64, data: Bytes) -> Result<(), Errno> {
-        self.sync_in(state).await?;
-        let after = offset + data.len() as u64;
-        let writer = state.writer.as_mut().ok_or(Errno::EBADF)?;
-        let wrote = match writer.write_at(offset, data).await {
-            Ok(()) => writer.sync().await,
-            Err(error) => Err(error),
-        };
-        match wrote {
-            Ok(()) => {
-                self.end.fetch_max(after, Ordering::AcqRel);
-                self.told(after);
-                state.reader = None;
-                Ok(())
-            }
-            Err(error) if error.status == Status::Overwrite => {
-                // A writer that has refused something refuses everything: another one takes its place.
-                let refused = state.writer.take().expect("it was just asked");
-                if let Err(error) = refused.abandon().await {
-                    return Err(self.fail(state, "be let go of", &error));
-                }
-                match self.kfs.append_at(by_id(self.file)).await {
-                    Ok(writer) => state.writer = Some(writer),
-                    Err(error) => {
-                        return Err(self.fail(state, "be opened for writing again", &error));
-                    }
-                }
-                Err(self.failed("be written there", &error, errno::of))
-            }
-            Err(error) => Err(self.fail(state, "be written", &error)),
-        }
     }
 
     /// Reads; less than asked for only at the end.
@@ -281,14 +245,22 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Sets the length: the one place for it. The library cannot yet, so only the length that the file has is taken.
-    pub(super) async fn set_len(&self, len: u64, attrs: &Attrs) -> Result<(), Errno> {
-        // Nobody writes meanwhile.
-        let _state = self.state.lock().await;
-        if len == attrs.size.max(self.here().end) {
-            return Ok(());
+    /// Sets the length of a file that is open for writing here.
+    pub(super) async fn set_len(&self, len: u64) -> Result<(), Errno> {
+        let mut state = self.state.lock().await;
+        state.usable()?;
+        self.give_on(&mut state).await?;
+        let writer = state.writer.as_mut().ok_or(Errno::EBADF)?;
+        if let Err(error) = writer.set_len(len).await {
+            return Err(self.fail(&mut state, "be given another length", &error));
         }
-        Err(Errno::EOPNOTSUPP)
+        // All that was written before is synced with it.
+        state.unsynced = Unsynced::Nothing;
+        state.reader = None;
+        self.end.store(len, Ordering::Release);
+        self.told.store(len, Ordering::Release);
+        self.written.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// One who had it open for writing has closed it; with the last one the cluster is told that it is written no more.
@@ -358,6 +330,16 @@ impl State {
             Unsynced::Nothing | Unsynced::Bytes if self.writer.is_none() => Err(Errno::EBADF),
             Unsynced::Nothing | Unsynced::Bytes => Ok(()),
         }
+    }
+}
+
+/// A file that has lost its name, or whose name another one has, is not what was to be opened: the kernel knows it from
+/// a listing, and looks once more.
+fn has_a_name(attrs: &Attrs) -> Result<(), Errno> {
+    if attrs.links == 0 {
+        Err(Errno::ESTALE)
+    } else {
+        Ok(())
     }
 }
 

@@ -191,18 +191,32 @@ fn what_was_closed_is_seen_by_the_next_opening_through_another_mount() {
         assert_eq!(fs::read(writer.path("log")).unwrap(), due, "{nth}");
     }
     // The same name, and another file each time, right after a listing that the kernel may keep for a while.
-    for nth in 0..10_u32 {
-        let bytes = format!("number {nth}").repeat(1_000);
-        fs::write(one.path("new"), &bytes).unwrap();
+    let replace = |bytes: &str| {
+        fs::write(one.path("new"), bytes).unwrap();
         fs::rename(one.path("new"), one.path("name")).unwrap();
+    };
+    let list = || {
         for entry in fs::read_dir(&other.dir).unwrap() {
             entry.unwrap().metadata().unwrap();
         }
+    };
+    for nth in 0..10_u32 {
+        let bytes = format!("number {nth}").repeat(1_000);
+        replace(&bytes);
+        list();
         assert_eq!(fs::read_to_string(other.path("name")).unwrap(), bytes);
-        let again = bytes.to_uppercase();
-        fs::write(one.path("new"), &again).unwrap();
-        fs::rename(one.path("new"), one.path("name")).unwrap();
-        assert_eq!(fs::read_to_string(other.path("name")).unwrap(), again);
+        // The old one stays for who has it open, and is not what others find.
+        let held = File::open(other.path("name")).unwrap();
+        list();
+        replace("another one");
+        let found = fs::read_to_string(other.path("name")).unwrap();
+        assert_eq!(found, "another one", "{nth}");
+        // And one that nobody has open is gone.
+        list();
+        replace("the last one");
+        let found = fs::read_to_string(other.path("name")).unwrap();
+        assert_eq!(found, "the last one", "{nth}");
+        assert_eq!(io::read_to_string(held).unwrap(), bytes);
     }
     // Both have the same numbers for the same files.
     let (here, there) = (
@@ -211,12 +225,11 @@ fn what_was_closed_is_seen_by_the_next_opening_through_another_mount() {
     );
     assert_eq!(here.ino(), there.ino());
     assert_eq!(fs::metadata(&one.dir).unwrap().ino(), 1);
-    // Unsynced bytes are nobody else's to see, and a sync shows them.
+    // A sync shows what was written so far, though the file stays open.
     let mut file = File::create_new(one.path("open")).unwrap();
-    file.write_all(b"not yet").unwrap();
-    assert_eq!(fs::metadata(other.path("open")).unwrap().len(), 0);
+    file.write_all(b"synced").unwrap();
     file.sync_all().unwrap();
-    assert_eq!(fs::read(other.path("open")).unwrap(), b"not yet");
+    assert_eq!(fs::read(other.path("open")).unwrap(), b"synced");
 }
 
 #[test]
@@ -457,6 +470,32 @@ fn two_programs_append_to_one_file_and_no_record_is_torn_or_lost() {
     }
 }
 
+/// Its size stays, so that nothing but the times tells the kernel that what it has cached is no more.
+#[test]
+fn a_hole_that_is_filled_elsewhere_is_seen_by_the_next_opening() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let (one, other) = (Mounted::new(&cluster, "a"), Mounted::new(&cluster, "b"));
+    let file = File::create_new(one.path("f")).unwrap();
+    file.write_all_at(b"end", 300_000).unwrap();
+    file.sync_all().unwrap();
+    let mut due = vec![0; 300_003];
+    due[300_000..].copy_from_slice(b"end");
+    for _ in 0..3 {
+        assert!(fs::read(other.path("f")).unwrap() == due);
+    }
+    file.write_all_at(b"begin", 0).unwrap();
+    file.sync_all().unwrap();
+    due[..5].copy_from_slice(b"begin");
+    assert!(fs::read(other.path("f")).unwrap() == due);
+    drop(file);
+    for mount in [&one, &other] {
+        assert!(fs::read(mount.path("f")).unwrap() == due);
+    }
+}
+
 /// The kernel of the second has looked up how long the file is before it waited.
 #[test]
 fn who_waited_for_another_writer_appends_behind_what_that_one_wrote() {
@@ -499,29 +538,158 @@ fn who_waited_for_another_writer_appends_behind_what_that_one_wrote() {
     assert_eq!(fs::read(other.path("log")).unwrap(), b"first second third");
 }
 
+/// Bytes that are others for each number.
+fn other_content(number: u64, len: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(next).collect()
+}
+
+/// The same is done to a file of the cluster and to one of this machine.
+struct Both {
+    files: [File; 2],
+    paths: [PathBuf; 2],
+}
+
+impl Both {
+    fn new(mount: &Mounted, cluster: &Cluster, name: &str) -> Self {
+        let paths = [mount.path(name), cluster.dir.path().join(name)];
+        let open = |path: &PathBuf| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).open(path)
+        };
+        let files = paths.each_ref().map(|path| open(path).unwrap());
+        Self { files, paths }
+    }
+    fn write(&self, at: u64, data: &[u8]) {
+        for file in &self.files {
+            file.write_all_at(data, at).unwrap();
+        }
+    }
+    fn set_len(&self, len: u64) {
+        for file in &self.files {
+            file.set_len(len).unwrap();
+        }
+    }
+    #[track_caller]
+    fn same(&self, when: &str) {
+        let [ours, theirs] = self.paths.each_ref().map(|path| fs::read(path).unwrap());
+        assert_eq!(ours.len(), theirs.len(), "{when}");
+        let differ = ours
+            .iter()
+            .zip(&theirs)
+            .position(|(ours, theirs)| ours != theirs);
+        assert_eq!(differ, None, "{when}");
+        let [ours, theirs] = self.files.each_ref().map(|file| {
+            let mut found = vec![0; theirs.len()];
+            file.read_exact_at(&mut found, 0).unwrap();
+            found
+        });
+        assert_eq!(ours, theirs, "{when}, by who writes it");
+    }
+}
+
 #[test]
-fn what_cannot_be_done_yet_is_refused_and_costs_nothing_that_was_written() {
+fn a_file_is_written_over_cut_and_made_longer_as_on_this_machine() {
     if !can_mount() {
         return;
     }
     let cluster = Cluster::new();
     let mount = Mounted::new(&cluster, "m");
-    let not_supported = raw(rustix::io::Errno::OPNOTSUPP);
-    let mut file = File::create_new(mount.path("f")).unwrap();
-    file.set_len(0).unwrap();
-    file.write_all(b"hello").unwrap();
-    assert_eq!(errno(file.write_all_at(b"J", 0)), not_supported);
-    file.write_all(b" world").unwrap();
-    assert_eq!(errno(file.set_len(3)), not_supported);
-    file.set_len(11).unwrap();
-    drop(file);
-    assert_eq!(fs::read(mount.path("f")).unwrap(), b"hello world");
-    assert_eq!(errno(File::create(mount.path("f"))), not_supported);
-    assert_eq!(cluster.kfs(&["cat", "/f"]).out, b"hello world");
-    fs::write(mount.path("empty"), b"").unwrap();
-    fs::write(mount.path("empty"), b"not any more").unwrap();
-    assert_eq!(fs::read(mount.path("empty")).unwrap(), b"not any more");
+    let both = Both::new(&mount, &cluster, "f");
+    both.write(0, b"hello");
+    both.write(0, b"J");
+    both.same("before it was synced");
+    both.write(5, b" world");
+    both.set_len(3);
+    both.write(7, b"!");
+    both.same("cut");
+    let numbers = other_content(1, 4_000);
+    for (nth, drawn) in numbers.chunks_exact(8).take(120).enumerate() {
+        let number = u64::from_le_bytes(drawn.try_into().unwrap());
+        let (at, len) = (number % 300_000, 1 + number / 300_000 % 40_000);
+        match number % 17 {
+            0 => both.set_len(at),
+            1 => both.files[0].sync_all().unwrap(),
+            _ => both.write(
+                at,
+                &other_content(nth as u64, usize::try_from(len).unwrap()),
+            ),
+        }
+        if nth % 20 == 19 {
+            both.same(&format!("step {nth}"));
+        }
+    }
+    let theirs = fs::read(&both.paths[1]).unwrap();
+    drop(both);
+    assert_eq!(cluster.kfs(&["cat", "/f"]).out, theirs);
+    // Anew, in its place.
+    fs::write(mount.path("f"), b"anew").unwrap();
+    assert_eq!(cluster.kfs(&["cat", "/f"]).out, b"anew");
+    let other = Mounted::new(&cluster, "other");
+    assert_eq!(fs::read(other.path("f")).unwrap(), b"anew");
+}
 
+#[test]
+fn a_database_is_kept_in_a_mount_though_a_chunkserver_is_killed() {
+    let sqlite = |dir: &Path, sql: &str| {
+        Command::new("sqlite3")
+            .arg(dir.join("db"))
+            .arg(sql)
+            .output()
+    };
+    if !can_mount() || sqlite(Path::new("/"), ".version").is_err() {
+        eprintln!("left out: there is no sqlite3 here");
+        return;
+    }
+    let cluster = Cluster::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mount = Mounted::new(&cluster, "m");
+    let run = |sql: &str| {
+        let said = sqlite(&mount.dir, sql).unwrap();
+        assert!(said.status.success(), "{sql}: {said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    };
+    run("CREATE TABLE t (n INTEGER PRIMARY KEY, s TEXT); CREATE INDEX i ON t (s);");
+    for round in 0..6 {
+        if round == 3 {
+            runtime.block_on(cluster.chunkservers[0].kill());
+        }
+        let rows = (0..50).map(|row| format!("INSERT INTO t (s) VALUES ('{round} {row}');"));
+        let rows: String = rows.collect();
+        run(&format!(
+            "BEGIN; {rows} UPDATE t SET s = s || 'x' WHERE n % 7 = {round}; COMMIT;"
+        ));
+        run("BEGIN; DELETE FROM t; ROLLBACK;");
+    }
+    assert_eq!(run("SELECT count(*) FROM t;").trim(), "300");
+    assert_eq!(run("PRAGMA integrity_check;").trim(), "ok");
+    drop(mount);
+    let again = Mounted::new(&cluster, "again");
+    let said = sqlite(
+        &again.dir,
+        "PRAGMA integrity_check; SELECT count(*) FROM t;",
+    )
+    .unwrap();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "ok\n300\n");
+}
+
+#[test]
+fn a_mount_to_read_only_changes_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::new();
+    let mount = Mounted::new(&cluster, "m");
+    fs::write(mount.path("f"), b"hello world").unwrap();
     let read_only = Mounted::with(&cluster, "ro", &[]);
     drop(read_only);
     let dir = cluster.dir.path().join("ro");
@@ -547,32 +715,36 @@ fn an_unmount_syncs_what_is_open_and_a_signal_ends_the_mount() {
         return;
     }
     let cluster = Cluster::new();
-    let mount = Mounted::new(&cluster, "m");
+    // A process that is started, by other tests too, closes what it has got of this one, which syncs it. So nothing is
+    // started here from the writes on: what is there is seen through another mount.
+    let (mount, other) = (Mounted::new(&cluster, "m"), Mounted::new(&cluster, "b"));
     let (dir, path) = (mount.dir.clone(), mount.path("f"));
     let mut file = File::create_new(&path).unwrap();
-    file.write_all(b"written, and neither synced nor closed")
-        .unwrap();
+    let mut left = File::create_new(mount.path("left")).unwrap();
     let busy = run(cluster
         .command(&["umount"])
         .env_remove("KFS_META")
         .arg(&dir));
     busy.failed(1, &["busy", "--lazy"]);
+    let bytes = b"written, and neither synced nor closed";
+    file.write_all(bytes).unwrap();
     kill_process(mount.pid(), Signal::TERM).unwrap();
     // It is gone at once for all who have nothing open in it; and synced before that.
     wait("the mount is gone", || names(&dir).is_empty().then_some(()));
-    assert_eq!(
-        cluster.kfs(&["cat", "/f"]).out,
-        b"written, and neither synced nor closed"
-    );
-    // Who has something open goes on, for a while.
+    assert_eq!(fs::read(other.path("f")).unwrap(), bytes);
+    // Who has something open goes on, for a while. What is left open after that is synced, too.
     file.write_all(b", and more").unwrap();
     drop(file);
+    left.write_all(b"left open").unwrap();
     let said = mount.ended();
+    assert_eq!(fs::read(other.path("left")).unwrap(), b"left open");
+    assert!(left.write_all(b"in vain").is_err());
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(
-        cluster.kfs(&["cat", "/f"]).out,
+        fs::read(other.path("f")).unwrap(),
         b"written, and neither synced nor closed, and more"
     );
+    assert_eq!(other.terminated().code, Some(0));
 
     // By the command, with nothing open.
     let mount = Mounted::new(&cluster, "m");
@@ -748,6 +920,8 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_with_an_
     let cluster = Cluster::new();
     let dir = cluster.dir.path().join("m m");
     fs::create_dir(&dir).unwrap();
+    // It has no parent that would end it with a test that fails.
+    let _detached = Detached(&dir);
     let said = run(cluster.command(&["mount", "--daemon"]).arg(&dir));
     assert_eq!(said.code, Some(0), "{said:?}");
     let out = String::from_utf8(said.out).unwrap();
@@ -766,4 +940,13 @@ fn a_mount_in_the_background_is_there_when_the_command_returns_and_ends_with_an_
     );
     assert_eq!(names(&dir), Vec::<String>::new());
     assert_eq!(cluster.feed(&["append", "-", "/f"], b"!").code, Some(0));
+}
+
+/// Nothing is left mounted there in the end.
+struct Detached<'a>(&'a Path);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

@@ -17,8 +17,8 @@ use self::links::{Links, Lost};
 use self::locate::{Page, Places};
 use self::meta_on_client::{Ask, MetaOnClient, News, Reply};
 use self::read::Reads;
-pub use self::write::PIECE_COST;
-use self::write::{FILE_BYTES_MAX, Fate, Identity, Says, Writer};
+pub use self::write::{FILE_BYTES_MAX, PIECE_COST};
+use self::write::{Fate, Identity, Says, Writer};
 use crate::buggify::{self, Site};
 use crate::ids::{CallId, ChunkId, FileId, LinkId, NodeId, PieceNumber};
 use crate::limits::{

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// No byte of a file stands at or past this.
-pub(super) const FILE_BYTES_MAX: u64 = 1 << 62;
+pub const FILE_BYTES_MAX: u64 = 1 << 62;
 
 /// What a piece weighs against the window besides its bytes, so that tiny ones are bounded too.
 pub const PIECE_COST: usize = 256;
