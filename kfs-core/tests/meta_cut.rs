@@ -455,6 +455,7 @@ fn many_chunks_behind_a_cut_go_bit_by_bit_and_nothing_is_put_in_their_place_befo
         }
         if let Some(checkpoint) = restart {
             at.restart(checkpoint);
+            assert_eq!(behind(&at), 1, "checkpoint: {checkpoint}");
         }
         assert_eq!(at.mutate(close(at.file, CHUNK, vec![])), Ok(Done::Ok));
         at.chunk(0).expect("it stays");
@@ -477,10 +478,14 @@ fn chunks_that_no_report_has_named_go_with_a_cut() {
     at.allocate(2);
     assert_eq!(at.truncate(2 * CHUNK + 10), Ok(Done::Ok));
     assert_eq!((at.chunk(1), at.chunk(2)), (None, None));
+    // Also the one in which it ends, where there was a hole.
+    at.allocate(2);
+    assert_eq!(at.truncate(2 * CHUNK + 5), Ok(Done::Ok));
+    assert_eq!(at.chunk(3), None);
     // The file ends in a hole, and goes on from there.
     assert_eq!(at.take_over(2), Ok(Done::Ok));
     at.allocate(2);
-    let basis = vec![synced(&at.grants[3], 50)];
+    let basis = vec![synced(&at.grants[4], 50)];
     let report = set_size(at.file, 2 * CHUNK + 50, basis);
     assert_eq!(at.mutate(report), Ok(Done::Ok));
     assert_eq!(at.seen(), [(0, CHUNK), (2, 50)]);
