@@ -468,10 +468,4 @@ fn an_order_to_cut_that_cannot_be_is_refused_and_changes_nothing() {
     };
     assert_eq!(chunk.world.resume_with(0, order), Ok(()));
     assert_eq!(chunk.world.header(0, C).len, 3_000);
-    let link = chunk.world.client(0);
-    let msg = chunk.piece(200, &bytes(5, 3));
-    chunk.world.send(0, link, msg);
-    chunk.world.run();
-    let done = chunk.world.piece_done(chunk.at.0 + 1).unwrap();
-    assert_eq!(done.unwrap_err().status, Status::Overwrite);
 }

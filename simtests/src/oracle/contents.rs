@@ -50,8 +50,6 @@ struct Write {
     refused: bool,
     /// Nothing of it is there from here on: another has gone on writing the file there.
     limit: u64,
-    /// Nor from here on, since a cut was acked.
-    left: u64,
 }
 
 /// What is there of a file ends, and its length is another one.
@@ -188,12 +186,10 @@ impl Contents {
         let Cut {
             tenure,
             writes,
-            end,
             ..
         } = written.cuts[cut];
         written.cuts[cut].acked = Some(acked);
         for write in &mut written.writes[..writes] {
-            write.left = write.left.min(end);
             // What was written before by the same client was synced first.
             if write.tenure == tenure && !write.refused {
                 write.synced.get_or_insert(acked);
@@ -220,7 +216,6 @@ impl Contents {
             synced: None,
             refused,
             limit: u64::MAX,
-            left: u64::MAX,
         });
     }
 
@@ -699,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_of_before_a_cut_and_a_write_that_was_to_be_refused_are_seen() {
+    fn a_size_of_before_a_cut_is_seen_and_what_is_written_on_either_side_of_it_counts() {
         let contents = cut(Some(21));
         assert!(contents.check_size(FILE, 50, 22, 23).is_ok());
         assert!(contents.check_size(FILE, 100, 22, 23).is_err());
@@ -709,9 +704,10 @@ mod tests {
         again.write_called((FILE, 0), 25, 60, stamp(3).fill(60, 10));
         assert_eq!(again.acked((FILE, 0), 26, 27, Last::Closed), Ok(()));
         assert_eq!(again.closed()[&FILE], 70);
-        let mut early = contents;
-        early.write_called((FILE, 0), 25, 40, stamp(3).fill(40, 10));
-        assert!(early.acked((FILE, 0), 26, 27, Last::Closed).is_err());
+        let mut before = contents;
+        before.write_called((FILE, 0), 25, 40, stamp(3).fill(40, 10));
+        assert_eq!(before.acked((FILE, 0), 26, 27, Last::Closed), Ok(()));
+        assert_eq!(before.closed()[&FILE], 50);
     }
 
     #[test]

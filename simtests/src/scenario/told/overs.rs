@@ -66,7 +66,7 @@ pub(super) const ALL: [Scenario; 5] = [
                     "ChunkSealed",
                     "ResumeChunk",
                     "ChainSync",
-                    "TakeOver",
+                    "ChainPiece",
                 ]);
                 let at = Trigger::AfterMessage(message.into(), 2 + 4 * nth, draws.below(6));
                 let fault = if draws.percent(50) {
