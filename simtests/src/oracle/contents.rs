@@ -183,11 +183,7 @@ impl Contents {
     /// A cut was acked.
     pub fn cut_acked(&mut self, file: FileId, cut: CutId, acked: Tick) {
         let written = self.files.entry(file).or_default();
-        let Cut {
-            tenure,
-            writes,
-            ..
-        } = written.cuts[cut];
+        let Cut { tenure, writes, .. } = written.cuts[cut];
         written.cuts[cut].acked = Some(acked);
         for write in &mut written.writes[..writes] {
             // What was written before by the same client was synced first.
