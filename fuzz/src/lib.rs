@@ -267,7 +267,12 @@ fn good_header(name: ChunkName) -> Vec<u8> {
         cluster,
         wseq,
         pieces: pieces.clone(),
-        redo: [header::RedoRun { page: 0, pages: 1, crc: 5 }][..usize::from(generation == 3)].to_vec(),
+        redo: if generation == 3 {
+            let (page, pages, crc) = (0, 1, 5);
+            vec![header::RedoRun { page, pages, crc }]
+        } else {
+            Vec::new()
+        },
     };
     let file = [slot(2).encode(), slot(3).encode()].concat();
     assert_eq!(file.len() as u64, HEADER_BYTES, "two slots are a header");
