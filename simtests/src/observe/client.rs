@@ -240,7 +240,8 @@ impl ClientObserver {
                     handle, file, end, ..
                 },
             ) => {
-                match record.contents.appending(*file, *end) {
+                let now = record.tick();
+                match record.contents.appending(*file, *end, now) {
                     Ok(tenure) => {
                         self.handles.insert(*handle, (*file, tenure));
                     }

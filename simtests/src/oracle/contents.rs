@@ -114,7 +114,7 @@ impl Contents {
     ///
     /// # Errors
     /// If it ends before what was acked, or past all that was written.
-    pub fn appending(&mut self, file: FileId, end: u64) -> Result<Tenure, Violation> {
+    pub fn appending(&mut self, file: FileId, end: u64, now: Tick) -> Result<Tenure, Violation> {
         let written = self.files.entry(file).or_default();
         let (least, most) = written.sizes(Tick::MAX, Tick::MAX);
         if !self.log_hurt && !(least..=most).contains(&end) {
@@ -128,6 +128,18 @@ impl Contents {
         }
         written.tenure += 1;
         written.closed = None;
+        let is_unsure = |cut: &Cut| cut.acked.is_none() && cut.asked != Tick::MAX;
+        if written.cuts.iter().any(is_unsure) {
+            // What came of those is known now: whichever were made, the file ends here, as if it were cut once more.
+            written.cuts.push(Cut {
+                tenure: written.tenure,
+                writes: written.writes.len(),
+                end,
+                len: end,
+                asked: now,
+                acked: Some(now),
+            });
+        }
         Ok(written.tenure)
     }
 
@@ -707,12 +719,27 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_a_cut_that_was_not_answered_is_known_when_the_file_is_opened_to_be_written() {
+        let mut contents = cut(None);
+        for end in [50, 100] {
+            let mut opened = contents.clone();
+            assert_eq!(opened.appending(FILE, end, 30), Ok(1));
+            opened.write_called((FILE, 1), 31, end, stamp(9).fill(end, 5));
+            opened.acked((FILE, 1), 32, 33, Last::Closed).unwrap();
+            assert_eq!(opened.closed()[&FILE], end + 5);
+            assert!(opened.check_size(FILE, end + 5, 34, 35).is_ok());
+            assert!(opened.check_size(FILE, 155 - end, 34, 35).is_err());
+        }
+        assert!(contents.appending(FILE, 49, 30).is_err());
+    }
+
+    #[test]
     fn who_goes_on_writes_over_what_was_not_there_and_who_was_before_writes_no_more() {
         let mut contents = contents();
-        assert!(contents.clone().appending(FILE, 99).is_err());
-        assert!(contents.clone().appending(FILE, 201).is_err());
+        assert!(contents.clone().appending(FILE, 99, 7).is_err());
+        assert!(contents.clone().appending(FILE, 201, 7).is_err());
         // Of the second write 8 bytes are there.
-        assert_eq!(contents.appending(FILE, 120), Ok(1));
+        assert_eq!(contents.appending(FILE, 120, 7), Ok(1));
         contents.write_called((FILE, 1), 8, 120, stamp(3).fill(120, 60));
         contents.write_called((FILE, 0), 9, 180, stamp(4).fill(180, 20));
         contents.acked((FILE, 1), 10, 11, Last::Synced).unwrap();
