@@ -405,7 +405,7 @@ fn fuse() -> Finding {
         Err(error) => Finding::warn(
             "fuse",
             format!("/dev/fuse: {error}"),
-            "nothing of this version needs it; a mount would ('modprobe fuse', and in a container --device /dev/fuse)",
+            "only 'kfs mount' needs it: 'modprobe fuse', and in a container --device /dev/fuse",
         ),
     }
 }
