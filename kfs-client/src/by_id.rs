@@ -83,18 +83,7 @@ impl Kfs {
     /// # Errors
     /// As [`Kfs::append`].
     pub async fn append_at(&self, at: At) -> Result<Writer> {
-        match self.connection().call(Call::Append(at)).await? {
-            Event::Appending {
-                handle,
-                file,
-                replication,
-                end,
-            } => {
-                let connection = Arc::clone(self.connection());
-                Ok(Writer::new(connection, handle, file, replication).at_end(end))
-            }
-            other => Err(unexpected(&other)),
-        }
+        self.to_write(self.connection().call(Call::Append(at)).await?)
     }
 
     /// As [`Kfs::open`]. A file that has no name any more can be opened by its id for as long as somebody has it open.

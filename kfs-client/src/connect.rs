@@ -196,7 +196,12 @@ impl Kfs {
     }
 
     async fn opened_to_write(&self, path: &[u8], call: Call) -> Result<Writer> {
-        match self.0.call_at(path, call).await? {
+        self.to_write(self.0.call_at(path, call).await?)
+    }
+
+    /// What came of opening a file to write it.
+    pub(crate) fn to_write(&self, opened: Event) -> Result<Writer> {
+        match opened {
             Event::Appending {
                 handle,
                 file,

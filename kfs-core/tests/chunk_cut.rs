@@ -88,13 +88,8 @@ impl Chunk {
         }
     }
     fn sync(&mut self) {
-        let sync = SyncChunk {
-            chunk: C,
-            version: VERSION,
-            session: self.session,
-            up_to: PieceNumber(self.at.0),
-        };
-        self.world.send(0, self.link, Msg::new(900, sync));
+        let at = (0, self.link);
+        self.world.sync_of(self.session, at, C, self.at.0);
         self.world.run();
         let answers = self.world.syncs_answered();
         assert_eq!(answers.last(), Some(&Ok(self.durable())));

@@ -358,6 +358,101 @@ fn a_block_that_rotted_is_not_made_good_by_a_write_over_a_part_of_it() {
 }
 
 #[test]
+fn a_member_that_missed_a_sync_has_no_more_that_waits_than_a_header_names_when_the_chain_goes_on() {
+    let geometry = kfs_core::limits::Geometry {
+        block_bytes: 256,
+        chunk_blocks: 200,
+        piece_bytes: 1_024,
+    };
+    let mut world = World::up_with(2, geometry);
+    world.create(&[0, 1], C);
+    let mut link = world.client(0);
+    let pieces = |over: u64| over + 1..=over + 50;
+    let body = |piece: u64| bytes(1_024, u8::try_from(piece * 3 % 251).unwrap());
+    let at = |piece: u64| (piece - 1) % 50 * 1_024;
+    for piece in pieces(0) {
+        world.write(0, link, C, piece, at(piece), &body(piece));
+        world.run();
+    }
+    world.sync(0, link, C, 50);
+    world.run();
+    // The head takes a cut by itself when many blocks wait; the other member never hears of it.
+    world.rules.hold_sends.push((0, "ChainSync"));
+    for piece in 51..=58 {
+        world.write(0, link, C, piece, at(piece), &body(piece));
+        world.run();
+    }
+    world.rules.hold_sends.clear();
+    let sealed: Vec<u64> = (0..2)
+        .map(|server| {
+            loop {
+                if let Ok(has) = world.seal_chunk(server, C, Unsynced::Dropped).0 {
+                    break has.wseq.0;
+                }
+                world.run();
+            }
+        })
+        .collect();
+    assert_eq!(sealed, [58, 50]);
+    for server in 0..2 {
+        let order = world.resume_order(server, &[0, 1], C, 7, (50, 58));
+        world.resume_with(server, order).unwrap();
+    }
+    link = world.client(0);
+    world.let_go("ChainSync");
+    for piece in 51..=100 {
+        for _ in 0..20 {
+            world.write(0, link, C, piece, at(piece), &body(piece));
+            world.run();
+            if world.piece_done(piece) == Some(Ok(())) {
+                break;
+            }
+        }
+        assert_eq!(world.piece_done(piece), Some(Ok(())), "piece {piece}");
+    }
+    world.sync(0, link, C, 100);
+    world.run();
+    assert!(matches!(world.syncs_answered().last(), Some(Ok(_))));
+    assert_eq!(world.header(0, C).sums, world.header(1, C).sums);
+}
+
+#[test]
+fn a_head_whose_sync_hangs_takes_no_more_than_the_next_one_covers() {
+    let geometry = kfs_core::limits::Geometry {
+        block_bytes: 256,
+        chunk_blocks: 200,
+        piece_bytes: 256,
+    };
+    let mut world = World::up_with(2, geometry);
+    world.create(&[0, 1], C);
+    let link = world.client(0);
+    let at = |piece: u64| (piece - 1) % 200 * 256;
+    for piece in 1..=200 {
+        world.write(0, link, C, piece, at(piece), &bytes(256, 1));
+        world.run();
+    }
+    world.sync(0, link, C, 200);
+    world.run();
+    world.rules.hold_disk.push((0, "sync chunks".into()));
+    // 31 are in the sync that hangs, 63 wait for the next one.
+    for piece in 201..=294 {
+        world.write(0, link, C, piece, at(piece), &bytes(256, 2));
+        world.run();
+        assert_eq!(world.piece_done(piece), Some(Ok(())), "piece {piece}");
+    }
+    world.write(0, link, C, 295, at(295), &bytes(256, 2));
+    world.run();
+    let refusal = world.piece_done(295).unwrap().unwrap_err();
+    assert_eq!(refusal.status, Status::Busy, "{refusal}");
+    world.let_go("sync chunks");
+    world.write(0, link, C, 295, at(295), &bytes(256, 2));
+    world.sync(0, link, C, 295);
+    world.run();
+    assert!(matches!(world.syncs_answered().last(), Some(Ok(_))));
+    assert_eq!(world.header(0, C).sums, world.header(1, C).sums);
+}
+
+#[test]
 fn what_waits_for_syncs_that_do_not_end_is_bounded_and_all_of_it_is_there_when_they_do() {
     let geometry = kfs_core::limits::Geometry {
         block_bytes: 256,

@@ -214,7 +214,9 @@ impl Chunk {
             return;
         };
         let taken = writing.last_piece;
-        let may = writing.syncs.is_empty() && writing.may_sync();
+        // All members take their cuts where the head does: so they are one apart at most when a chain ends.
+        let is_head = writing.position == 0;
+        let may = is_head && writing.syncs.is_empty() && writing.may_sync();
         let asked = writing.asks.iter().any(|ask| ask.up_to <= taken);
         // A header names so many redo runs and no more.
         let many = writing.table.waiting() >= WAITING_MANY;

@@ -41,6 +41,14 @@ pub(super) struct Identity {
     pub(super) name: String,
 }
 
+impl Identity {
+    /// Asks the meta server for a change of the file.
+    fn ask(&self, now: Instant, asker: Asker, op: MutateOp, reach: &mut Reach) {
+        let ask = Ask::MutateIn(self.session, op);
+        reach.meta.ask(now, asker, ask);
+    }
+}
+
 /// A file that this client writes.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
@@ -300,9 +308,7 @@ impl Writer {
                 };
                 let file = self.who.file;
                 let op = MutateOp::Allocate { file, index };
-                reach
-                    .meta
-                    .ask(now, asker, Ask::MutateIn(self.who.session, op));
+                self.who.ask(now, asker, op, reach);
                 return Fate::Stays;
             }
             Ok(Done::TakenOver { grant, len }) => {
@@ -457,9 +463,7 @@ impl Writer {
         let op = MutateOp::TakeOver { file, index };
         let handle = self.who.handle;
         let asker = Asker::TakeCut { handle, index };
-        reach
-            .meta
-            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        self.who.ask(now, asker, op, reach);
         Fate::Stays
     }
 
@@ -517,9 +521,7 @@ impl Writer {
         };
         let handle = self.who.handle;
         let asker = Asker::Truncate { handle };
-        reach
-            .meta
-            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        self.who.ask(now, asker, op, reach);
         self.stage = Stage::Cutting(Cutting { len, end });
     }
 
@@ -762,9 +764,7 @@ impl Writer {
                 handle: self.who.handle,
                 index,
             };
-            reach
-                .meta
-                .ask(now, asker, Ask::MutateIn(self.who.session, op));
+            self.who.ask(now, asker, op, reach);
         }
     }
 
@@ -855,9 +855,7 @@ impl Writer {
         let asker = Asker::SetSize {
             handle: self.who.handle,
         };
-        reach
-            .meta
-            .ask(now, asker, Ask::MutateIn(self.who.session, op));
+        self.who.ask(now, asker, op, reach);
         self.stage = Stage::Reporting(Report {
             size,
             chunks,

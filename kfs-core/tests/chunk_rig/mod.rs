@@ -1049,10 +1049,20 @@ impl World {
     }
     /// Sends a sync to the head, without running.
     pub fn sync(&mut self, head: usize, link: LinkId, chunk: ChunkId, up_to: u64) {
+        self.sync_of(SESSION, (head, link), chunk, up_to);
+    }
+    /// As [`Self::sync`], for another session.
+    pub fn sync_of(
+        &mut self,
+        session: SessionId,
+        (head, link): (usize, LinkId),
+        chunk: ChunkId,
+        up_to: u64,
+    ) {
         let sync = SyncChunk {
             chunk,
             version: VERSION,
-            session: SESSION,
+            session,
             up_to: PieceNumber(up_to),
         };
         self.send(head, link, Msg::new(900, sync));

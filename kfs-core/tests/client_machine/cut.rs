@@ -77,6 +77,26 @@ fn what_was_written_before_is_synced_and_reported_and_writing_goes_on_behind_the
 }
 
 #[test]
+fn no_chunk_is_asked_for_ahead_in_the_hole_of_a_file_that_was_made_longer() {
+    let (mut rig, meta, handle) = taken_over(7_300, 2_300);
+    let grown = set_len(&mut rig, handle, 4 * CHUNK);
+    is_cut(&mut rig, meta, 4 * CHUNK, (1, 2_300));
+    rig.done(grown);
+    let written = write(&mut rig, handle, 2 * CHUNK - 10, 5);
+    rig.done(written);
+    let sync = rig.call(Call::Sync(handle));
+    rig.chunkserver_up(1);
+    let sent = rig.sent_to_heads();
+    // It would be waited for: a chunk that nothing was written to is never synced.
+    rig.quiet();
+    ack(&mut rig, &sent, &[(1, durable(CHUNK, 2))]);
+    let (request, size, ..) = size_report(&mut rig, meta);
+    assert_eq!(size, 4 * CHUNK);
+    rig.mutated(meta, request, Ok(Done::Ok));
+    rig.done(sync);
+}
+
+#[test]
 fn a_file_that_is_made_longer_is_written_anywhere_behind_its_old_end_and_keeps_its_length() {
     let (mut rig, meta, handle) = taken_over(7_300, 2_300);
     let grown = set_len(&mut rig, handle, 3 * CHUNK + 10);
